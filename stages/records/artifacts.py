@@ -1,0 +1,105 @@
+"""Outs that are never half-written, and inputs that are verified before they are used.
+
+An artifact is a folder with its files and a ``manifest.json``: the SHA-256 of every other file. DVC accepts whatever
+lies in its cache with the right permission bits, so reading an artifact re-hashes it.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.records.errors import UserError
+
+MANIFEST = "manifest.json"
+PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files(folder: Path) -> list[Path]:
+    """Every file below ``folder`` except its manifest, sorted by path."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+
+
+@contextlib.contextmanager
+def writing(out: str | Path) -> Iterator[Path]:
+    """A folder to write into, which becomes ``out`` at once and whole when the block ends without an error.
+
+    Raises UserError when the disk is full; what was there before stays as it was.
+    """
+    out = Path(out)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for path in files(partial):
+            path.chmod(0o644)
+        digests = {str(p.relative_to(partial)): sha256(p) for p in files(partial)}
+        (partial / MANIFEST).write_text(json.dumps(digests, indent=1) + "\n")
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(out.parent if out.parent.exists() else ".").free
+            raise UserError(f"No disk space left while writing {out} ({free} bytes free): free some and run again.") from error
+        raise
+
+
+def reading(artifact: str | Path) -> Path:
+    """The folder of an artifact, after every file in it was found to match the manifest.
+
+    Raises UserError naming the artifact and the file when one is missing, changed or unlisted.
+    """
+    artifact = Path(artifact)
+    if not (artifact / MANIFEST).is_file():
+        raise UserError(f"{artifact} is missing or was not written whole: run `roads run` (or `dvc repro`) to make it.")
+    expected = json.loads((artifact / MANIFEST).read_text())
+    found = {str(p.relative_to(artifact)): sha256(p) for p in files(artifact)}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                f"{artifact / name} is not what was written (its SHA-256 differs from {artifact / MANIFEST}): "
+                f"remove {artifact} and its cache entry, then run again."
+            )
+    return artifact
+
+
+def digest(artifact: str | Path) -> str:
+    """One SHA-256 for a whole artifact: that of its manifest."""
+    return sha256(Path(artifact) / MANIFEST)
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise UserError if a folder holds a pickled weight file; weights are read from safetensors only."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in PICKLED:
+            raise UserError(f"{path} is a pickled file, which could run code when read: convert the weights to safetensors.")
+
+
+def scratch(stage: str, *fingerprint: object) -> Path:
+    """A folder outside all outs for the checkpoints of exactly this computation (not created).
+
+    ``fingerprint``: whatever the result depends on (params, digests of inputs), to which the digest of the stage's
+    code is added, so that a checkpoint of anything else is never resumed.
+    """
+    code = Path(f"data/digests/{stage}.json")
+    fingerprint = (*fingerprint, sha256(code) if code.exists() else None)
+    name = hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    return Path(os.environ.get("ALL_ROADS_SCRATCH", ".roads/checkpoints")) / f"{stage}-{name}"
+
+
+def forget(scratch: Path) -> None:
+    """Remove the checkpoints of a computation that is done."""
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,22 @@
+"""What a stage says while it runs: JSON lines appended to the file that the environment names.
+
+Metrics curves, host and timings go here and never into an out, so that outs stay a pure function of their inputs.
+With the variable unset, as under a plain ``dvc repro``, nothing is written.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+VARIABLE = "ALL_ROADS_EVENTS"
+
+
+def emit(step: int | None = None, **metrics: float) -> None:
+    """Append one event: the metrics (finite numbers) at an optimisation ``step``, with the wall time in seconds."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    line = json.dumps({"time": time.time(), "step": step, "metrics": {k: float(v) for k, v in metrics.items()}})
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")

@@ -1,0 +1,228 @@
+"""The schema of params.yaml: every section, typed and bounded; anything else is refused before work begins."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.records.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+
+class Section(BaseModel):
+    """A mapping with exactly the keys below; integers are no strings, and NaN or infinity is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Compute(Section):
+    device: Literal["cpu", "cuda"] = Field(description="never chosen by what the machine happens to have")
+    dtype: Literal["float32", "bfloat16"]
+    threads: Count = Field(description="per stage; part of the result, as the thread count changes bits")
+    device_batch: int = Field(ge=0, description="sequences or pairs in one backward pass; 0: the whole batch")
+
+
+class RoadCorpus(Section):
+    world: Literal["roads"]
+    rows: Count
+    columns: Count
+    removed: Share
+    map_seed: int
+    horizon: Count
+    reward: Literal["arrival", "overlap"]
+    demonstrations: Count
+    shortest: Share
+    impossible: Share
+    verdicts: Share
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.rows * self.columns > 64:
+            raise ValueError("rows x columns must not exceed 64, the number of town names")
+        return self
+
+
+class TextCorpus(Section):
+    world: Literal["text"]
+
+
+class Network(Section):
+    hidden_size: Count
+    layers: Count
+    heads: Count
+
+
+class Training(Section):
+    learning_rate: Positive
+    epochs: Positive
+    batch: Count
+
+
+class Base(Section):
+    model: Network | str = Field(description="a new GPT-NeoX, or a causal LM: a folder below data/inputs, or a hub id")
+    steps: Count
+    batch: Count
+    learning_rate: Positive
+    judge: Training | None = Field(default=None, description="of the reward model that scores policies (labelled data)")
+
+
+class Preferences(Section):
+    pairs: Count
+    held_out: Count
+    temperature: Positive
+    noise: Positive = Field(default=1.0, description="the true reward is divided by it before Bradley-Terry")
+
+
+class Reward(Training):
+    local_beta: Positive
+
+
+class Offline(Training):
+    beta: Positive
+    points: Count
+
+
+class Sample(Section):
+    completions: Annotated[int, Field(ge=2)]
+    best_of: Count
+    temperature: Positive
+
+    @model_validator(mode="after")
+    def _enough(self):
+        if self.best_of > self.completions:
+            raise ValueError(f"best_of = {self.best_of} needs at least as many completions (found {self.completions})")
+        return self
+
+
+class Online(Section):
+    steps: Count
+    prompts: Count
+    completions: Annotated[int, Field(ge=2)]
+    temperature: Positive
+    learning_rate: Positive
+    beta: Positive
+    points: Count
+
+
+class Evaluate(Section):
+    completions: Count
+    temperature: Positive
+    prompts: int = Field(ge=0)
+
+
+class Arm(Section):
+    """A recipe; where it names a learning rate or beta, that one counts instead of the stage's."""
+
+    loss: list[str] = Field(min_length=1, description="losses of TRL's DPO trainer, summed")
+    labels: Literal["reward", "local", "true"] | None = Field(default=None, description="who ranks an online arm's samples")
+    rounds: Count | None = Field(default=None, description="how often an online arm draws fresh samples")
+    learning_rate: Positive | None = None
+    beta: Positive | None = None
+
+
+class Setting(Section):
+    compute: Compute
+    corpus: RoadCorpus | TextCorpus = Field(discriminator="world")
+    base: Base
+    preferences: Preferences
+    reward: Reward
+    offline: Offline
+    sample: Sample
+    online: Online
+    evaluate: Evaluate
+    arms: dict[Name, Arm]
+
+    def arm(self, name: str) -> tuple[Arm, Offline | Online]:
+        """A recipe, and the section of its stage with what the recipe changes."""
+        arm = self.arms[name]
+        changes = {key: value for key in ("learning_rate", "beta") if (value := getattr(arm, key)) is not None}
+        return arm, (self.online if arm.rounds else self.offline).model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _rounds_divide_steps(self):
+        for name, arm in self.arms.items():
+            if arm.rounds and self.online.steps % arm.rounds:
+                raise ValueError(f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {self.online.steps}")
+        return self
+
+
+class Study(Section):
+    settings: list[Name] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    offline: list[Name]
+    online: list[Name]
+    online_from_offline: list[Name]
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms with a policy of their own, in the order of the report."""
+        return [*self.offline, *self.online, *self.online_from_offline]
+
+
+class Params(Section):
+    study: Study
+    studies: dict[Name, Study]
+    settings: dict[Name, Setting]
+
+    @model_validator(mode="after")
+    def _studies_name_what_exists(self):
+        for where, study in [("study", self.study), *((f"studies.{n}", s) for n, s in self.studies.items())]:
+            for setting in study.settings:
+                if setting not in self.settings:
+                    raise ValueError(f"{where}.settings names {setting}, but there is no settings.{setting}: add it")
+                for arm in study.arms:
+                    if arm not in self.settings[setting].arms:
+                        raise ValueError(f"{where} names the arm {arm}: add settings.{setting}.arms.{arm}")
+                for arm in [*study.online, *study.online_from_offline]:
+                    recipe = self.settings[setting].arms[arm]
+                    if recipe.labels is None or recipe.rounds is None:
+                        raise ValueError(f"settings.{setting}.arms.{arm} is an online arm: give it labels and rounds")
+            if len(set(study.arms)) != len(study.arms):
+                raise ValueError(f"{where} lists an arm twice")
+            if study.online_from_offline and "offline" not in study.offline:
+                raise ValueError(f"{where}.online_from_offline starts from the arm offline: add it to {where}.offline")
+        return self
+
+
+def read(path: str | Path) -> Any:
+    """The YAML file as plain data (YAML 1.2, so 1e-3 is a number and `no` a word). Raises UserError."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return YAML(typ="safe", pure=True).load(file)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run this from the project's folder.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+
+
+@cache
+def load(path: str | Path = "params.yaml") -> Params:
+    """All params, checked. Raises UserError that names the key, what was found and what is allowed."""
+    data = read(path)
+    try:
+        return Params.model_validate(data)
+    except ValidationError as errors:
+        first = errors.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part not in ("roads", "text", "Network", "str"))
+        found = first["input"]
+        shown = "" if isinstance(found, dict | list) or first["type"] == "missing" else f" (found {found!r})"
+        what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(first["type"], first["msg"])
+        raise UserError(f"{path}: {where or 'a study'}: {what.removeprefix('Value error, ')}{shown}; "
+                        "the allowed keys and values are in stages/records/params.py.") from None
+
+
+def setting(name: str) -> Setting:
+    """The params of one setting. Raises UserError if there is none of that name."""
+    settings = load().settings
+    if name not in settings:
+        raise UserError(f"params.yaml has no settings.{name}: add it, or use one of {', '.join(settings)}.")
+    return settings[name]
