@@ -1,0 +1,51 @@
+"""The corpus artifact: what every later stage must know of a world, whichever world it is."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+TABLES = ("demonstrations", "prompts", "pairs", "judge_pairs")
+
+
+@dataclass
+class Corpus:
+    """One setting's data, ready for training.
+
+    world: facts as JSON; at least kind ("roads" | "text"), reward, max_prompt and max_completion (tokens), eos and pad
+        (token ids; eos is None where completions have a fixed length).
+    demonstrations: prompt_ids, completion_ids.
+    prompts: prompt_id (0, 1, ...), split (train | validation | test), prompt, prompt_ids, reference.
+    pairs: labelled pairs on these prompts, None where the world has no labels of its own: prompt_id, split,
+        prompt_ids, chosen_ids, rejected_ids, chosen, rejected.
+    judge_pairs: the same columns, on prompts that no policy and no reward model is trained on (split is "judge", and
+        prompt_id goes on where prompts ends); None where the true reward is not a judge.
+    """
+
+    world: dict
+    tokenizer: PreTrainedTokenizerFast
+    demonstrations: pd.DataFrame
+    prompts: pd.DataFrame
+    pairs: pd.DataFrame | None = None
+    judge_pairs: pd.DataFrame | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write world.json, tokenizer/ and one parquet file a table; equal corpora give equal bytes."""
+        (folder / "world.json").write_text(json.dumps(self.world, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        for name in TABLES:
+            table = getattr(self, name)
+            if table is not None:
+                table.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def load(folder: Path) -> Corpus:
+    """The corpus that ``save`` wrote; give it the folder that artifacts.reading has verified."""
+    tables = {name: folder / f"{name}.parquet" for name in TABLES}
+    return Corpus(
+        world=json.loads((folder / "world.json").read_text(encoding="utf-8")),
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        **{name: pd.read_parquet(path) if path.exists() else None for name, path in tables.items()},
+    )

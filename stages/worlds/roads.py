@@ -1,0 +1,197 @@
+"""The road world: a small language whose true reward is known.
+
+Towns lie on a grid; some roads between neighbours are gone. A prompt names a goal and a start, a completion is a route
+of exactly ``horizon`` towns. Travellers rarely know the way, so their routes (the demonstrations) mostly get lost; each
+ends in a verdict, from which a language model learns to judge routes better than to plan them. This is the maze of the
+paper (section 3) as text: the reward marks the goal, while a policy must know the way from everywhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from stages.records.seeds import generator
+from stages.worlds.corpora import Corpus
+
+TOWNS = """Arden Bexley Corfe Dunmore Elstow Farley Garsdale Hythe Ilkley Jarrow Kelso Ludlow Malton Norham Oakham
+Penrith Quorn Ripon Selby Thirsk Ulver Verwood Wigton Yarm Zeal Alston Brough Castor Dent Egton Frome Goole Hexham
+Ingham Keld Lydd Masham Neston Ottery Pickle Reeth Skipton Tring Upwey Wooler Ashby Bampton Crook Deal Ely Fowey
+Glossop Holt Ivinghoe Jevington Kirkby Leyburn Mere Narborough Olney Poole Rothbury Settle Tetbury""".split()
+VERDICTS = ["arrived", "lost", "impossible"]
+PADDING, UNKNOWN = "<pad>", "<unknown>"
+SCALE = 6.0  # the largest true reward (world.md: chosen so that Bradley-Terry labels are informative but noisy)
+
+
+@dataclass(frozen=True)
+class Map:
+    """Who is whose neighbour: ``roads`` is a symmetric boolean matrix, shape (towns, towns)."""
+
+    roads: np.ndarray
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Least number of moves between towns, shape (towns, towns)."""
+        towns = len(self.roads)
+        steps = np.where(np.eye(towns, dtype=bool), 0, np.where(self.roads, 1, towns))
+        for middle in range(towns):
+            steps = np.minimum(steps, steps[:, [middle]] + steps[[middle], :])
+        return steps
+
+
+def draw_map(rows: int, columns: int, removed: float, seed: int) -> Map:
+    """A grid of towns with the share ``removed`` of its roads taken away, in random order, while it stays connected."""
+    towns = rows * columns
+    grid = [(t, t + 1) for t in range(towns) if (t + 1) % columns] + [(t, t + columns) for t in range(towns - columns)]
+    roads = np.zeros((towns, towns), dtype=bool)
+    for a, b in grid:
+        roads[a, b] = roads[b, a] = True
+    left = round(removed * len(grid))
+    for index in generator("map", rows, columns, seed).permutation(len(grid)):
+        if left == 0:
+            break
+        a, b = grid[index]
+        roads[a, b] = roads[b, a] = False
+        if Map(roads).distances[a, b] >= towns:
+            roads[a, b] = roads[b, a] = True
+        else:
+            left -= 1
+    return Map(roads)
+
+
+def pairs_at(world: Map, horizon: int) -> np.ndarray:
+    """All (goal, start) with the goal reachable from the start in exactly ``horizon`` moves, shape (pairs, 2)."""
+    walks = np.linalg.matrix_power(world.roads.astype(np.int64), horizon) > 0
+    starts, goals = np.nonzero(walks & ~np.eye(len(walks), dtype=bool))
+    return np.stack([goals, starts], axis=1)
+
+
+def travel(
+    world: Map, prompts: np.ndarray, horizon: int, shortest: float, impossible: float, rng: np.random.Generator
+) -> np.ndarray:
+    """One traveller's route for each (goal, start), shape (prompts, horizon)."""
+    goals, here = prompts[:, 0], prompts[:, 1]
+    distances = world.distances
+    route = np.empty((len(prompts), horizon), dtype=np.int64)
+    for move in range(horizon):
+        jumps, knows = rng.random(len(here)) < impossible, rng.random(len(here)) < shortest
+        anywhere = rng.integers(len(world.roads), size=len(here))
+        open_roads = world.roads[here]
+        nearer = open_roads & (distances[:, goals].T < distances[here, goals][:, None])
+        choices = np.where((knows & nearer.any(axis=1))[:, None], nearer, open_roads)
+        step = np.argmax(np.where(choices, rng.random(choices.shape), -1.0), axis=1)
+        here = route[:, move] = np.where(jumps, anywhere, step)
+    return route
+
+
+def legal(world: Map, prompts: np.ndarray, routes: np.ndarray) -> np.ndarray:
+    """Whether every move of a route follows a road, shape (prompts,). A negative entry stands for "no town"."""
+    steps = np.concatenate([prompts[:, 1:2], routes], axis=1)
+    towns = (routes >= 0).all(axis=1)
+    steps = np.maximum(steps, 0)
+    return towns & world.roads[steps[:, :-1], steps[:, 1:]].all(axis=1)
+
+
+def true_reward(world: Map, prompts: np.ndarray, routes: np.ndarray, hidden: np.ndarray | None) -> pd.DataFrame:
+    """The columns ``true_reward`` (0 to 6) and ``arrived`` (legal, and ends at the goal) for each route.
+
+    Half of the reward is for a legal route; the other half is for arriving or, where hidden reference routes are
+    given, for the share of moves that agree with them.
+    """
+    allowed = legal(world, prompts, routes)
+    arrived = allowed & (routes[:, -1] == prompts[:, 0])
+    rest = arrived if hidden is None else (routes == hidden).mean(axis=1)
+    return pd.DataFrame({"true_reward": SCALE * (0.5 * allowed + 0.5 * rest), "arrived": arrived})
+
+
+def vocabulary(towns: int) -> list[str]:
+    """The words of the language; a word's position is its token id. Towns come last, in map order."""
+    return [PADDING, UNKNOWN, "to", "from", *VERDICTS, *TOWNS[:towns]]
+
+
+def tokenizer(towns: int) -> PreTrainedTokenizerFast:
+    """One token a word."""
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary(towns))}, unk_token=UNKNOWN))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=PADDING, unk_token=UNKNOWN)
+
+
+class Scorer:
+    """The true reward of completions given as token ids; built from a road corpus's ``world`` record."""
+
+    def __init__(self, world: dict):
+        self.map = Map(np.array(world["roads"], dtype=bool))
+        self.first = len(vocabulary(0))
+        self.overlap = world["reward"] == "overlap"
+
+    def __call__(self, prompts: pd.DataFrame, completions: Sequence[Sequence[int]]) -> pd.DataFrame:
+        """Columns true_reward and arrived; row i judges completion i for the prompt in row i of ``prompts``."""
+        routes = self._towns(np.array(list(completions)))
+        ends = self._towns(np.array(prompts["prompt_ids"].tolist()))[:, [1, 3]]
+        hidden = self._towns(np.array(prompts["hidden_ids"].tolist())) if self.overlap else None
+        return true_reward(self.map, ends, routes, hidden)
+
+    def _towns(self, ids: np.ndarray) -> np.ndarray:
+        return np.where(ids >= self.first, ids - self.first, -1)
+
+
+def build(params, setting: str) -> Corpus:
+    """The corpus of a road setting (params: stages.records.params.RoadCorpus).
+
+    Prompts are split at random into train, validation and test; demonstrations are travels of all of them, as a
+    pretrained model has seen the world, but no label has.
+    """
+    world = draw_map(params.rows, params.columns, params.removed, params.map_seed)
+    towns = len(world.roads)
+    first, words = len(vocabulary(0)), np.array(vocabulary(towns))
+    ends = pairs_at(world, params.horizon)
+
+    def travels(prompts: np.ndarray, shortest: float, impossible: float, purpose: str) -> np.ndarray:
+        return travel(world, prompts, params.horizon, shortest, impossible, generator(setting, purpose))
+
+    def prompt_ids(prompts: np.ndarray) -> np.ndarray:
+        to, origin = (np.full(len(prompts), list(words).index(w)) for w in ("to", "from"))
+        return np.stack([to, prompts[:, 0] + first, origin, prompts[:, 1] + first], axis=1)
+
+    order = generator(setting, "splits").permutation(len(ends))
+    kept = np.cumsum([round(share * len(ends)) for share in (params.validation, params.test)])
+    split = np.full(len(ends), "train", dtype=object)
+    split[order[: kept[0]]], split[order[kept[0] : kept[1]]] = "validation", "test"
+    references = travels(ends, params.shortest, params.impossible, "references")
+    prompts = pd.DataFrame({
+        "prompt_id": np.arange(len(ends)),
+        "split": split,
+        "prompt": [" ".join(words[ids]) for ids in prompt_ids(ends)],
+        "prompt_ids": prompt_ids(ends).tolist(),
+        "reference": [" ".join(words[r + first]) for r in references],
+        "reference_ids": (references + first).tolist(),
+    })
+    if params.reward == "overlap":
+        prompts["hidden_ids"] = (_hidden_routes(world, ends, params.horizon, setting) + first).tolist()
+
+    rng = generator(setting, "demonstrations")
+    asked = ends[rng.integers(len(ends), size=params.demonstrations)]
+    routes = travels(asked, params.shortest, params.impossible, "travels")
+    arrived, allowed = routes[:, -1] == asked[:, 0], legal(world, asked, routes)
+    verdicts = np.where(allowed, np.where(arrived, 0, 1), 2) + list(words).index(VERDICTS[0])
+    judged = rng.random(len(asked)) < params.verdicts
+    completions = [[*r, v] if j else list(r) for r, v, j in zip((routes + first).tolist(), verdicts.tolist(), judged)]
+    demonstrations = pd.DataFrame({"prompt_ids": prompt_ids(asked).tolist(), "completion_ids": completions})
+    record = {"kind": "roads", "reward": params.reward, "roads": world.roads.astype(int).tolist(),
+              "max_completion": params.horizon, "max_prompt": 4, "eos": None, "pad": 0}
+    return Corpus(record, tokenizer(towns), demonstrations, prompts)
+
+
+def _hidden_routes(world: Map, ends: np.ndarray, horizon: int, setting: str) -> np.ndarray:
+    """A legal route of exactly ``horizon`` moves that arrives, drawn once for each prompt, shape (prompts, horizon)."""
+    reach = [np.linalg.matrix_power(world.roads.astype(np.int64), left) for left in range(horizon)]
+    routes = np.empty((len(ends), horizon), dtype=np.int64)
+    for row, (goal, here) in enumerate(ends):
+        rng = generator(setting, "hidden route", int(goal), int(here))
+        for move in range(horizon):
+            ways = world.roads[here] * reach[horizon - 1 - move][:, goal]  # number of routes through each next town
+            here = routes[row, move] = rng.choice(len(ways), p=ways / ways.sum())
+    return routes
