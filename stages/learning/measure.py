@@ -1,0 +1,30 @@
+"""How good a policy is while it trains: true reward and KL on validation prompts."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from stages.learning import likelihood
+from stages.learning.sampling import draw
+from stages.worlds.corpora import Corpus
+
+COMPLETIONS = 256  # in one measurement, about
+
+
+class Measure:
+    """Samples at temperature 1, with the same random numbers each time, so that points of a curve are paired."""
+
+    def __init__(self, policy, reference, corpus: Corpus, score: Callable, parts: tuple):
+        rows = corpus.prompts[corpus.prompts["split"] == "validation"].iloc[:COMPLETIONS]
+        self.count = max(1, COMPLETIONS // len(rows))
+        self.rows = rows.loc[rows.index.repeat(self.count)].reset_index(drop=True)
+        self.prompts = rows["prompt_ids"].tolist()
+        self.policy, self.reference, self.world, self.score, self.parts = policy, reference, corpus.world, score, parts
+
+    def __call__(self) -> dict[str, float]:
+        """true_reward (its unit) and kl to the reference (nats a completion), means over the completions."""
+        drawn = draw(self.policy, self.prompts, self.count, self.world, 1.0, self.parts)
+        completions = [c for several in drawn for c in several]
+        found: pd.DataFrame = self.score(self.rows, completions)
+        divergence = likelihood.kl(self.policy, self.reference, self.rows["prompt_ids"].tolist(), completions)
+        return {"true_reward": float(found["true_reward"].mean()), "kl": float(divergence.mean())}

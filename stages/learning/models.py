@@ -1,0 +1,92 @@
+"""Making, loading and saving the networks: policies (causal LMs) and reward models (one scalar at the last token)."""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from stages.records.artifacts import refuse_pickles
+from stages.records.seeds import key
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def prepare(compute, *parts: object) -> int:
+    """Fix threads and every global random state for a stage that trains; returns the seed that belongs to ``parts``.
+
+    ``compute``: stages.records.params.Compute. The libraries (TRL, transformers, torch) draw from global generators,
+    so a stage sets them once, from its own key.
+    """
+    torch.set_num_threads(compute.threads)
+    seed = key(*parts) % 2**31
+    set_seed(seed)
+    if compute.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return seed
+
+
+def new_policy(model, tokenizer: PreTrainedTokenizerFast, longest: int) -> GPTNeoXForCausalLM:
+    """A GPT-NeoX with random weights (from torch's global state).
+
+    ``model``: stages.records.params.Network; ``longest``: the most tokens a sequence will have.
+    """
+    config = GPTNeoXConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=model.hidden_size,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        intermediate_size=4 * model.hidden_size,
+        max_position_embeddings=longest,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    return GPTNeoXForCausalLM(config)
+
+
+def load_policy(folder: str | Path, compute) -> PreTrainedModel:
+    """The causal LM in ``folder`` (or, for a base model, of a hub id), on the device, in float32 master weights."""
+    if Path(folder).is_dir():
+        refuse_pickles(Path(folder))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model.to(compute.device).eval()
+
+
+def load_reward(folder: str | Path, compute) -> PreTrainedModel:
+    """The reward model in ``folder``: a sequence classifier with one output."""
+    refuse_pickles(Path(folder))
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model.to(compute.device).eval()
+
+
+def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTrainedModel:
+    """A reward model from the base policy's weights, with a fresh scalar head that belongs to ``parts``.
+
+    The head's weights are normal with standard deviation 1 / sqrt(width + 1) (paper, section 2).
+    """
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, dtype=torch.float32, use_safetensors=True
+    )
+    model.config.pad_token_id = pad_id
+    width = model.score.weight.shape[1]
+    generator = torch.Generator().manual_seed(key(*parts) % 2**63)
+    with torch.no_grad():
+        model.score.weight.copy_(torch.randn((1, width), generator=generator) / (width + 1) ** 0.5)
+    return model.to(compute.device)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write weights (safetensors), config and tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

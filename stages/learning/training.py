@@ -1,0 +1,175 @@
+"""Training by TRL's trainers, on token ids, resumable to the same bytes."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from datasets import Dataset
+from datasets.utils import logging as datasets_logging
+from transformers import PreTrainedModel, TrainerCallback
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from stages.records.events import emit
+
+datasets_logging.disable_progress_bar()
+CHECKPOINT_SECONDS = "ALL_ROADS_CHECKPOINT_SECONDS"  # how often a running stage saves its state; never changes the result
+
+
+def options(compute, seed: int, scratch: Path, batch: int, **more) -> dict:
+    """What all trainers are told, for ``batch`` rows a step; TRL's own defaults (bf16, checkpointing) need a GPU."""
+    at_once = compute.device_batch or batch
+    return {
+        "output_dir": str(scratch),
+        "per_device_train_batch_size": min(batch, at_once),
+        "gradient_accumulation_steps": max(1, batch // at_once),
+        "seed": seed,
+        "data_seed": seed,
+        "use_cpu": compute.device == "cpu",
+        "bf16": compute.dtype == "bfloat16",
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+        "lr_scheduler_type": "cosine",
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_steps": 20,
+        "save_strategy": "no",  # KeepState says when
+        "save_total_limit": 1,
+        **more,
+    }
+
+
+def supervised(policy: PreTrainedModel, tokenizer, rows: list[dict], args: dict) -> SFTTrainer:
+    """SFT on rows of ``input_ids``: the loss is on every token, prompt included (paper, section 2)."""
+    return SFTTrainer(
+        policy,
+        args=SFTConfig(**args, max_length=None),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+
+def reward_model(model: PreTrainedModel, tokenizer, pairs: Dataset, args: dict) -> RewardTrainer:
+    """Bradley-Terry on ``chosen_ids`` / ``rejected_ids`` (prompt and completion together)."""
+    return RewardTrainer(
+        model, args=RewardConfig(**args, max_length=None), train_dataset=pairs, processing_class=tokenizer
+    )
+
+
+class PreferenceTrainer(DPOTrainer):
+    """TRL's DPO trainer on pairs that are token ids already: what TRL would prepare (and append EOS to) stays as is."""
+
+    def _prepare_dataset(self, dataset, *_args, **_kwargs):
+        return dataset
+
+
+def preference(
+    policy: PreTrainedModel, reference: PreTrainedModel, tokenizer, pairs: Dataset, args: dict
+) -> PreferenceTrainer:
+    """DPO (any of TRL's losses) on ``prompt_ids`` / ``chosen_ids`` / ``rejected_ids``.
+
+    The reference's log-probabilities are computed once, before training.
+    """
+    config = DPOConfig(**args, max_length=None, precompute_ref_log_probs=True, precompute_ref_batch_size=256)
+    return PreferenceTrainer(policy, reference, config, train_dataset=pairs, processing_class=tokenizer)
+
+
+class OnPolicyTrainer(PreferenceTrainer):
+    """The same loss, on pairs that are made when a step needs them.
+
+    ``pairs_at(step)`` returns the rows of optimisation step ``step`` (0, 1, ...); it may sample from the model as it
+    is then. The data set only counts the steps, as a loader would fetch one batch ahead.
+    """
+
+    def __init__(self, policy, reference, tokenizer, steps: int, pairs_at: Callable[[int], list[dict]], args: dict):
+        args = {**args, "per_device_train_batch_size": 1}
+        config = DPOConfig(**args, max_steps=steps, max_length=None, remove_unused_columns=False)
+        counter = Dataset.from_dict({"step": range(steps * config.gradient_accumulation_steps)})
+        super().__init__(
+            policy, reference, config, train_dataset=counter, processing_class=tokenizer, data_collator=_as_it_is
+        )
+        self.collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
+        self.pairs_at = pairs_at
+        self.waiting: list[list[dict]] = []
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        if not self.waiting:
+            pairs, parts = self.pairs_at(self.state.global_step), self.args.gradient_accumulation_steps
+            self.waiting = [pairs[part::parts] for part in range(parts)]
+        return super().training_step(model, self.collate(self.waiting.pop(0)), *args, **kwargs)
+
+
+def _as_it_is(rows: list[dict]) -> dict:
+    return {}
+
+
+class KeepState(TrainerCallback):
+    """Save the training state now and then, and say the metrics."""
+
+    def __init__(self):
+        self.every = float(os.environ.get(CHECKPOINT_SECONDS, 60))
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args, state, control, **_kwargs):
+        if time.monotonic() - self.saved >= self.every:
+            control.should_save = True
+            self.saved = time.monotonic()
+
+    def on_log(self, args, state, control, logs=None, **_kwargs):
+        emit(state.global_step, **{k: v for k, v in logs.items() if isinstance(v, int | float) and k != "epoch"})
+
+
+class Curve(TrainerCallback):
+    """Measure the policy ``points`` times during training, at equal distances, and before the first step.
+
+    ``measure()`` returns a dict of numbers. The rows live beside the checkpoints, so a resumed run has them all.
+    """
+
+    def __init__(self, scratch: Path, points: int, measure: Callable[[], dict]):
+        self.path, self.points, self.measure = scratch / "curve.jsonl", points, measure
+
+    def rows(self) -> list[dict]:
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    def save(self, folder: Path) -> None:
+        """Write curve.parquet: one row a measurement."""
+        pd.DataFrame(self.rows()).to_parquet(folder / "curve.parquet", index=False)
+
+    def on_train_begin(self, args, state, control, **_kwargs):
+        kept = [row for row in self.rows() if row["step"] <= state.global_step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        if state.global_step == 0:
+            self._record(0)
+
+    def on_step_end(self, args, state, control, **_kwargs):
+        if state.global_step * self.points // state.max_steps > (state.global_step - 1) * self.points // state.max_steps:
+            self._record(state.global_step)
+
+    def _record(self, step: int) -> None:
+        row = {"step": step, **self.measure()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        emit(step, **{f"validation/{k}": v for k, v in row.items() if k != "step"})
+
+
+def train(trainer, scratch: Path, *callbacks: TrainerCallback) -> None:
+    """Train to the end, from the last whole checkpoint in ``scratch`` if there is one.
+
+    Before TRL resumes, the weights are loaded through from_pretrained: the raw load that a resuming Trainer does
+    loses the head of a GPT-NeoX (transformers 5.23).
+    """
+    for callback in (KeepState(), *callbacks):
+        trainer.add_callback(callback)
+    whole = [p for p in scratch.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
+    last = max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+    if last is None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        trainer.train()
+    else:
+        trainer.model.load_state_dict(type(trainer.model).from_pretrained(last).state_dict())
+        trainer.train(resume_from_checkpoint=str(last))
