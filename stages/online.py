@@ -1,0 +1,143 @@
+"""The road through a reward model: sample, rank, and optimise on one's own completions (paper, section 2: online DPO).
+
+In: the start policy (base or offline), the reference (base), a labeller, prompts.
+Out: the policy, and its learning curve on validation prompts.
+
+Every optimisation step has prompts and completions of its own; ``rounds`` says how fresh these are. In each of
+``rounds`` equal stretches of training they are drawn from the policy at the stretch's beginning: 1 is the paper's one
+batch, as many rounds as steps means fresh samples at every step. The labeller ranks a prompt's completions; the best
+and the worst make a pair, and the loss is the one that the offline road uses.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages.learning import likelihood, models, training
+from stages.learning.measure import Measure
+from stages.learning.sampling import draw
+from stages.records import artifacts, params
+from stages.records.command import command
+from stages.records.seeds import generator
+from stages.worlds import corpora, scoring
+from stages.worlds.corpora import Corpus
+
+Labeller = Callable[[pd.DataFrame, list[list[int]]], np.ndarray]
+
+
+def run(setting: str, seed: int, arm: str, start: str) -> None:
+    """Train data/policy/<setting>/<seed>/<arm>, going on from ``start``: base or offline."""
+    settings = params.setting(setting)
+    (recipe, chosen), compute = settings.arm(arm), settings.compute
+    corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
+    base = artifacts.reading(f"data/base/{setting}")
+    begin = base if start == "base" else artifacts.reading(f"data/policy/{setting}/{seed}/{start}")
+    verifiers = {n: artifacts.reading(f"data/reward/{setting}/{seed}/{n}") for n in ("global", "local")}
+    stored = artifacts.reading(f"data/sample/{setting}/{seed}") if start == "base" else None
+    inputs = [artifacts.digest(folder) for folder in (base, begin, *verifiers.values(), stored) if folder]
+    scratch = artifacts.scratch("online", setting, seed, chosen, recipe, compute, *inputs)
+
+    init = models.prepare(compute, setting, seed, "online")
+    policy, reference = models.load_policy(begin, compute), models.load_policy(base, compute)
+    score = scoring.scorer(corpus, base, compute)
+    rounds = Rounds(
+        policy, corpus, labeller(recipe.labels, verifiers, reference, score, compute), chosen, recipe.rounds,
+        pd.read_parquet(stored / "samples.parquet") if stored else None, scratch, (setting, seed),
+    )
+    args = training.options(
+        compute, init, scratch, chosen.prompts,
+        learning_rate=chosen.learning_rate, beta=chosen.beta, loss_type=list(recipe.loss),
+    )
+    trainer = training.OnPolicyTrainer(policy, reference, corpus.tokenizer, chosen.steps, rounds.pairs_at, args)
+    curve = training.Curve(scratch, chosen.points, Measure(policy, reference, corpus, score, (setting, seed, "curve")))
+    training.train(trainer, scratch, curve)
+    with artifacts.writing(f"data/policy/{setting}/{seed}/{arm}") as out:
+        models.save(policy, corpus.tokenizer, out)
+        curve.save(out)
+    artifacts.forget(scratch)
+
+
+def labeller(labels: str, verifiers: dict[str, Path], base, score: scoring.Scorer, compute) -> Labeller:
+    """What ranks completions: the global RM, the local RM (log-ratio of a policy to the base), or the true reward."""
+    if labels == "true":
+        return lambda rows, completions: score(rows, completions)["true_reward"].to_numpy()
+    if labels == "reward":
+        model = models.load_reward(verifiers["global"], compute)
+        return lambda rows, completions: likelihood.scores(model, rows["prompt_ids"].tolist(), completions)
+    local = models.load_policy(verifiers["local"], compute)
+    return lambda rows, completions: likelihood.log_ratio(local, base, rows["prompt_ids"].tolist(), completions)
+
+
+class Rounds:
+    """The pairs of each optimisation step, made round by round."""
+
+    def __init__(self, policy, corpus: Corpus, label: Labeller, chosen, rounds: int, stored: pd.DataFrame | None,
+                 scratch: Path, parts: tuple):
+        self.policy, self.world, self.label, self.chosen, self.parts = policy, corpus.world, label, chosen, parts
+        self.prompts = corpus.prompts[corpus.prompts["split"] == "train"].reset_index(drop=True)
+        self.steps = chosen.steps // rounds  # optimisation steps in a round
+        self.stored = None if stored is None else stored.groupby("prompt_id")["completion_ids"].agg(list)
+        self.kept = scratch / "round.json"
+        self.round, self.pairs = -1, []
+
+    def pairs_at(self, step: int) -> list[dict]:
+        """The pairs of optimisation step ``step``, one a prompt: prompt_ids, chosen_ids, rejected_ids."""
+        if step // self.steps != self.round:
+            self.round = step // self.steps
+            self.pairs = self._kept() or self._made()
+        first = step % self.steps * self.chosen.prompts
+        return self.pairs[first : first + self.chosen.prompts]
+
+    def _made(self) -> list[dict]:
+        visits = self._visits(self.round * self.steps * self.chosen.prompts, self.steps * self.chosen.prompts)
+        rows = self.prompts.iloc[[prompt for prompt, _ in visits]].reset_index(drop=True)
+        if self.round == 0 and self.stored is not None:
+            drawn = [self._group(self.prompts["prompt_id"][prompt], visit) for prompt, visit in visits]
+        else:
+            parts = (*self.parts, "online", self.round)
+            ids = rows["prompt_ids"].tolist()
+            drawn = draw(self.policy, ids, self.chosen.completions, self.world, self.chosen.temperature, parts)
+        pairs = rank(rows, drawn, self.label)
+        if self.steps > 1:  # a run that is resumed within the round cannot draw from this policy again
+            self.kept.parent.mkdir(parents=True, exist_ok=True)
+            self.kept.write_text(json.dumps({"round": self.round, "pairs": pairs}))
+        return pairs
+
+    def _kept(self) -> list[dict] | None:
+        found = json.loads(self.kept.read_text()) if self.steps > 1 and self.kept.exists() else None
+        return found["pairs"] if found and found["round"] == self.round else None
+
+    def _visits(self, first: int, count: int) -> list[tuple[int, int]]:
+        """(prompt, how often it came before) of the places first .. first + count - 1 in the order of prompts: one
+        random permutation of all train prompts after another."""
+        size = len(self.prompts)
+        orders = {epoch: generator(*self.parts, "online order", epoch).permutation(size)
+                  for epoch in range(first // size, (first + count - 1) // size + 1)}
+        return [(int(orders[place // size][place % size]), place // size) for place in range(first, first + count)]
+
+    def _group(self, prompt_id: int, visit: int) -> list[list[int]]:
+        """The stored completions for a prompt's ``visit``-th turn; used anew when a prompt has had all of them."""
+        stored, size = self.stored[prompt_id], self.chosen.completions
+        first = visit % (len(stored) // size) * size
+        return [list(map(int, ids)) for ids in stored[first : first + size]]
+
+
+def rank(rows: pd.DataFrame, drawn: list[list[list[int]]], label: Labeller) -> list[dict]:
+    """The best against the worst completion of each prompt; row i of ``rows`` is the prompt of ``drawn[i]``.
+
+    Where all labels are equal, both are the same completion, whose gradient is zero.
+    """
+    count = len(drawn[0])
+    repeated = rows.loc[rows.index.repeat(count)].reset_index(drop=True)
+    labels = label(repeated, [c for several in drawn for c in several]).reshape(len(drawn), count)
+    return [
+        {"prompt_ids": list(map(int, ids)), "chosen_ids": several[best], "rejected_ids": several[worst]}
+        for ids, several, best, worst in zip(rows["prompt_ids"], drawn, labels.argmax(1), labels.argmin(1))
+    ]
+
+
+if __name__ == "__main__":
+    command(run)

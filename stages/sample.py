@@ -1,0 +1,46 @@
+"""Sampling from the base policy (paper, section 2: one batch of n completions a prompt), scored by the reward model.
+
+In: the base policy, the global reward model.
+Out: samples.parquet: for every prompt ``completions`` completions with their scores. Best-of-n picks from those of
+validation and test prompts; online arms that start from the base policy take those of train prompts as first round.
+"""
+
+import pandas as pd
+
+from stages.learning import likelihood, models
+from stages.learning.sampling import draw
+from stages.records import artifacts, params
+from stages.records.command import command
+from stages.worlds import corpora
+
+
+def run(setting: str, seed: int) -> None:
+    """Write data/sample/<setting>/<seed>."""
+    settings = params.setting(setting)
+    chosen = settings.sample
+    corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
+    base = artifacts.reading(f"data/base/{setting}")
+    reward = artifacts.reading(f"data/reward/{setting}/{seed}/global")
+    models.prepare(settings.compute, setting, seed, "sample")
+
+    policy = models.load_policy(base, settings.compute)
+    parts = (setting, seed, "sample")
+    prompts = corpus.prompts
+    drawn = draw(policy, prompts["prompt_ids"].tolist(), chosen.completions, corpus.world, chosen.temperature, parts)
+    completions = [c for several in drawn for c in several]
+    rows = prompts.loc[prompts.index.repeat(chosen.completions)]
+    model = models.load_reward(reward, settings.compute)
+    samples = pd.DataFrame({
+        "prompt_id": rows["prompt_id"].to_numpy(),
+        "split": rows["split"].to_numpy(),
+        "sample": list(range(chosen.completions)) * len(prompts),
+        "completion_ids": completions,
+        "completion": corpus.tokenizer.batch_decode(completions, skip_special_tokens=True),
+        "score": likelihood.scores(model, rows["prompt_ids"].tolist(), completions),
+    })
+    with artifacts.writing(f"data/sample/{setting}/{seed}") as out:
+        samples.to_parquet(out / "samples.parquet", index=False)
+
+
+if __name__ == "__main__":
+    command(run)
