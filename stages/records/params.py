@@ -53,6 +53,24 @@ class RoadCorpus(Section):
 
 class TextCorpus(Section):
     world: Literal["text"]
+    reward: Literal["rouge_l", "judge"]
+    tokenizer: Annotated[int, Field(ge=258)] | str = Field(
+        description="size of a byte-level BPE vocabulary to train, or a name below data/inputs/<setting>"
+    )
+    max_prompt: Annotated[int, Field(ge=8)]
+    max_completion: Annotated[int, Field(ge=2)]
+    demonstrations: Share = 0.0
+    judge: Share = 0.0
+    validation: Share
+    test: Share
+    group: str | None = None
+    group_until: str | None = None
+
+    @model_validator(mode="after")
+    def _leaves_some(self):
+        if max(self.demonstrations, self.judge) + self.validation + self.test > 1:
+            raise ValueError("the shares demonstrations (or judge), validation and test exceed 1")
+        return self
 
 
 class Network(Section):

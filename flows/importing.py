@@ -1,0 +1,192 @@
+"""`roads import SETTING SOURCE`: data, models and tokenizers enter the project here, checked, and in no other way.
+
+    data/inputs/<setting>/demonstrations/   prompt/completion rows
+    data/inputs/<setting>/preferences/      prompt/chosen/rejected rows
+    data/inputs/<setting>/model/            a causal LM: config.json, safetensors, tokenizer
+    data/inputs/<setting>/tokenizer.json    a tokenizer alone
+
+DVC tracks the folder of a setting; git holds only its .dvc file.
+"""
+
+import contextlib
+import errno
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.records.artifacts import sha256
+from stages.records.errors import UserError
+
+INPUTS = Path("data/inputs")
+TOKENIZER = "tokenizer.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja")
+DATA_FILES = ("*.parquet", "*.jsonl", "*.jsonl.gz")
+
+
+def import_input(setting: str, source: str, root: Path = Path(".")) -> str:
+    """Check ``source``, put a copy of it below data/inputs/<setting>, let DVC track it, and say so in one sentence.
+
+    source: a data file, a folder in hub layout, a model folder, a tokenizer.json, or the id of a data set or model on
+    the Hugging Face hub. Raises UserError when the setting reads no input, when anything in the source is wrong, or
+    when it cannot be stored; what was there before then stays as it was.
+    """
+    _refuse_setting(setting, root)
+    (root / ".roads").mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=root / ".roads", prefix="import-") as scratch:
+            path = _found(source, Path(scratch))
+            name, files, what = _checked(path)
+            new, digest = _copied(files, Path(scratch) / "new")
+            with _placed(new / name if name == TOKENIZER else new, root / INPUTS / setting / name, Path(scratch)):
+                _track(root, INPUTS / setting)
+    except OSError as error:
+        what = "no disk space left" if error.errno == errno.ENOSPC else f"{error.filename}: {error.strerror}"
+        raise UserError(f"{source} was not imported, nothing changed ({what}): put it right and try again.") from error
+    return (
+        f"{INPUTS / setting / name} now holds {what} (SHA-256 {digest}): "
+        f"commit {INPUTS / setting}.dvc and {INPUTS / '.gitignore'}."
+    )
+
+
+def missing_input(setting: str, params, root: Path = Path(".")) -> str | None:
+    """The import that a setting needs before it can run, as a sentence; None if all it reads is there.
+
+    params: the setting's section, stages.records.params.Setting.
+    """
+    if params.corpus.world != "text":
+        return None
+    folder = INPUTS / setting
+    kind = {"rouge_l": "demonstrations", "judge": "preferences"}[params.corpus.reward]
+    rows = {"demonstrations": "prompt/completion", "preferences": "prompt/chosen/rejected"}[kind]
+    needs = {folder / kind: f"roads import {setting} FILE` with {rows} rows"}
+    if isinstance(params.corpus.tokenizer, str):
+        needs[folder / params.corpus.tokenizer] = f"roads import {setting} PATH` with a tokenizer.json or model folder"
+    if str(params.base.model).startswith(f"{INPUTS}/"):
+        needs[Path(params.base.model)] = f"roads import {setting} PATH-OR-HUB-ID` with a causal LM"
+    for path, command in needs.items():
+        if not (root / path).exists():
+            tracked = (root / f"{folder}.dvc").exists()
+            fetch = f"run `dvc pull {folder}.dvc`, or if that does not bring it, " if tracked else "run "
+            return f"{path} holds nothing: {fetch}`{command}."
+    return None
+
+
+def _refuse_setting(setting: str, root: Path) -> None:
+    from stages.records import params
+
+    settings = params.load(root / "params.yaml").settings
+    if setting not in settings:
+        raise UserError(f"There is no setting {setting}: add settings.{setting} to params.yaml, then import again.")
+    if settings[setting].corpus.world != "text":
+        raise UserError(f"Setting {setting} makes its own data: only a setting with corpus.world: text reads imports.")
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root.resolve()} is not the project's folder (it has no .dvc): run this from there.")
+
+
+def _found(source: str, scratch: Path) -> Path:
+    """The local path of a source, fetched from the hub if it is an id; symbolic links that lead out are refused."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        if not HUB_ID.fullmatch(source) or source.endswith((".parquet", ".jsonl", ".gz", ".json")):
+            raise UserError(f"{source} does not exist: give a file, a folder, or the owner/name of a hub repository.")
+        path = _fetched(source, scratch / "hub")
+    if path.is_dir():
+        for link in path.rglob("*"):
+            if not link.resolve().is_relative_to(path.resolve()):
+                raise UserError(f"{link} is a link that leads out of {path}: replace it by the file itself.")
+    return path
+
+
+def _fetched(hub_id: str, folder: Path) -> Path:
+    """A data set's or model's files from the hub: data, weights as safetensors, json and tokenizer files only."""
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        try:
+            snapshot_download(hub_id, repo_type="dataset", local_dir=folder, allow_patterns=list(DATA_FILES))
+        except RepositoryNotFoundError:
+            snapshot_download(hub_id, repo_type="model", local_dir=folder, allow_patterns=list(MODEL_FILES))
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"{hub_id} is no path here, and the Hugging Face hub shows no data set or model of that name: correct it, "
+            "or log in with `hf auth login` if it is private."
+        ) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:  # "no network" comes as an OSError
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        raise UserError(
+            f"{hub_id} is no path here and could not be fetched from the Hugging Face hub (no network? "
+            f"{str(error).splitlines()[0]}): download it where there is one and import the folder."
+        ) from error
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise UserError(f"{hub_id} on the hub holds none of {', '.join(DATA_FILES)}: convert it, then import that.")
+    return folder
+
+
+def _checked(path: Path) -> tuple[str, list[Path], str]:
+    """Name below the setting's folder, files to copy, and what it is in words. Raises UserError."""
+    from stages.worlds import inputs
+
+    if path.is_dir() and (path / "config.json").exists():
+        inputs.check_model(path)
+        files = sorted(file for pattern in MODEL_FILES for file in path.glob(pattern) if file.is_file())
+        return "model", files, f"a model of {len(files)} files"
+    if path.is_file() and path.suffix == ".json":
+        inputs.check_tokenizer(path)
+        return TOKENIZER, [path], "a tokenizer"
+    kind, rows = inputs.read(path)
+    return kind, inputs.data_files(path), f"{len(rows)} rows of {kind}"
+
+
+def _copied(files: list[Path], folder: Path) -> tuple[Path, str]:
+    """The folder with a copy of the files, and one SHA-256 for all of them (of a single file, its own)."""
+    folder.mkdir()
+    digests = []
+    for file in files:
+        copy = folder / (TOKENIZER if file.suffix == ".json" and len(files) == 1 else file.name)
+        shutil.copyfile(file, copy)
+        digests.append(f"{sha256(copy)}  {copy.name}\n")
+    return folder, digests[0][:64] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _placed(new: Path, place: Path, scratch: Path) -> Iterator[None]:
+    """``new`` moved to ``place`` for good if the block succeeds; if not, what was there before is there again."""
+    former = scratch / "former"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            place.rename(former)
+        new.rename(place)
+        yield
+    except BaseException:  # Ctrl-C too
+        if place.exists() and not new.exists():
+            place.rename(new)
+        if former.exists():
+            former.rename(place)
+        raise
+
+
+def _track(root: Path, folder: Path) -> None:
+    """``dvc add`` of a setting's folder. A .gitkeep there goes, as what git tracks DVC cannot."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    keep = root / folder / ".gitkeep"
+    try:
+        if keep.exists():
+            untrack = ["git", "rm", "-q", "--cached", "--ignore-unmatch", folder / ".gitkeep"]
+            subprocess.run(untrack, cwd=root, check=True)
+            keep.unlink()
+        with Repo(str(root)) as repo:
+            repo.add([str((root / folder).resolve())])
+    except (DvcException, subprocess.CalledProcessError) as error:
+        raise UserError(f"{folder} could not be handed to DVC ({error}): nothing was imported; try again.") from error

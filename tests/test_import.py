@@ -1,0 +1,193 @@
+"""`roads import`: whatever is wrong with a file is said in one sentence, and what was there before stays."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.importing import import_input, missing_input
+from stages.records.errors import UserError
+from stages.records.params import load
+from stages.worlds import inputs, text
+from tests.test_text import comparisons, params, summaries
+
+ROOT = Path(__file__).parents[1]
+GOOD = [{"prompt": f"post {i}", "completion": "short"} for i in range(10)]
+PAIRS = [{"prompt": f"post {i}", "chosen": "yes", "rejected": "no"} for i in range(10)]
+
+
+def lines(rows: list) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", None, "a.jsonl does not exist"),
+        ("a.jsonl", b"", "a.jsonl is empty"),
+        ("a.jsonl", b"\n \n", "a.jsonl is empty"),
+        ("a.parquet", b"", "a.parquet is empty"),
+        ("a.csv", b"prompt,completion\n", "a.csv holds no data file"),
+        ("a.jsonl", lines(GOOD[:3]) + b'{"prompt": "caf\xe9", "completion": "x"}', "row 4 is not UTF-8"),
+        ("a.jsonl", lines(GOOD[:1]) + b"{'prompt'}\n", "row 2 is not JSON"),
+        ("a.jsonl", b"[1]\n", "row 1 is not a JSON object"),
+        ("a.jsonl.gz", gzip.compress(lines(GOOD))[:-9], "a.jsonl.gz is not a whole gzip file"),
+        ("a.jsonl.gz", b"plain", "a.jsonl.gz is not a whole gzip file"),
+        ("a.parquet", b"PAR1 but no more", "a.parquet is not a whole parquet file"),
+        ("a.jsonl", lines([{"prompt": "p", "summary": "s"}] * 9), "row 1 lacks a column: it has prompt, summary"),
+        ("a.jsonl", lines([*GOOD, {"prompt": "p"}]), "row 11 lacks the column completion"),
+        ("a.jsonl", lines([*GOOD, {"prompt": "p", "completion": " \n"}]), "row 11 has an empty completion"),
+        ("a.jsonl", lines([*GOOD, {"prompt": "", "completion": "c"}]), "row 11 has an empty prompt"),
+        ("a.jsonl", lines([*GOOD, {"prompt": "p", "completion": None}]), "row 11: completion is of type NoneType"),
+        ("a.jsonl", lines([*GOOD, {"prompt": [{"role": "user"}], "completion": "c"}]), "prompt is of type list"),
+        ("a.jsonl", lines([*GOOD, {"prompt": "p\ud800", "completion": "c"}]), "row 11: prompt holds half a character"),
+        ("a.jsonl", lines([*PAIRS, {"prompt": "p", "chosen": "Yes ", "rejected": "Yes"}]), "row 11: chosen and"),
+        ("a.jsonl", lines(GOOD[:2]), "holds 2 rows"),
+        ("a.jsonl", lines([row | {"split": "exam"} for row in GOOD]), "row 1 is in the split 'exam'"),
+        (
+            "a.jsonl",
+            lines([*GOOD, {"prompt": " POST  3 ", "completion": "c", "split": "test"}]),
+            r"row 11 \(test\) has the prompt of .*row 4 \(train\)",
+        ),
+    ],
+)
+def test_bad_data_is_one_clear_sentence(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        inputs.read(tmp_path / name)
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_prompt_in_two_files_of_a_folder(tmp_path):
+    (tmp_path / "train.jsonl").write_bytes(lines(GOOD))
+    (tmp_path / "test.jsonl").write_bytes(lines([GOOD[2] | {"completion": "other"}]))
+    with pytest.raises(UserError, match="a prompt may be in one split only"):
+        inputs.read(tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A git and DVC repository with the project's params and nothing imported."""
+    root = tmp_path / "project"
+    root.mkdir()
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=root, check=True)
+    for name in ("params.yaml", ".gitignore", "data/.gitignore"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    (root / "data/inputs").mkdir()
+    monkeypatch.chdir(root)
+    return root
+
+
+def tracked(root: Path, setting: str) -> str:
+    """What DVC has recorded of a setting's input."""
+    return (root / f"data/inputs/{setting}.dvc").read_text()
+
+
+def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
+    from dvc.repo import Repo
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    rows, preferences = summaries(40), comparisons(30, topics=5)
+    hub, model = tmp_path / "hub", tmp_path / "model"
+    (hub / "data").mkdir(parents=True)
+    (hub / "README.md").write_text("A data set card")
+    for split, part in (("train", preferences[:40]), ("validation", preferences[40:50]), ("test", preferences[50:])):
+        part.to_parquet(hub / f"data/{split}-00000-of-00001.parquet")
+    rows.to_json(tmp_path / "rows.jsonl.gz", orient="records", lines=True)
+    rows.assign(prompt=rows["prompt"] + "!").to_parquet(tmp_path / "other.parquet")
+    tokenizer = text.train_tokenizer(rows["prompt"], 300)
+    tokenizer.save_pretrained(model)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=300, **sizes)).save_pretrained(model)
+
+    keep = project / "data/inputs/tldr/.gitkeep"
+    keep.parent.mkdir()
+    keep.touch()
+    subprocess.run(["git", "add", "."], check=True)
+    setting = load(project / "params.yaml").settings["tldr"]
+    assert "`roads import tldr FILE` with prompt/completion rows" in missing_input("tldr", setting)
+
+    assert "40 rows of demonstrations" in import_input("tldr", str(tmp_path / "rows.jsonl.gz"))
+    first = tracked(project, "tldr")
+    assert missing_input("tldr", setting) is None
+    assert "60 rows of preferences" in import_input("tldr", str(hub))
+    assert "a model of" in import_input("tldr", str(model))
+    assert "a tokenizer" in import_input("tldr", str(model / "tokenizer.json"))
+    assert "40 rows" in import_input("tldr", str(tmp_path / "other.parquet"))
+
+    folder = project / "data/inputs/tldr"
+    assert [p.name for p in (folder / "demonstrations").iterdir()] == ["other.parquet"]
+    assert len(list((folder / "preferences").iterdir())) == 3 and (folder / "model/model.safetensors").exists()
+    assert tracked(project, "tldr") != first
+    assert Repo(".").status() == {}
+    git = subprocess.run(["git", "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True).stdout
+    assert "data/inputs/tldr.dvc" in git and "other.parquet" not in git and ".roads" not in git
+
+    corpus = text.build(params(tokenizer="model", reward="judge", judge=0.3), folder, "tldr")
+    assert len(corpus.tokenizer) == 300 and len(corpus.judge_pairs)
+
+
+def test_what_cannot_be_imported_leaves_the_former_input(project, tmp_path, monkeypatch):
+    good, outside = tmp_path / "good.jsonl", tmp_path / "outside"
+    good.write_bytes(lines(GOOD))
+    import_input("tldr", str(good))
+    before = tracked(project, "tldr")
+
+    (tmp_path / "bad.jsonl").write_bytes(lines(GOOD) + b"{")
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_text('{"model_type": "gpt_neox"}')
+    (tmp_path / "bare").mkdir()
+    shutil.copy(pickled / "config.json", tmp_path / "bare")
+    (pickled / "pytorch_model.bin").write_bytes(b"code")
+    outside.mkdir()
+    (outside / "train.jsonl").symlink_to(good)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for setting, source, message in [
+        ("tldr", tmp_path / "bad.jsonl", "row 11 is not JSON"),
+        ("tldr", pickled, "is a pickled file"),
+        ("tldr", tmp_path / "bare", "model.safetensors is missing"),
+        ("tldr", outside, "leads out of"),
+        ("tldr", tmp_path / "tokenizer.json", "not a file of the tokenizers library"),
+        ("tldr", "nobody/nothing.jsonl", "does not exist"),
+        ("tldr", "nobody/nothing", "could not be fetched from the Hugging Face hub"),
+        ("gap", good, "makes its own data"),
+        ("tldrr", good, "add settings.tldrr to params.yaml"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            import_input(setting, str(source))
+    assert tracked(project, "tldr") == before
+    assert (project / "data/inputs/tldr/demonstrations/good.jsonl").read_bytes() == good.read_bytes()
+    assert list((project / ".roads").iterdir()) == []
+
+
+def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):
+    (tmp_path / "old.jsonl").write_bytes(lines(GOOD))
+    (tmp_path / "new.jsonl").write_bytes(lines(GOOD * 2))
+    import_input("tldr", str(tmp_path / "old.jsonl"))
+    folder = project / "data/inputs/tldr/demonstrations"
+    program = f"from flows.importing import import_input; import_input('tldr', '{tmp_path}/new.jsonl')"
+
+    from dvc.repo import Repo
+
+    with Repo(".").lock:  # the import now waits for DVC's lock, its data already in place
+        importing = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)})
+        deadline = time.monotonic() + 40
+        while not (folder / "new.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert (folder / "new.jsonl").exists()
+        importing.send_signal(signal.SIGINT)
+        assert importing.wait(timeout=40) != 0
+    assert [p.name for p in folder.iterdir()] == ["old.jsonl"]
+    assert Repo(".").status() == {} and list((project / ".roads").iterdir()) == []
