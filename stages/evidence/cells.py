@@ -1,0 +1,132 @@
+"""What a study left on disk, read once: the evaluations and learning curves of its cells and of nothing else."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from stages.records import artifacts
+from stages.records.errors import UserError
+
+DATA = Path("data")
+ALWAYS = ("base", "best_of", "local")  # arms that every study has
+MEASURES = ("true_reward", "arrived", "win", "kl", "length", "rouge_l")  # of one completion; columns, where they apply
+COLUMN = {"win_rate": "win"}  # metrics whose column of completions has another name
+
+
+@dataclass(frozen=True)
+class Study:
+    """The ``study`` section of params.yaml, and the settings it names."""
+
+    settings: list[str]
+    seeds: list[int]
+    offline: list[str]
+    online: list[str]
+    online_from_offline: list[str]
+    params: dict[str, dict]  # by setting
+
+    @property
+    def arms(self) -> list[str]:
+        """All arms in the order in which the report shows them."""
+        return [*ALWAYS, *self.offline, *self.online, *self.online_from_offline]
+
+    @property
+    def contrast(self) -> tuple[str, str] | None:
+        """The (online, offline) arms that the answer compares; None for a study that lacks one of the two."""
+        online = [*self.online, *self.online_from_offline]
+        if not online or not self.offline:
+            return None
+        return ("online" if "online" in online else online[0]), self.offline[0]
+
+    def trained_by(self, arm: str) -> str | None:
+        """The stage that trains an arm's policy; None for the arms that every study has."""
+        for stage in ("offline", "online", "online_from_offline"):
+            if arm in getattr(self, stage):
+                return stage
+        return None
+
+    def evaluated_by(self, arm: str) -> str:
+        """The stage that evaluates an arm."""
+        return f"evaluate_{self.trained_by(arm)}" if self.trained_by(arm) else "evaluate"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One evaluated arm of one setting and seed."""
+
+    metrics: dict  # as evaluate wrote it: by split, plus "pairs" and "best_of" where they apply
+    completions: pd.DataFrame  # one row a completion
+    by_prompt: pd.DataFrame  # index (split, prompt_id), one column a measure: means over a prompt's completions
+    curve: pd.DataFrame | None  # validation prompts during training, by step; None for the arms that every study has
+
+
+def read_study(path: str | Path = "params.yaml") -> Study:
+    """The study of a params file. Raises UserError when the file or its study section is missing or incomplete."""
+    if not Path(path).is_file():
+        raise UserError(f"{path} is missing in {Path.cwd()}: run the report from the project's folder.")
+    params = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    section = params.get("study") or {}
+    missing = [name for name in ("settings", "seeds") if not section.get(name)]
+    if missing:
+        raise UserError(f"{path}: study.{missing[0]} is missing or empty: name at least one.")
+    families = {name: section.get(name) or [] for name in ("offline", "online", "online_from_offline")}
+    known = {name: (params.get("settings") or {}).get(name) or {} for name in section["settings"]}
+    return Study(section["settings"], section["seeds"], **families, params=known)
+
+
+def read_world(setting: str) -> dict:
+    """The description of a setting's world; key "kind" is "roads" or "text"."""
+    folder = DATA / "corpus" / setting
+    return json.loads((_artifact(folder, f"corpus@{setting}") / "world.json").read_text(encoding="utf-8"))
+
+
+def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
+    """One cell. Raises UserError naming the stage to run when it is missing, or the file when it was changed."""
+    stage = f"{study.evaluated_by(arm)}@{setting}-{seed}-{arm}"
+    folder = _artifact(DATA / "evaluation" / setting / str(seed) / arm, stage)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    completions = pd.read_parquet(folder / "completions.parquet")
+    measures = completions[["split", "prompt_id"]].assign(
+        **{m: completions[m].astype(float) for m in MEASURES if m in completions and completions[m].notna().any()}
+    )
+    by_prompt = measures.groupby(["split", "prompt_id"]).mean()
+    curve = None
+    if study.trained_by(arm):
+        policy = DATA / "policy" / setting / str(seed) / arm
+        curve = pd.read_parquet(_artifact(policy, f"{study.trained_by(arm)}@{setting}-{seed}-{arm}") / "curve.parquet")
+    return Cell(metrics, completions, by_prompt, curve)
+
+
+def value(cell: Cell, split: str, metric: str) -> float | None:
+    """A metric of a split ("pairs" counts as one), or None where it does not apply or is not finite."""
+    found = cell.metrics.get(split, {}).get(metric)
+    return float(found) if found is not None and np.isfinite(found) else None
+
+
+def matrix(cells: list[Cell], split: str, metric: str) -> np.ndarray | None:
+    """A metric by seed and prompt, (seeds, prompts), NaN where a seed has no such prompt; None if it does not apply.
+
+    Prompts can be resampled only where the stored completions are what the metric was computed from. Where they are
+    not (the metric of a pair, a KL known in closed form), a seed counts as one number, (seeds, 1).
+    """
+    values = [value(cell, split, metric) for cell in cells]
+    if any(v is None for v in values):
+        return None
+    column = COLUMN.get(metric, metric)
+    if all(column in cell.by_prompt and split in cell.by_prompt.index.get_level_values(0) for cell in cells):
+        table = pd.concat([cell.by_prompt.loc[split, column] for cell in cells], axis=1).sort_index().to_numpy().T
+        by_seed = np.nanmean(table, axis=1)
+        if np.allclose(by_seed, values, rtol=1e-3, atol=1e-3):
+            return (
+                table + (values - by_seed)[:, None]
+            )  # float32 and float64 means differ in a late digit: keep evaluate's
+    return np.asarray(values)[:, None]
+
+
+def _artifact(folder: Path, stage: str) -> Path:
+    if not (folder / artifacts.MANIFEST).is_file():
+        raise UserError(f"{folder} is missing or was not written whole: run `dvc repro {stage}` (or `roads run`).")
+    return artifacts.reading(folder)

@@ -1,0 +1,118 @@
+"""The html and the markdown page: what they say of the study as a whole, and their layout from the templates."""
+
+import math
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from stages.evidence import plots, statistics
+from stages.evidence.cells import Study
+from stages.evidence.comparison import Comparison
+from stages.evidence.words import count, upper
+
+WHAT = {
+    "base": "the base policy, before any preference",
+    "best_of": "the completion that the global RM likes best among n of the base policy's; its KL is the bound log n − (n − 1)/n",
+    "local": "the policy whose implicit reward is the local RM",
+    "offline": "trained on the preference pairs alone",
+    "online": "trained on its own samples, ranked (labels: reward is the global RM), from the base policy",
+    "online_from_offline": "trained on its own samples, ranked in the same way, from the offline policy",
+}
+
+
+def render(study: Study, settings: list[Comparison], platform: dict) -> tuple[str, str]:
+    """The pages (html, markdown). platform: name -> version or model of what computed the numbers."""
+    here = Path(__file__).parent
+    environment = Environment(loader=FileSystemLoader(here), trim_blocks=True, lstrip_blocks=True, autoescape=_is_html)
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    words = {
+        "study": study,
+        "settings": settings,
+        "platform": platform,
+        "caution": caution(len(study.seeds)),
+        "arms": describe_arms(study),
+        "params": params_table(study),
+        "limits": limits(settings),
+        "replicates": statistics.REPLICATES,
+    }
+    return tuple(environment.get_template(f"report.{kind}.jinja").render(words) for kind in ("html", "md"))
+
+
+def limits(settings: list[Comparison]) -> tuple[float, float] | None:
+    """A common axis for the true rewards of all road worlds, which have one scale; None if there is none."""
+    ends = [
+        end
+        for setting in settings
+        for (arm, *which), estimate in setting.estimates.items()
+        if setting.kind == "roads" and which == ["test", "true_reward"]
+        for end in (*estimate, *setting.values(arm, *which))
+        if math.isfinite(end)
+    ]
+    margin = 0.05 * (max(ends) - min(ends)) if ends else 0
+    return (min(ends) - margin, max(ends) + margin) if ends else None
+
+
+def _is_html(template: str | None) -> bool:
+    return bool(template) and "html" in template
+
+
+def caution(seeds: int) -> str:
+    """What a reader must know of the intervals before believing them."""
+    if seeds == 1:
+        return (
+            "One seed: the intervals come from the prompts alone and say nothing about another sample of preferences "
+            "or another training run."
+        )
+    if seeds < 5:
+        return (
+            f"{upper(count(seeds, 'seed'))} give weak evidence: the intervals resample seeds and prompts, but so few "
+            "seeds cannot show how much seeds differ, and where they differ much the 95% intervals are too short "
+            "(in simulations they then hold the truth in 63% of cases with 2 seeds, 80% with 3, 85% with 5)."
+        )
+    return "The intervals resample seeds and prompts; where seeds differ much they are somewhat short (5 seeds: 85%)."
+
+
+def describe_arms(study: Study) -> list[dict]:
+    """One row an arm: what it is, its params (one text, or one a setting where they differ), how to make it again."""
+    rows = []
+    for arm in study.arms:
+        by_setting = {name: (study.params[name].get("arms") or {}).get(arm) for name in study.settings}
+        by_setting = {name: _inline(value) for name, value in by_setting.items() if value is not None}
+        params = "; ".join(f"{name}: {text}" for name, text in by_setting.items())
+        if len(set(by_setting.values())) == 1:
+            params = by_setting[next(iter(by_setting))]
+        rows.append(
+            {
+                "arm": arm,
+                "tone": plots.tones(study.arms)[arm],
+                "what": WHAT[study.trained_by(arm) or arm],
+                "params": params,
+                "command": f"dvc repro {study.evaluated_by(arm)}@{study.settings[0]}-{study.seeds[0]}-{arm}",
+            }
+        )
+    return rows
+
+
+def params_table(study: Study) -> list[tuple[str, list[str]]]:
+    """(dotted name, value by setting) of every param of the study's settings, arms aside."""
+    flat = [_flat({k: v for k, v in study.params[name].items() if k != "arms"}) for name in study.settings]
+    names = list(dict.fromkeys(name for setting in flat for name in setting))
+    return [(name, [setting.get(name, "–") for setting in flat]) for name in names]
+
+
+def _flat(params: dict, prefix: str = "") -> dict[str, str]:
+    found = {}
+    for name, value in params.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = _inline(value)
+    return found
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_inline(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " + ".join(_inline(inner) for inner in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,117 @@
+"""Tables, plots and examples of the study, for people (html, markdown) and for programs (json).
+
+Reads only the cells of the study in params.yaml. Every out is a pure function of them, of the params and of the
+platform: no date, host or commit is in it (DVC and MLflow know those).
+"""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from stages.evidence import cells, page
+from stages.evidence.cells import Cell, Study
+from stages.evidence.comparison import Comparison
+from stages.records.command import command
+from stages.records.events import emit
+
+OUT = Path("data/report")
+TEST = ("true_reward", "arrived", "win_rate", "kl", "length", "rouge_l")  # also on preference prompts, as <name>_train
+PAIRS = ("log_loss", "accuracy")  # of the global RM under arm best_of, of the local RM under arm local
+PACKAGES = ("torch", "transformers", "trl", "numpy", "scipy")
+DIGITS = 6  # kept in git: more would show rounding of the last bits as a change
+
+
+def run() -> None:
+    """Write data/report/{results.json, metrics.json, report.html, report.md}, each at once and whole.
+
+    Raises UserError naming the stage to run when a cell of the study is missing.
+    """
+    study = cells.read_study()
+    made_on = describe_platform(study)
+    results, comparisons = [], []
+    for setting in study.settings:
+        kind = cells.read_world(setting)["kind"]
+        found = {(seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms}
+        results += rows(study, setting, found, made_on["text"])
+        comparisons.append(Comparison(study, setting, found, kind))
+    html, markdown = page.render(study, comparisons, made_on)
+    means = nested(results)
+    write(OUT / "results.json", "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n")
+    write(OUT / "metrics.json", json.dumps({"platform": made_on, **means}, indent=1) + "\n")
+    write(OUT / "report.html", html)
+    write(OUT / "report.md", markdown)
+    emit(
+        **{
+            f"{s}/{a}/{m}": value
+            for s, arms in means.items()
+            for a, metrics in arms.items()
+            for m, value in metrics.items()
+        }
+    )
+
+
+def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], made_on: str) -> list[dict]:
+    """results.json's rows of one setting: by arm, then seed, then metric; what does not apply has no row."""
+    wanted = [("test", metric, metric) for metric in TEST] + [("pairs", metric, metric) for metric in PAIRS]
+    wanted += [("train", metric, f"{metric}_train") for metric in TEST]
+    return [
+        {
+            "setting": setting,
+            "arm": arm,
+            "seed": seed,
+            "metric": name,
+            "value": round(value, DIGITS),
+            "platform": made_on,
+        }
+        for arm in study.arms
+        for seed in study.seeds
+        for split, metric, name in wanted
+        if (value := cells.value(found[seed, arm], split, metric)) is not None
+    ]
+
+
+def nested(results: list[dict]) -> dict:
+    """setting -> arm -> metric -> mean over seeds."""
+    values: dict = {}
+    for row in results:
+        values.setdefault(row["setting"], {}).setdefault(row["arm"], {}).setdefault(row["metric"], []).append(
+            row["value"]
+        )
+    return {
+        setting: {
+            arm: {m: round(float(np.mean(v)), DIGITS) for m, v in metrics.items()} for arm, metrics in arms.items()
+        }
+        for setting, arms in values.items()
+    }
+
+
+def describe_platform(study: Study) -> dict[str, str]:
+    """What the bits depend on, by name; under "text" the same in one line. No name of this very machine."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    models = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
+    devices = {(study.params[setting].get("compute") or {}).get("device", "cpu") for setting in study.settings}
+    facts = {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "os": f"{platform.system()} {platform.machine()}",
+        "cpu": models[0] if models else platform.processor() or "unknown CPU",
+        "device": ", ".join(sorted(devices)),
+    }
+    text = f"Python {facts['python']}, torch {facts['torch']}, {facts['os']}, {facts['cpu']}, device {facts['device']}"
+    return {**facts, "text": text}
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file at once, so that a reader or an interrupted run never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(partial, path)
+
+
+if __name__ == "__main__":
+    command(run)
