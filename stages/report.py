@@ -26,7 +26,7 @@ DIGITS = 6  # kept in git: more would show rounding of the last bits as a change
 
 
 def run() -> None:
-    """Write data/report/{results.json, metrics.json, report.html, report.md}, each at once and whole.
+    """Write data/report/{results.json, metrics.json, report.html, report.md, overview.svg}, each at once and whole.
 
     Raises UserError naming the stage to run when a cell of the study is missing.
     """
@@ -38,12 +38,13 @@ def run() -> None:
         found = {(seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms}
         results += rows(study, setting, found, made_on["text"])
         comparisons.append(Comparison(study, setting, found, kind))
-    html, markdown = page.render(study, comparisons, made_on)
+    html, markdown, overview = page.render(study, comparisons, made_on)
     means = nested(results)
     write(OUT / "results.json", "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n")
     write(OUT / "metrics.json", json.dumps({"platform": made_on, **means}, indent=1) + "\n")
     write(OUT / "report.html", html)
     write(OUT / "report.md", markdown)
+    write(OUT / "overview.svg", overview)
     emit(
         **{
             f"{s}/{a}/{m}": value

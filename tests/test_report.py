@@ -78,8 +78,12 @@ def evaluation(setting: str, seed: int, arm: str, kind: str, prompts: int, sampl
 def build(root: Path, study: dict, kinds: dict[str, str], prompts: int = 6, samples: int = 3) -> Path:
     """A project folder with params.yaml and the artifacts of a study, all invented."""
     params = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
-    params["study"] = study
-    params["settings"] |= {name: params["settings"]["gap"] for name in kinds}
+    params["study"] = {"offline": [], "online": [], "online_from_offline": []} | study
+    recipe = params["settings"]["gap"]["arms"]["online"]
+    named = {arm: recipe for arm in study.get("online", []) + study.get("online_from_offline", [])}
+    params["settings"] |= {
+        name: params["settings"]["gap"] | {"arms": named | params["settings"]["gap"]["arms"]} for name in kinds
+    }
     root.mkdir(parents=True, exist_ok=True)
     with (root / "params.yaml").open("w") as file:
         YAML(typ="safe", pure=True).dump(params, file)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ruamel.yaml import YAML
 
-from stages.records import artifacts
+from stages.records import artifacts, params
 from stages.records.errors import UserError
 
 DATA = Path("data")
@@ -63,18 +62,11 @@ class Cell:
     curve: pd.DataFrame | None  # validation prompts during training, by step; None for the arms that every study has
 
 
-def read_study(path: str | Path = "params.yaml") -> Study:
-    """The study of a params file. Raises UserError when the file or its study section is missing or incomplete."""
-    if not Path(path).is_file():
-        raise UserError(f"{path} is missing in {Path.cwd()}: run the report from the project's folder.")
-    params = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
-    section = params.get("study") or {}
-    missing = [name for name in ("settings", "seeds") if not section.get(name)]
-    if missing:
-        raise UserError(f"{path}: study.{missing[0]} is missing or empty: name at least one.")
-    families = {name: section.get(name) or [] for name in ("offline", "online", "online_from_offline")}
-    known = {name: (params.get("settings") or {}).get(name) or {} for name in section["settings"]}
-    return Study(section["settings"], section["seeds"], **families, params=known)
+def read_study() -> Study:
+    """The study of params.yaml. Raises UserError when the file is missing or wrong."""
+    checked = params.load()
+    settings = {name: checked.settings[name].model_dump(exclude_none=True) for name in checked.study.settings}
+    return Study(**checked.study.model_dump(), params=settings)
 
 
 def read_world(setting: str) -> dict:

@@ -20,8 +20,11 @@ WHAT = {
 }
 
 
-def render(study: Study, settings: list[Comparison], platform: dict) -> tuple[str, str]:
-    """The pages (html, markdown). platform: name -> version or model of what computed the numbers."""
+PANEL = {"width": 390, "height": 310}  # pixels of one setting in the overview
+
+
+def render(study: Study, settings: list[Comparison], platform: dict) -> tuple[str, str, str]:
+    """The pages (html, markdown) and the overview (svg), a picture for the README. platform: name -> version or model of what computed the numbers."""
     here = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(here), trim_blocks=True, lstrip_blocks=True, autoescape=_is_html)
     environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
@@ -34,8 +37,10 @@ def render(study: Study, settings: list[Comparison], platform: dict) -> tuple[st
         "params": params_table(study),
         "limits": limits(settings),
         "replicates": statistics.REPLICATES,
+        **PANEL,
     }
-    return tuple(environment.get_template(f"report.{kind}.jinja").render(words) for kind in ("html", "md"))
+    templates = ("report.html", "report.md", "overview.svg")
+    return tuple(environment.get_template(f"{name}.jinja").render(words) for name in templates)
 
 
 def limits(settings: list[Comparison]) -> tuple[float, float] | None:
@@ -53,7 +58,7 @@ def limits(settings: list[Comparison]) -> tuple[float, float] | None:
 
 
 def _is_html(template: str | None) -> bool:
-    return bool(template) and "html" in template
+    return bool(template) and not template.endswith(".md.jinja")
 
 
 def caution(seeds: int) -> str:

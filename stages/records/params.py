@@ -1,6 +1,5 @@
 """The schema of params.yaml: every section, typed and bounded; anything else is refused before work begins."""
 
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -222,7 +221,6 @@ def read(path: str | Path) -> Any:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
 
 
-@cache
 def load(path: str | Path = "params.yaml") -> Params:
     """All params, checked. Raises UserError that names the key, what was found and what is allowed."""
     data = read(path)
