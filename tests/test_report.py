@@ -194,7 +194,7 @@ def test_only_cells_of_the_study_are_read(project, tmp_path):
     shutil.copytree(root / "data/evaluation/gap/7/stray", stray)
     (stray / "metrics.json").write_text("not even json")
     assert make(root).returncode == 0
-    for name in ("report.html", "report.md", "metrics.json", "results.json"):
+    for name in ("report.html", "report.md", "overview.svg", "metrics.json", "results.json"):
         assert out(root, name) == out(project, name)
 
 
@@ -205,10 +205,10 @@ def test_same_bytes_whatever_the_hash_seed(project, tmp_path):
     (root / "matplotlib/matplotlibrc").write_text("axes.facecolor: yellow\nsvg.fonttype: path\n")  # a user's own taste
     made = make(root, PYTHONHASHSEED="12345", MPLCONFIGDIR=str(root / "matplotlib"))
     assert made.returncode == 0, made.stderr
-    for name in ("report.html", "report.md", "metrics.json", "results.json"):
+    for name in ("report.html", "report.md", "overview.svg", "metrics.json", "results.json"):
         assert out(root, name) == out(project, name)
     assert sorted(p.name for p in (root / "data/report").iterdir()) == sorted(
-        ["report.html", "report.md", "metrics.json", "results.json"]
+        ["report.html", "report.md", "overview.svg", "metrics.json", "results.json"]
     )
 
 
