@@ -39,10 +39,16 @@ def run(setting: str) -> None:
         if corpus.judge_pairs is not None:
             judge = models.new_reward(out, compute, corpus.world["pad"], setting, "judge")
             args = training.options(
-                compute, seed, scratch / "judge", chosen.judge.batch,
-                num_train_epochs=chosen.judge.epochs, learning_rate=chosen.judge.learning_rate,
+                compute,
+                seed,
+                scratch / "judge",
+                chosen.judge.batch,
+                num_train_epochs=chosen.judge.epochs,
+                learning_rate=chosen.judge.learning_rate,
             )
-            training.train(training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args), scratch / "judge")
+            training.train(
+                training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args), scratch / "judge"
+            )
             models.save(judge, corpus.tokenizer, out / "judge")
     artifacts.forget(scratch)
 

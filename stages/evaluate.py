@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from stages.learning import likelihood, models
+from stages.learning import likelihood, models, scoring
 from stages.learning.sampling import draw
 from stages.records import artifacts, params
 from stages.records.command import command
-from stages.worlds import corpora, scoring
+from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
 
 SPLITS = ("train", "validation", "test")
@@ -34,8 +34,9 @@ def run(setting: str, seed: int, arm: str) -> None:
     score = scoring.scorer(corpus, base, compute)
     reference = models.load_policy(base, compute)
 
-    prompts = pd.concat([corpus.prompts[corpus.prompts["split"] == split].iloc[: chosen.prompts or None]
-                         for split in SPLITS])
+    prompts = pd.concat(
+        [corpus.prompts[corpus.prompts["split"] == split].iloc[: chosen.prompts or None] for split in SPLITS]
+    )
     held_out, _ = read_pairs(setting, seed, "test")
     metrics = {}
     if arm == "best_of":
@@ -44,23 +45,37 @@ def run(setting: str, seed: int, arm: str) -> None:
         n = settings.sample.best_of
         divergence = np.full(len(rows), log(n) - (n - 1) / n)  # the known bound of KL(best-of-n || base)
         verifier = models.load_reward(artifacts.reading(f"data/reward/{setting}/{seed}/global"), compute)
-        metrics["pairs"] = verdicts(*(likelihood.scores(verifier, held_out["prompt_ids"], held_out[side])
-                                      for side in ("chosen_ids", "rejected_ids")))
+        metrics["pairs"] = verdicts(
+            *(
+                likelihood.scores(verifier, held_out["prompt_ids"], held_out[side])
+                for side in ("chosen_ids", "rejected_ids")
+            )
+        )
     else:
         folder = {"base": base, "local": Path(f"data/reward/{setting}/{seed}/local")}.get(
-            arm, Path(f"data/policy/{setting}/{seed}/{arm}"))
+            arm, Path(f"data/policy/{setting}/{seed}/{arm}")
+        )
         policy = models.load_policy(artifacts.reading(folder), compute)
         rows = prompts.loc[prompts.index.repeat(chosen.completions)].reset_index(drop=True)
         rows["sample"] = np.tile(np.arange(chosen.completions), len(prompts))
-        drawn = draw(policy, prompts["prompt_ids"].tolist(), chosen.completions, corpus.world, chosen.temperature,
-                     (setting, seed, "evaluate"))
+        drawn = draw(
+            policy,
+            prompts["prompt_ids"].tolist(),
+            chosen.completions,
+            corpus.world,
+            chosen.temperature,
+            (setting, seed, "evaluate"),
+        )
         completions = [c for several in drawn for c in several]
         divergence = likelihood.kl(policy, reference, rows["prompt_ids"], completions)
         if arm != "base":
             beta = settings.reward.local_beta if arm == "local" else settings.arm(arm)[1].beta
-            metrics["pairs"] = verdicts(*(
-                beta * likelihood.log_ratio(policy, reference, held_out["prompt_ids"], held_out[side])
-                for side in ("chosen_ids", "rejected_ids")))
+            metrics["pairs"] = verdicts(
+                *(
+                    beta * likelihood.log_ratio(policy, reference, held_out["prompt_ids"], held_out[side])
+                    for side in ("chosen_ids", "rejected_ids")
+                )
+            )
 
     table = judged(rows, completions, divergence, corpus, score)
     for split, of_split in table.groupby("split", sort=False):
@@ -72,7 +87,9 @@ def run(setting: str, seed: int, arm: str) -> None:
         (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
 
 
-def judged(rows: pd.DataFrame, completions: list, divergence: np.ndarray, corpus, score: scoring.Scorer) -> pd.DataFrame:
+def judged(
+    rows: pd.DataFrame, completions: list, divergence: np.ndarray, corpus, score: scoring.Scorer
+) -> pd.DataFrame:
     """One row a completion: who asked, what came, what it is worth. ``win`` is against the prompt's reference (a draw
     counts half); where the reward is the overlap with that reference, there is nothing to win."""
     found = score(rows, completions)
@@ -90,7 +107,7 @@ def judged(rows: pd.DataFrame, completions: list, divergence: np.ndarray, corpus
 def verdicts(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
     """Held-out Bradley-Terry log-loss (nats a pair), accuracy, and expected calibration error of a reward model."""
     margin = chosen - rejected
-    confidence, right = 1 / (1 + np.exp(-np.abs(margin))), (margin > 0).astype(float)
+    confidence, right = 1 / (1 + np.exp(-np.abs(margin))), (np.sign(margin) + 1) / 2  # a tie is half right
     bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
     gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum()) for b in range(BINS)]
     return {

@@ -4,11 +4,11 @@ In: the base policy (start and reference), the pairs.
 Out: the policy, and its learning curve on validation prompts.
 """
 
-from stages.learning import models, training
+from stages.learning import models, scoring, training
 from stages.learning.measure import Measure
 from stages.records import artifacts, params
 from stages.records.command import command
-from stages.worlds import corpora, scoring
+from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs, separate
 
 
@@ -25,16 +25,18 @@ def run(setting: str, seed: int, arm: str) -> None:
     policy, reference = models.load_policy(base, compute), models.load_policy(base, compute)
     score = scoring.scorer(corpus, base, compute)
     args = training.options(
-        compute, init, scratch, chosen.batch, num_train_epochs=chosen.epochs,
-        learning_rate=chosen.learning_rate, beta=chosen.beta, loss_type=list(recipe.loss),
+        compute,
+        init,
+        scratch,
+        chosen.batch,
+        num_train_epochs=chosen.epochs,
+        learning_rate=chosen.learning_rate,
+        beta=chosen.beta,
+        loss_type=list(recipe.loss),
     )
     trainer = training.preference(policy, reference, corpus.tokenizer, separate(pairs), args)
-    curve = training.Curve(scratch, chosen.points, Measure(policy, reference, corpus, score, (setting, seed, "curve")))
-    training.train(trainer, scratch, curve)
-    with artifacts.writing(f"data/policy/{setting}/{seed}/{arm}") as out:
-        models.save(policy, corpus.tokenizer, out)
-        curve.save(out)
-    artifacts.forget(scratch)
+    measure = Measure(policy, reference, corpus, score, (setting, seed, "curve"))
+    training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
 
 
 if __name__ == "__main__":

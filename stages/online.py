@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.learning import likelihood, models, training
+from stages.learning import likelihood, models, scoring, training
 from stages.learning.measure import Measure
 from stages.learning.sampling import draw
 from stages.records import artifacts, params
 from stages.records.command import command
 from stages.records.seeds import generator
-from stages.worlds import corpora, scoring
+from stages.worlds import corpora
 from stages.worlds.corpora import Corpus
 
 Labeller = Callable[[pd.DataFrame, list[list[int]]], np.ndarray]
@@ -44,20 +44,27 @@ def run(setting: str, seed: int, arm: str, start: str) -> None:
     policy, reference = models.load_policy(begin, compute), models.load_policy(base, compute)
     score = scoring.scorer(corpus, base, compute)
     rounds = Rounds(
-        policy, corpus, labeller(recipe.labels, verifiers, reference, score, compute), chosen, recipe.rounds,
-        pd.read_parquet(stored / "samples.parquet") if stored else None, scratch, (setting, seed),
+        policy,
+        corpus,
+        labeller(recipe.labels, verifiers, reference, score, compute),
+        chosen,
+        recipe.rounds,
+        pd.read_parquet(stored / "samples.parquet") if stored else None,
+        scratch,
+        (setting, seed),
     )
     args = training.options(
-        compute, init, scratch, chosen.prompts,
-        learning_rate=chosen.learning_rate, beta=chosen.beta, loss_type=list(recipe.loss),
+        compute,
+        init,
+        scratch,
+        chosen.prompts,
+        learning_rate=chosen.learning_rate,
+        beta=chosen.beta,
+        loss_type=list(recipe.loss),
     )
     trainer = training.OnPolicyTrainer(policy, reference, corpus.tokenizer, chosen.steps, rounds.pairs_at, args)
-    curve = training.Curve(scratch, chosen.points, Measure(policy, reference, corpus, score, (setting, seed, "curve")))
-    training.train(trainer, scratch, curve)
-    with artifacts.writing(f"data/policy/{setting}/{seed}/{arm}") as out:
-        models.save(policy, corpus.tokenizer, out)
-        curve.save(out)
-    artifacts.forget(scratch)
+    measure = Measure(policy, reference, corpus, score, (setting, seed, "curve"))
+    training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
 
 
 def labeller(labels: str, verifiers: dict[str, Path], base, score: scoring.Scorer, compute) -> Labeller:
@@ -74,8 +81,17 @@ def labeller(labels: str, verifiers: dict[str, Path], base, score: scoring.Score
 class Rounds:
     """The pairs of each optimisation step, made round by round."""
 
-    def __init__(self, policy, corpus: Corpus, label: Labeller, chosen, rounds: int, stored: pd.DataFrame | None,
-                 scratch: Path, parts: tuple):
+    def __init__(
+        self,
+        policy,
+        corpus: Corpus,
+        label: Labeller,
+        chosen,
+        rounds: int,
+        stored: pd.DataFrame | None,
+        scratch: Path,
+        parts: tuple,
+    ):
         self.policy, self.world, self.label, self.chosen, self.parts = policy, corpus.world, label, chosen, parts
         self.prompts = corpus.prompts[corpus.prompts["split"] == "train"].reset_index(drop=True)
         self.steps = chosen.steps // rounds  # optimisation steps in a round
@@ -114,8 +130,10 @@ class Rounds:
         """(prompt, how often it came before) of the places first .. first + count - 1 in the order of prompts: one
         random permutation of all train prompts after another."""
         size = len(self.prompts)
-        orders = {epoch: generator(*self.parts, "online order", epoch).permutation(size)
-                  for epoch in range(first // size, (first + count - 1) // size + 1)}
+        orders = {
+            epoch: generator(*self.parts, "online order", epoch).permutation(size)
+            for epoch in range(first // size, (first + count - 1) // size + 1)
+        }
         return [(int(orders[place // size][place % size]), place // size) for place in range(first, first + count)]
 
     def _group(self, prompt_id: int, visit: int) -> list[list[int]]:

@@ -9,12 +9,12 @@ P(first preferred) = sigmoid((r(first) - r(second)) / noise).
 import numpy as np
 import pandas as pd
 
-from stages.learning import models
+from stages.learning import models, scoring
 from stages.learning.sampling import draw
 from stages.records import artifacts, params
 from stages.records.command import command
 from stages.records.seeds import generator
-from stages.worlds import corpora, scoring
+from stages.worlds import corpora
 
 
 def run(setting: str, seed: int) -> None:
@@ -31,7 +31,9 @@ def run(setting: str, seed: int) -> None:
     else:
         policy = models.load_policy(base, settings.compute)
         score = scoring.scorer(corpus, base, settings.compute)
-        tables = [sampled(corpus, policy, score, chosen, split, count, setting, seed) for split, count in wanted.items()]
+        tables = [
+            sampled(corpus, policy, score, chosen, split, count, setting, seed) for split, count in wanted.items()
+        ]
     with artifacts.writing(f"data/preferences/{setting}/{seed}") as out:
         pd.concat(tables, ignore_index=True).to_parquet(out / "pairs.parquet", index=False)
 
@@ -56,7 +58,8 @@ def sampled(corpus, policy, score, chosen, split: str, count: int, setting: str,
     better = [a if p else b for a, b, p in zip(first, second, prefers_first)]
     worse = [b if p else a for a, b, p in zip(first, second, prefers_first)]
     return rows[["prompt_id", "split", "prompt_ids"]].assign(
-        chosen_ids=better, rejected_ids=worse,
+        chosen_ids=better,
+        rejected_ids=worse,
         chosen=corpus.tokenizer.batch_decode(better, skip_special_tokens=True),
         rejected=corpus.tokenizer.batch_decode(worse, skip_special_tokens=True),
     )

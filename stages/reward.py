@@ -32,9 +32,7 @@ def run(setting: str, seed: int) -> None:
     init = models.prepare(compute, setting, seed, "local reward")
     policy, reference = models.load_policy(base, compute), models.load_policy(base, compute)
     args = training.options(compute, init, scratch / "local", beta=chosen.local_beta, **recipe)
-    training.train(
-        training.preference(policy, reference, corpus.tokenizer, separate(pairs), args), scratch / "local"
-    )
+    training.train(training.preference(policy, reference, corpus.tokenizer, separate(pairs), args), scratch / "local")
     with artifacts.writing(f"data/reward/{setting}/{seed}/local") as out:
         models.save(policy, corpus.tokenizer, out)
     artifacts.forget(scratch)

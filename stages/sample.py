@@ -30,14 +30,16 @@ def run(setting: str, seed: int) -> None:
     completions = [c for several in drawn for c in several]
     rows = prompts.loc[prompts.index.repeat(chosen.completions)]
     model = models.load_reward(reward, settings.compute)
-    samples = pd.DataFrame({
-        "prompt_id": rows["prompt_id"].to_numpy(),
-        "split": rows["split"].to_numpy(),
-        "sample": list(range(chosen.completions)) * len(prompts),
-        "completion_ids": completions,
-        "completion": corpus.tokenizer.batch_decode(completions, skip_special_tokens=True),
-        "score": likelihood.scores(model, rows["prompt_ids"].tolist(), completions),
-    })
+    samples = pd.DataFrame(
+        {
+            "prompt_id": rows["prompt_id"].to_numpy(),
+            "split": rows["split"].to_numpy(),
+            "sample": list(range(chosen.completions)) * len(prompts),
+            "completion_ids": completions,
+            "completion": corpus.tokenizer.batch_decode(completions, skip_special_tokens=True),
+            "score": likelihood.scores(model, rows["prompt_ids"].tolist(), completions),
+        }
+    )
     with artifacts.writing(f"data/sample/{setting}/{seed}") as out:
         samples.to_parquet(out / "samples.parquet", index=False)
 

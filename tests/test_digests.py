@@ -219,7 +219,7 @@ REACHES = {
     "a default argument": "from stages import rare\n\ndef go(x, trick=rare.trick):\n    return trick(x)\n",
     "a base class": "from stages.rare import trick\n\nclass Base:\n    f = trick\n\nclass go(Base):\n    pass\n",
     "a table": "from stages.rare import trick\n\nT = {'a': trick}\n\ndef go(x):\n    return T[x](x)\n",
-    "a try": "try:\n    from stages.rare import trick\nexcept ImportError:\n    trick = None\n\ndef go(x):\n    trick(x)\n",
+    "a try": "try:\n    from stages.rare import trick\nexcept ImportError:\n    trick = None\n\ndef go(x):\n    trick(x)\n",  # noqa: E501
     "globals": "from stages.rare import trick\n\ndef go(x):\n    return globals()['tr' + 'ick'](x)\n",
     "a class's own name": "from stages.rare import trick\n\nclass go:\n    trick = trick\n",
     "a registry": "from stages import known\n\ndef go(x):\n    return known.ALL['trick'](x)\n",
@@ -281,7 +281,7 @@ def test_mistakes_are_told_with_file_and_line(project, name, old, new, message):
 
 def test_a_missing_lock_is_a_mistake(project):
     (project / "requirements.lock").unlink()
-    with pytest.raises(UserError, match="requirements.lock is missing"):
+    with pytest.raises(UserError, match=r"requirements\.lock is missing"):
         digests(project)
 
 

@@ -11,11 +11,23 @@ from stages.worlds import roads
 
 
 def params(**changes):
-    return SimpleNamespace(**{
-        "rows": 4, "columns": 4, "removed": 0.33, "map_seed": 0, "horizon": 3, "reward": "arrival",
-        "demonstrations": 3000, "shortest": 0.2, "impossible": 0.05, "verdicts": 1.0, "validation": 0.15, "test": 0.15,
-        **changes,
-    })
+    return SimpleNamespace(
+        **{
+            "rows": 4,
+            "columns": 4,
+            "removed": 0.33,
+            "map_seed": 0,
+            "horizon": 3,
+            "reward": "arrival",
+            "demonstrations": 3000,
+            "shortest": 0.2,
+            "impossible": 0.05,
+            "verdicts": 1.0,
+            "validation": 0.15,
+            "test": 0.15,
+            **changes,
+        }
+    )
 
 
 def test_the_map_is_connected_and_lost_a_third_of_its_roads():

@@ -12,7 +12,8 @@ from stages.evidence.words import count, upper
 
 WHAT = {
     "base": "the base policy, before any preference",
-    "best_of": "the completion that the global RM likes best among n of the base policy's; its KL is the bound log n − (n − 1)/n",
+    "best_of": "the completion that the global RM likes best among n of the base policy's; "
+    "its KL is the bound log n − (n − 1)/n",
     "local": "the policy whose implicit reward is the local RM",
     "offline": "trained on the preference pairs alone",
     "online": "trained on its own samples, ranked (labels: reward is the global RM), from the base policy",
@@ -24,7 +25,10 @@ PANEL = {"width": 390, "height": 310}  # pixels of one setting in the overview
 
 
 def render(study: Study, settings: list[Comparison], platform: dict) -> tuple[str, str, str]:
-    """The pages (html, markdown) and the overview (svg), a picture for the README. platform: name -> version or model of what computed the numbers."""
+    """The pages (html, markdown) and the overview (svg), a picture for the README.
+
+    platform: name -> version or model of what computed the numbers.
+    """
     here = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(here), trim_blocks=True, lstrip_blocks=True, autoescape=_is_html)
     environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")

@@ -18,7 +18,9 @@ def log_probs(model: PreTrainedModel, prompts: Sequence, completions: Sequence) 
     return sums
 
 
-def log_ratio(policy: PreTrainedModel, reference: PreTrainedModel, prompts: Sequence, completions: Sequence) -> np.ndarray:
+def log_ratio(
+    policy: PreTrainedModel, reference: PreTrainedModel, prompts: Sequence, completions: Sequence
+) -> np.ndarray:
     """log policy(completion) - log reference(completion), shape (n,): a policy's implicit reward divided by beta."""
     return log_probs(policy, prompts, completions) - log_probs(reference, prompts, completions)
 

@@ -122,8 +122,10 @@ class _PrefixCache:
         keys = self.prefix[0][0]
         self.mask = torch.zeros(mask.shape, dtype=keys.dtype, device=keys.device).masked_fill(~mask, float("-inf"))
         self.own = [
-            (k.new_empty((len(k) * count, k.shape[1], longest - 1, k.shape[3])),
-             v.new_empty((len(v) * count, v.shape[1], longest - 1, v.shape[3])))
+            (
+                k.new_empty((len(k) * count, k.shape[1], longest - 1, k.shape[3])),
+                v.new_empty((len(v) * count, v.shape[1], longest - 1, v.shape[3])),
+            )
             for k, v in self.prefix
         ]
         self.length = 0

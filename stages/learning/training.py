@@ -14,10 +14,14 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from stages.learning import models
+from stages.records import artifacts
 from stages.records.events import emit
 
 datasets_logging.disable_progress_bar()
-CHECKPOINT_SECONDS = "ALL_ROADS_CHECKPOINT_SECONDS"  # how often a running stage saves its state; never changes the result
+CHECKPOINT_SECONDS = (
+    "ALL_ROADS_CHECKPOINT_SECONDS"  # how often a running stage saves its state; never changes the result
+)
 
 
 def options(compute, seed: int, scratch: Path, batch: int, **more) -> dict:
@@ -147,7 +151,10 @@ class Curve(TrainerCallback):
             self._record(0)
 
     def on_step_end(self, args, state, control, **_kwargs):
-        if state.global_step * self.points // state.max_steps > (state.global_step - 1) * self.points // state.max_steps:
+        if (
+            state.global_step * self.points // state.max_steps
+            > (state.global_step - 1) * self.points // state.max_steps
+        ):
             self._record(state.global_step)
 
     def _record(self, step: int) -> None:
@@ -173,3 +180,13 @@ def train(trainer, scratch: Path, *callbacks: TrainerCallback) -> None:
     else:
         trainer.model.load_state_dict(type(trainer.model).from_pretrained(last).state_dict())
         trainer.train(resume_from_checkpoint=str(last))
+
+
+def train_policy(trainer: DPOTrainer, scratch: Path, points: int, measure: Callable[[], dict], out: str) -> None:
+    """Train with a learning curve and write both, policy and curve, as the artifact ``out``."""
+    curve = Curve(scratch, points, measure)
+    train(trainer, scratch, curve)
+    with artifacts.writing(out) as folder:
+        models.save(trainer.model, trainer.processing_class, folder)
+        curve.save(folder)
+    artifacts.forget(scratch)

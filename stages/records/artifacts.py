@@ -53,7 +53,9 @@ def writing(out: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(out.parent if out.parent.exists() else ".").free
-            raise UserError(f"No disk space left while writing {out} ({free} bytes free): free some and run again.") from error
+            raise UserError(
+                f"No disk space left while writing {out} ({free} bytes free): free some and run again."
+            ) from error
         raise
 
 
@@ -85,7 +87,9 @@ def refuse_pickles(folder: Path) -> None:
     """Raise UserError if a folder holds a pickled weight file; weights are read from safetensors only."""
     for path in sorted(folder.rglob("*")):
         if path.suffix in PICKLED:
-            raise UserError(f"{path} is a pickled file, which could run code when read: convert the weights to safetensors.")
+            raise UserError(
+                f"{path} is a pickled file, which could run code when read: convert the weights to safetensors."
+            )
 
 
 def scratch(stage: str, *fingerprint: object) -> Path:

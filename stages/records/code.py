@@ -97,7 +97,7 @@ class Module:
         return bindings
 
     def chains(self, node: ast.AST, local: Iterable[str] = (), visible: set[str] | None = None) -> Iterator[tuple]:
-        """The dotted names in code, as tuples, that mean something outside of it (``local``: names it imports itself)."""
+        """The dotted names in code, as tuples, that mean something outside of it; ``local``: what it imports itself."""
         dotted = _dotted(node)
         if dotted and (visible is None or dotted[0] in visible):
             yield dotted

@@ -1,4 +1,4 @@
-"""From ``python -m stages.X --setting gap --seed 0`` to ``run(setting="gap", seed=0)``, and from errors to exit codes."""
+"""From ``python -m stages.X --setting gap`` to ``run(setting="gap")``, and from errors to exit codes."""
 
 import argparse
 import errno

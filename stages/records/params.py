@@ -140,7 +140,9 @@ class Arm(Section):
     """A recipe; where it names a learning rate or beta, that one counts instead of the stage's."""
 
     loss: list[str] = Field(min_length=1, description="losses of TRL's DPO trainer, summed")
-    labels: Literal["reward", "local", "true"] | None = Field(default=None, description="who ranks an online arm's samples")
+    labels: Literal["reward", "local", "true"] | None = Field(
+        default=None, description="who ranks an online arm's samples"
+    )
     rounds: Count | None = Field(default=None, description="how often an online arm draws fresh samples")
     learning_rate: Positive | None = None
     beta: Positive | None = None
@@ -168,7 +170,9 @@ class Setting(Section):
     def _rounds_divide_steps(self):
         for name, arm in self.arms.items():
             if arm.rounds and self.online.steps % arm.rounds:
-                raise ValueError(f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {self.online.steps}")
+                raise ValueError(
+                    f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {self.online.steps}"
+                )
         return self
 
 
@@ -232,8 +236,10 @@ def load(path: str | Path = "params.yaml") -> Params:
         found = first["input"]
         shown = "" if isinstance(found, dict | list) or first["type"] == "missing" else f" (found {found!r})"
         what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(first["type"], first["msg"])
-        raise UserError(f"{path}: {where or 'a study'}: {what.removeprefix('Value error, ')}{shown}; "
-                        "the allowed keys and values are in stages/records/params.py.") from None
+        raise UserError(
+            f"{path}: {where or 'a study'}: {what.removeprefix('Value error, ')}{shown}; "
+            "the allowed keys and values are in stages/records/params.py."
+        ) from None
 
 
 def setting(name: str) -> Setting:

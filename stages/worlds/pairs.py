@@ -8,15 +8,22 @@ from stages.records import artifacts
 
 def separate(pairs: pd.DataFrame) -> Dataset:
     """prompt_ids, chosen_ids, rejected_ids: for DPO."""
-    return Dataset.from_dict({name: [list(map(int, row)) for row in pairs[name]]
-                              for name in ("prompt_ids", "chosen_ids", "rejected_ids")})
+    return Dataset.from_dict(
+        {name: [list(map(int, row)) for row in pairs[name]] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    )
 
 
 def joined(pairs: pd.DataFrame) -> Dataset:
     """chosen_ids and rejected_ids with the prompt in front: for a reward model."""
-    return Dataset.from_dict({side: [[*map(int, prompt), *map(int, completion)]
-                                     for prompt, completion in zip(pairs["prompt_ids"], pairs[side])]
-                              for side in ("chosen_ids", "rejected_ids")})
+    return Dataset.from_dict(
+        {
+            side: [
+                [*map(int, prompt), *map(int, completion)]
+                for prompt, completion in zip(pairs["prompt_ids"], pairs[side])
+            ]
+            for side in ("chosen_ids", "rejected_ids")
+        }
+    )
 
 
 def read_pairs(setting: str, seed: int, split: str) -> tuple[pd.DataFrame, str]:

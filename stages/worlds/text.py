@@ -75,10 +75,12 @@ def build(params, inputs: Path, setting: str) -> Corpus:
     return Corpus(
         world=world,
         tokenizer=tokenizer,
-        demonstrations=pd.DataFrame({
-            "prompt_ids": prompt_ids(demonstrations["prompt"]),
-            "completion_ids": completion_ids(demonstrations["completion"]),
-        }),
+        demonstrations=pd.DataFrame(
+            {
+                "prompt_ids": prompt_ids(demonstrations["prompt"]),
+                "completion_ids": completion_ids(demonstrations["completion"]),
+            }
+        ),
         prompts=prompts.drop(columns="key"),
         pairs=None if labelled is None else labelled[labelled["split"] != "judge"].reset_index(drop=True),
         judge_pairs=labelled[labelled["split"] == "judge"].reset_index(drop=True) if params.reward == "judge" else None,
