@@ -49,8 +49,8 @@ def hand_over(address: str) -> None:
 
 
 def interpreter() -> list:
-    """What makes two Python processes the same interpreter: executable, version and command line flags."""
-    return [sys.executable, sys.version, list(sys.flags), sorted(sys._xoptions), sys.warnoptions]
+    """What makes two Python processes the same interpreter: environment (not `python` or `python3`), version, flags."""
+    return [sys.prefix, sys.version, list(sys.flags), sorted(sys._xoptions), sys.warnoptions]
 
 
 def _module() -> str | None:

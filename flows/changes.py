@@ -1,0 +1,50 @@
+"""Which pieces of code changed, by the digests that stages depend on (stages/digests.py)."""
+
+import json
+from pathlib import Path
+
+from flows.graph import Graph
+
+DIGESTS = Path("data/digests")
+
+
+def expected(graph: Graph) -> dict[str, list[str]] | None:
+    """What the stage `digests`, which is out of date, is going to find: for each stage that it changes, what changed.
+
+    None if the pipeline has no such stage. Raises UserError for source that is not valid Python.
+    """
+    if not any(stage.command == "python -m stages.digests" for stage in graph.stages.values()):
+        return None
+    from stages.digests import digests
+
+    found = digests(graph.root)
+    changes = {}
+    for name in graph.stages:
+        for dependency in graph.dvc_stage(name).deps:
+            path = Path(dependency.fs_path)
+            if path.parent == graph.root / DIGESTS and path.stem in found and path.exists():
+                changes[name] = differing(json.loads(path.read_text()), found[path.stem])
+    return {name: pieces for name, pieces in changes.items() if pieces}
+
+
+def since(graph: Graph, name: str) -> list[str]:
+    """What changed in the code of a stage since it was run; empty if the digests of then are no longer there."""
+    for dependency in graph.dvc_stage(name).deps:
+        path = Path(dependency.fs_path)
+        if path.parent == graph.root / DIGESTS and path.exists() and dependency.hash_info.value:
+            then = Path(graph.repo.cache.local.oid_to_path(dependency.hash_info.value))
+            if then.exists():
+                return differing(json.loads(then.read_text()), json.loads(path.read_text()))
+    return []
+
+
+def differing(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
+    """The names of functions and packages whose digest or version is not the same in two digests of a stage."""
+    before, now = ({k: v for part in record.values() for k, v in part.items()} for record in (old, new))
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def words(pieces: list[str]) -> str:
+    """code changed: stages.evaluate.run, torch and 3 more"""
+    more = f" and {len(pieces) - 3} more" if len(pieces) > 3 else ""
+    return f"code changed: {', '.join(pieces[:3])}{more}"

@@ -1,0 +1,145 @@
+"""The `roads` command. What a command needs is imported inside it: `roads status` has no time for the rest."""
+
+import errno
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.records.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From one preference data set to policies by every road, and to a report that compares them.",
+)
+StudyName = Annotated[str | None, typer.Option("--study", help="A study of params.yaml; without it the default one.")]
+
+
+@app.command(name="run")
+def run_command(
+    study: StudyName = None,
+    settings: Annotated[str, typer.Option(help="Only these settings of the study, as a,b.")] = "",
+    seeds: Annotated[str, typer.Option(help="Only these seeds of the study, as 0,1.")] = "",
+    stages: Annotated[
+        str, typer.Option(help="Only these stages and what they need, as offline,online@gap-0-online.")
+    ] = "",
+    force: Annotated[list[str] | None, typer.Option(help="Run this stage even if it is up to date.")] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Say what would run, why and for how long; run nothing.")] = False,
+) -> None:
+    """Bring a study up to date: run what has changed, in parallel, as a Prefect flow.
+
+    Exit codes: 0 all stages are done; 1 a stage failed (what does not depend on it was still run); 2 a mistake in the
+    command, the params or the data, told in one sentence; 130 interrupted (the next run goes on from there).
+    """
+    begun, here = time.monotonic(), Path.cwd()
+    if study:
+        from flows.workspace import enter
+
+        enter(study)
+    from flows.graph import Graph
+    from flows.plan import plan, select
+    from flows.timings import clock
+    from stages.records import params
+
+    checked = params.load()
+    graph = Graph()
+    where = f"studies.{study}" if study else "study"
+    chosen = select(graph, _list(settings), _list(seeds), _list(stages), checked.study, where)
+    if dry:
+        if stale := graph.stale():
+            typer.echo(f"Would remove what the study no longer has: {', '.join(stale)}.")
+        todo = plan(graph, chosen, force or [])
+        if todo.due:
+            from flows.reasons import describe
+
+            typer.echo(describe(todo))
+            return
+    else:
+        with graph.alone():
+            if stale := graph.prune():
+                typer.echo(f"Removed what the study no longer has: {', '.join(stale)}.")
+            todo = plan(graph, chosen, force or [])
+            if todo.due:
+                from flows.run import run
+
+                code = run(todo, study or "study", checked, here)
+                sys.stdout.flush()
+                os._exit(code)  # Prefect's threads would go on for minutes if its server is gone
+    typer.echo(f"Nothing to do: {len(todo.names)} stages are up to date ({clock(time.monotonic() - begun)}).")
+
+
+@app.command()
+def status(study: StudyName = None) -> None:
+    """Say which stages are out of date, and why."""
+    if study:
+        from flows.workspace import enter
+
+        enter(study)
+    from flows.graph import Graph
+    from flows.plan import plan
+    from flows.reasons import list_reasons
+
+    graph = Graph()
+    typer.echo(list_reasons(plan(graph, set(graph.stages))))
+
+
+@app.command(name="import")
+def import_command(
+    setting: Annotated[str, typer.Argument(help="The setting of params.yaml that the data is for.")],
+    source: Annotated[str, typer.Argument(help="A file, a folder, or the id of a data set or model on the hub.")],
+) -> None:
+    """Put data or a model below data/inputs/SETTING/, tracked by DVC."""
+    from flows.importing import import_input
+
+    typer.echo(import_input(setting, source))
+
+
+@app.command()
+def ui() -> None:
+    """Open MLflow and Prefect on loopback, and say where."""
+    from flows.ui import serve
+
+    serve()
+
+
+@app.command()
+def log() -> None:
+    """Log to MLflow what dvc.lock has and MLflow does not, as after a plain `dvc repro`."""
+    from flows.tracking import backfill
+
+    typer.echo(backfill())
+
+
+def main() -> None:
+    """Run `roads` in the project's folder; a UserError becomes one sentence and exit code 2."""
+    try:
+        os.chdir(_project())
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("error: No disk space left: free some and run again; nothing was lost.", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _project() -> Path:
+    """The folder with dvc.yaml, here or above."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists():
+            return folder
+    raise UserError(f"There is no dvc.yaml in {here} or above: run `roads` in a clone of the project.")

@@ -1,0 +1,293 @@
+"""The DVC graph, in process: what is out of date, and `dvc repro` of one stage, cut where its command would run.
+
+DVC locks a project for one process and thread at a time, and each new process costs seconds. So one Repo serves the
+whole run, under one mutex, which is free while commands run. Everything that decides or records (changed, run cache,
+hashes, dvc.lock) is DVC's own code; a test holds the result equal to that of `dvc repro`, byte for byte.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.records.errors import UserError
+
+DUMP_PERIOD = 10.0  # seconds; dvc.lock is parsed and written as a whole (0.6 s at 200 stages), so not after each stage
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml (or a tracked input, whose command is None); ``upstream`` are the names it depends on."""
+
+    name: str
+    command: str | None
+    upstream: tuple[str, ...]
+    meta: dict[str, Any]
+
+    @property
+    def group(self) -> str:
+        """The name in dvc.yaml: online@gap-0-online belongs to online."""
+        return self.name.partition("@")[0]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What its command line names: setting, seed, arm."""
+        return dict(re.findall(r"--(\w+) (\S+)", self.command or ""))
+
+
+class Graph:
+    """The stages of the project in ``root``, in the order of `dvc repro`. Raises UserError if dvc.yaml is not valid."""
+
+    def __init__(self, root: str | Path = ".") -> None:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+        from dvc.repo.reproduce import get_active_graph, plan_repro
+
+        logging.getLogger("dvc").setLevel(logging.ERROR)  # what it does is told by the run; no progress bars either
+        self.root = Path(root).resolve()
+        self._mutex = threading.RLock()
+        self._unsaved: dict[str, dict] = {}
+        self._dumped = time.monotonic()
+        try:
+            self.repo = Repo(str(self.root), _wait_for_lock=True)
+            index = self.repo.index
+            targets = [stage for stage in index.stages if stage.cmd]
+            active = get_active_graph(index.graph)
+            self._dvc = {stage.addressing: stage for stage in plan_repro(active, targets)}
+        except DvcException as error:
+            raise UserError(f"{self.root.name}: {_sentence(error)}") from error
+        self.stages = {
+            name: Stage(
+                name=name,
+                command="\n".join(stage.cmd) if isinstance(stage.cmd, list) else stage.cmd,
+                upstream=tuple(sorted(up.addressing for up in active.successors(stage))),
+                meta=stage.meta or {},
+            )
+            for name, stage in self._dvc.items()
+        }
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """DVC's lock on the project; this thread may have it already."""
+        with self._mutex, contextlib.nullcontext() if self.repo.lock.is_locked else self.repo.lock:
+            yield
+
+    @contextlib.contextmanager
+    def _claimed(self, stage: Any) -> Iterator[None]:
+        """Other DVC processes leave the stage's paths alone; in DVC's own words, since its claims nest in this one."""
+        from dvc.rwlock import rwlock
+
+        reads, writes = [d.fs_path for d in stage.deps], [o.fs_path for o in stage.outs]
+        claim = rwlock(self.repo.tmp_dir, self.repo.fs, " ".join(sys.argv), reads, writes, hardlink=False)
+        with self._locked():
+            claim.__enter__()
+        try:
+            yield
+        finally:
+            with self._locked():
+                claim.__exit__(None, None, None)
+
+    def status(self) -> dict[str, list]:
+        """What `dvc status` says of every stage that is out of date."""
+        with self._locked(), _params_parsed_once():
+            found = {name: stage.status() for name, stage in self._dvc.items()}
+        return {name: said[name] for name, said in found.items() if said}
+
+    def changed(self, name: str) -> bool:
+        """Whether `dvc repro` would do anything for the stage now."""
+        with self._locked():
+            return self._dvc[name].changed()
+
+    def reproduce(self, name: str, execute: Callable[[list[str], dict, str], None], force: bool = False) -> bool:
+        """Restore the stage's outs from the run cache or make them with ``execute(argv, marks, folder)``,
+        where ``marks`` are the environment variables that DVC adds.
+
+        ``execute`` runs without the mutex and raises if the command fails; the outs are then not recorded. True if
+        there was no need to run it. Raises DvcException, e.g. for a dependency that does not exist.
+        """
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        stage, restored = self._dvc[name], False
+        with self._claimed(stage):
+            with self._locked():
+                if not stage.cmd or stage.frozen:
+                    self._take_as_it_is(stage)
+                    return True
+                stage.remove_outs()
+                if not force:
+                    with contextlib.suppress(RunCacheNotFoundError):
+                        self.repo.stage_cache.restore(stage)
+                        restored = True
+                if not restored:
+                    stage.save_deps()
+            if not restored:
+                self._execute(stage, execute)
+            with self._locked():
+                plain = [out for out in stage.outs if not (out.use_cache or out.is_metric or out.is_plot)]
+                stage.save(run_cache=not plain)
+                stage.commit()
+                self._record(stage)
+        return restored
+
+    def _take_as_it_is(self, stage: Any) -> None:
+        """A tracked input or a frozen stage: record what is there."""
+        if stage.reproduce() and not stage.cmd:
+            stage.dump()
+        elif stage.cmd:
+            self._record(stage)
+
+    def _execute(self, stage: Any, execute: Callable[[list[str], dict, str], None]) -> None:
+        from dvc.stage import run
+
+        prepared = run.prepare_kwargs(stage)
+        marks = {name: value for name, value in prepared["env"].items() if name.startswith("DVC_")}
+        for command in run._enforce_cmd_list(stage.cmd):
+            execute(run._make_cmd(run.get_executable(), command), marks, prepared["cwd"])
+
+    def _record(self, stage: Any) -> None:
+        from dvc.stage.serialize import to_lockfile
+
+        self._unsaved |= to_lockfile(stage)
+        if time.monotonic() - self._dumped > DUMP_PERIOD:
+            self.dump()
+
+    def dump(self) -> None:
+        """Write what is not yet in dvc.lock, in the order of `dvc repro`, whatever the order in which stages ended."""
+        with self._mutex:
+            if self._unsaved:
+                with self._locked_file() as locked:
+                    locked.update(self._unsaved)
+                self._unsaved = {}
+            self._dumped = time.monotonic()
+
+    @contextlib.contextmanager
+    def _locked_file(self) -> Iterator[dict]:
+        """The entries of dvc.lock, to be changed; what is not in dvc.yaml comes last.
+
+        The file is replaced as a whole: a kill or a full disk while DVC writes it in place would leave half of it.
+        """
+        from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+        path = self.root / "dvc.lock"
+        with self._locked():
+            lock = parse_yaml_for_update(path.read_text() if path.exists() else "", str(path))
+            lock.setdefault("schema", "2.0")
+            entries = lock.setdefault("stages", {})
+            yield entries
+            for name in [n for n in self._dvc if n in entries] + [n for n in entries if n not in self._dvc]:
+                entries[name] = entries.pop(name)
+            partial = path.with_name("dvc.lock.partial")
+            partial.write_text(dumps_yaml(lock))
+            partial.replace(path)
+
+    def record(self, name: str) -> dict:
+        """The stage as dvc.lock has it, or will: name, cmd, params, and path and md5 of its deps and outs."""
+        with self._mutex:
+            stage = self._dvc[name]
+            paths = {
+                side: [{"path": e.def_path, "md5": e.hash_info.value} for e in entries]
+                for side, entries in (("deps", [d for d in stage.deps if d not in stage.params]), ("outs", stage.outs))
+            }
+            params = {key: value for dep in stage.params for key, value in (dep.hash_info.value or {}).items()}
+            return {"name": name, "cmd": self.stages[name].command, "params": params, **paths}
+
+    def dvc_stage(self, name: str) -> Any:
+        """DVC's own object for the stage."""
+        return self._dvc[name]
+
+    def checkout_inputs(self, names: Iterable[str]) -> None:
+        """Bring back inputs that DVC tracks, where they are missing and the cache has them."""
+        for stage in (self._dvc[name] for name in names if self.stages[name].command is None):
+            with self._locked():
+                if any(not out.exists for out in stage.outs) and stage.outs_cached():
+                    stage.checkout()
+
+    def missing_inputs(self, name: str) -> list[Path]:
+        """What the stage depends on, is not there, and no command makes; relative to the project."""
+        outs = [Path(out.fs_path) for stage in self._dvc.values() if stage.cmd for out in stage.outs]
+        missing = [Path(dep.fs_path) for dep in self._dvc[name].deps if not dep.exists]
+        return [path.relative_to(self.root) for path in missing if not any(overlap(path, out) for out in outs)]
+
+    def stale(self) -> list[str]:
+        """The stages in dvc.lock that dvc.yaml no longer has."""
+        return [name for name in self._lock_entries() if name not in self._dvc]
+
+    def prune(self) -> list[str]:
+        """Forget stale stages: their entries in dvc.lock, their outs below data/. Returns their names.
+
+        The cache keeps the files, so that a stage that comes back is restored.
+        """
+        stale, entries = self.stale(), self._lock_entries()
+        if not stale:
+            return []
+        kept = [Path(out.fs_path) for stage in self._dvc.values() for out in stage.outs]
+        for path in {self.root / out["path"] for name in stale for out in entries[name].get("outs", [])}:
+            inside = (self.root / "data") in path.parents and ".." not in path.parts
+            if inside and not any(overlap(path, out) for out in kept):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # data/policy/SETTING/SEED may be empty now
+                    os.removedirs(path.parent)
+        with self._locked_file() as locked:
+            for name in stale:
+                locked.pop(name, None)
+        return stale
+
+    def _lock_entries(self) -> dict[str, dict]:
+        """The stages of dvc.lock as they were when the graph was read."""
+        pipeline = next(stage for stage in self._dvc.values() if stage.cmd)
+        return pipeline.dvcfile.lockfile_contents.get("stages", {})
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """One run at a time in a project. Raises UserError if there is another."""
+        path = self.root / ".roads" / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = f"Another run is working in {self.root} (process {file.read()})"
+                raise UserError(f"{who}: wait for its end.") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+@contextlib.contextmanager
+def _params_parsed_once() -> Iterator[None]:
+    """While DVC compares params it parses params.yaml anew for every stage, which is most of the time of a no-op."""
+    from dvc.utils.serialize import LOADERS, load_yaml
+
+    parsed: dict[str, dict] = {}
+
+    def load(path: str, **more: Any) -> dict:
+        if path not in parsed:
+            parsed[path] = load_yaml(path, **more)
+        return parsed[path]
+
+    LOADERS[".yaml"] = load
+    try:
+        yield
+    finally:
+        del LOADERS[".yaml"]
+
+
+def overlap(one: Path, other: Path) -> bool:
+    """Whether one of two paths is, or lies in, the other."""
+    return one == other or one in other.parents or other in one.parents
+
+
+def _sentence(error: BaseException) -> str:
+    """An error of DVC in one line, without its terminal colours."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|\[/?\w*\]", "", str(error)).split())

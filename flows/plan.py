@@ -1,0 +1,118 @@
+"""What a run is going to do: which stages, why, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.changes import expected
+from flows.graph import Graph
+from flows.timings import Timings
+from stages.records.errors import UserError
+
+if TYPE_CHECKING:  # pydantic takes longer to import than `roads status` may take
+    from stages.records.params import Params, Study
+
+
+@dataclass
+class Plan:
+    """What a run has to do.
+
+    ``names``: its stages, in DVC's order; ``status``: what DVC says of those that are out of date; ``code``: those
+    whose code changed, which DVC sees only once the stage `digests` has run, and what changed (None: not known).
+    """
+
+    graph: Graph
+    names: list[str]
+    status: dict[str, list]
+    code: dict[str, list[str]] | None
+    forced: set[str]
+    timings: Timings
+
+    @property
+    def due(self) -> list[str]:
+        """The stages that certainly run, unless the run cache has their outs."""
+        certain = self.status.keys() | (self.code or {}).keys() | self.forced
+        return [name for name in self.names if name in certain]
+
+    @property
+    def maybe_due(self) -> list[str]:
+        """The stages that run if what they depend on comes out differently."""
+        due = self.due
+        reached = {name for name in due if self.code is None or self.graph.stages[name].group != "digests"}
+        for name in self.names:
+            if reached.intersection(self.graph.stages[name].upstream):
+                reached.add(name)
+        return [name for name in self.names if name in reached and name not in due]
+
+
+def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = ()) -> Plan:
+    """The plan for ``chosen`` and all they depend on. Raises UserError for a stage to force that is not among them."""
+    wanted = set(chosen)
+    for stage in reversed(graph.stages.values()):
+        if stage.name in wanted:
+            wanted.update(stage.upstream)
+    names = [name for name in graph.stages if name in wanted]
+    to_force = matching(graph, forced, "--force")
+    if not to_force <= wanted:
+        raise UserError(f"--force {min(to_force - wanted)} is not among the stages that were selected.")
+    status = graph.status()
+    status = {name: status[name] for name in names if name in status}
+    code = expected(graph) if "digests" in status else {}
+    if code is not None:
+        code = {name: pieces for name, pieces in code.items() if name in names}
+    return Plan(graph, names, status, code, to_force, Timings(graph.root))
+
+
+def matching(graph: Graph, names: Iterable[str], option: str) -> set[str]:
+    """The stages of these names: online@gap-0-online for one, online for all of them. Raises UserError for others."""
+    found: set[str] = set()
+    for name in names:
+        stages = {stage.name for stage in graph.stages.values() if name in (stage.name, stage.group)}
+        if not stages:
+            groups = ", ".join(dict.fromkeys(stage.group for stage in graph.stages.values() if stage.command))
+            raise UserError(f"{option} {name}: dvc.yaml has no such stage in this study; it has {groups}.")
+        found |= stages
+    return found
+
+
+def select(
+    graph: Graph, settings: list[str], seeds: list[str], stages: list[str], study: Study, where: str
+) -> set[str]:
+    """The stages of a selection; everything if nothing is given. A stage that is of no setting or seed is left out.
+
+    ``study``: its settings and seeds; ``where``: what the study is called in params.yaml. Raises UserError for a name
+    outside the study, with the line to add.
+    """
+    for kind, known, chosen in (("settings", study.settings, settings), ("seeds", map(str, study.seeds), seeds)):
+        known = list(known)
+        for one in chosen:
+            if one not in known:
+                line = f"{kind}: [{', '.join([*known, one])}]"
+                raise UserError(f"--{kind} {one} is not in the study: write `{line}` under {where} in params.yaml.")
+    found = matching(graph, stages, "--stages") if stages else set(graph.stages)
+    for label, chosen in (("setting", settings), ("seed", seeds)):
+        if chosen:
+            found = {name for name in found if graph.stages[name].labels.get(label) in chosen}
+    if not found:
+        raise UserError("No stage of the study is of all the --settings, --seeds and --stages given.")
+    return found
+
+
+def check_inputs(plan: Plan, params: Params) -> None:
+    """Check out tracked inputs; raise UserError if something that a stage reads, and none makes, is missing."""
+    from flows.importing import INPUTS, missing_input
+
+    graph = plan.graph
+    graph.checkout_inputs(plan.names)
+    for name in sorted({graph.stages[n].labels.get("setting", "") for n in plan.names} & params.settings.keys()):
+        if params.settings[name].corpus.world == "roads":  # it reads no input; the folder is a dependency all the same
+            (graph.root / INPUTS / name).mkdir(parents=True, exist_ok=True)
+        elif hint := missing_input(name, params.settings[name], graph.root):
+            raise UserError(hint)
+    for name in plan.due + plan.maybe_due:
+        for path in graph.missing_inputs(name):
+            tracked = (graph.root / f"{path}.dvc").exists()
+            hint = f"run `dvc pull {path}.dvc`" if tracked else "restore it"
+            raise UserError(f"{path} is missing, and {name} reads it: {hint}.")

@@ -1,0 +1,168 @@
+"""`roads run`, once it is known that there is something to do."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from flows.plan import Plan, check_inputs
+from flows.processes import Processes
+from flows.schedule import Outcome, Schedule
+from flows.services import PREFECT_ENVIRONMENT, StageServer, answers, prefect_server
+from flows.slots import Slots, need
+from flows.terminal import Terminal
+from stages.records.params import Params
+
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+START_UP = 60.0  # seconds that a Prefect server of our own may take; one that was given must answer at once
+PATIENCE = 15.0  # seconds that Prefect may take to end the flow run once all stages have ended
+
+
+def run(plan: Plan, study: str, params: Params, here: Path) -> int:
+    """Carry out a plan and say how it goes; the exit code. Raises UserError before anything has run.
+
+    ``study``: the name to show; ``here``: the folder that the user is in.
+    """
+    root = plan.graph.root
+    check_inputs(plan, params)
+    slots = Slots()
+    needs = {name: need(plan.graph.stages[name], params.settings) for name in plan.names}
+    for name in plan.due + plan.maybe_due:
+        slots.check(plan.graph.stages[name], needs[name])
+    identity = time.strftime("%Y%m%d-%H%M%S")
+    logs = root / ".roads" / "logs" / identity
+    due = [plan.graph.stages[name] for name in plan.due + plan.maybe_due]
+    served = [needs[stage.name].threads for stage in due if needs[stage.name].numeric and "-m stages." in stage.command]
+    threads = Counter(served).most_common(1)[0][0] if served else 0
+    terminal = Terminal(plan, max(1, slots.cores // max(1, threads)), here)
+    interrupted = threading.Event()
+    with Processes() as processes, terminal, handled(interrupted.set):
+        terminal.note = "Starting ..."
+        tracker = Tracker(plan, study)
+        with StageServer(processes, root, threads, logs / "stage-server.log") as server:
+            schedule = Schedule(plan, needs, slots, processes, identity, server.environment)
+            schedule.listeners += [terminal.listen, tracker.listen]
+            tracker.schedule = schedule
+            work = threading.Thread(target=carry_out, args=(schedule, study, tracker, terminal), daemon=True)
+            work.start()
+            while work.is_alive():
+                work.join(0.1)
+                if interrupted.is_set() and not processes.stopped:
+                    terminal.note = "Interrupted: stopping the stages ..."
+                    processes.stop()
+        plan.graph.dump()
+        plan.timings.save()
+    terminal.say(terminal.summary(schedule.outcomes))
+    return exit_code(schedule, interrupted.is_set())
+
+
+def exit_code(schedule: Schedule, interrupted: bool) -> int:
+    """0 if all is done, 130 if interrupted, 2 if all failures are mistakes of the user, else 1."""
+    codes = {outcome.code for outcome in schedule.outcomes.values() if outcome.state == "Failed"}
+    if interrupted:
+        return INTERRUPTED
+    if not schedule.done:
+        return FAILED
+    return DONE if not codes else MISTAKE if codes == {MISTAKE} else FAILED
+
+
+def carry_out(schedule: Schedule, study: str, tracker: "Tracker", terminal: Terminal) -> None:
+    """Start Prefect and MLflow side by side, then run the schedule; without Prefect if that is not to be had."""
+    for name, value in PREFECT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as services, ThreadPoolExecutor() as pool:
+        pool.submit(tracker.prepare)
+        url = os.environ.get("PREFECT_API_URL")
+        if url:
+            healthy = answers(url, 5.0, None, schedule.processes)
+        else:
+            os.environ.setdefault("PREFECT_HOME", str(schedule.folder / "prefect"))
+            url, process = services.enter_context(prefect_server(schedule.processes, schedule.log("prefect-server")))
+            os.environ["PREFECT_API_URL"] = url  # before the import, which reads it
+            importing = pool.submit(__import__, "prefect")
+            healthy = answers(url, START_UP, process, schedule.processes)
+            importing.result()
+        terminal.note = ""
+        services.enter_context(tracker)
+        if healthy:
+            show_in_prefect(schedule, study, terminal, url)
+        elif not schedule.processes.stopped:
+            terminal.say(f"warning: Prefect at {url} does not answer; going on without it.")
+        if not schedule.done:
+            schedule.loop(lambda name: pool.submit(schedule.perform, name))
+
+
+def show_in_prefect(schedule: Schedule, study: str, terminal: Terminal, url: str) -> None:
+    """Run the schedule as a Prefect flow; returns early, with stages left, if that fails before it has begun."""
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            from flows.flow import run_as_flow
+
+            run_as_flow(schedule, study)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive() and not schedule.done:
+        thread.join(0.1)
+    thread.join(PATIENCE)
+    if thread.is_alive() or errors:
+        reason = "no answer" if not errors else str(errors[0]).partition("\n")[0] or type(errors[0]).__name__
+        terminal.say(f"warning: Prefect at {url} misses some of this run ({reason}); the stages are not affected.")
+
+
+class Tracker:
+    """Tells MLflow (flows/tracking.py) about a run; whatever happens there, the run goes on."""
+
+    def __init__(self, plan: Plan, study: str) -> None:
+        self.plan, self.name = plan, study
+        self.schedule: Schedule
+        self._study: Any = None
+
+    def prepare(self) -> None:
+        """Create or upgrade the database."""
+        from flows import tracking
+
+        tracking.prepare()
+
+    def __enter__(self) -> "Tracker":
+        from flows import tracking
+
+        self._study = tracking.Study(self.name)
+        self._study.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stopped = KeyboardInterrupt if self.schedule.processes.stopped else None
+        self._study.__exit__(stopped, None, None)
+
+    def listen(self, name: str, outcome: Outcome | None) -> None:
+        """A stage has started to run (None) or ended; tracked inputs are no stages to MLflow."""
+        if self.plan.graph.stages[name].command is None:
+            return
+        record = {**self.plan.graph.record(name), "events": str(self.schedule.events(name))}
+        if outcome is None:
+            self._study.started(record)
+        else:
+            self._study.finished({**record, "seconds": outcome.seconds}, outcome.state)
+
+
+@contextlib.contextmanager
+def handled(react: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal call ``react`` instead of ending this process."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: react()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""A named study has a folder of its own, so that studies never overwrite each other's dvc.lock and results.
+
+.roads/studies/NAME mirrors the project's files, with the study in place of `study` in params.yaml, and shares the
+DVC cache, so that what one study has made is restored in another, not made again.
+"""
+
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from stages.records import params
+from stages.records.errors import UserError
+
+MIRRORED = Path(".roads/mirrored")  # in the workspace: which of its files are copies
+OWN = {"params.yaml", "dvc.lock", ".dvc/config.local"}  # differ from the project's
+
+
+def enter(name: str) -> None:
+    """Bring the workspace of a study up to date with the project and make it the current folder.
+
+    What is shared stays with the project: MLflow's and Prefect's databases. Raises UserError for an unknown study.
+    """
+    project = Path.cwd()
+    studies = params.load().studies
+    if name not in studies:
+        raise UserError(f"params.yaml has no studies.{name}: add it, or use one of {', '.join(studies)}.")
+    workspace = project / ".roads" / "studies" / name
+    mirror(project, workspace)
+    configure(project, workspace)
+    write_if_new(workspace / "params.yaml", with_study(project / "params.yaml", name))
+    from flows.tracking import address
+
+    os.environ["MLFLOW_TRACKING_URI"] = address(project)
+    os.environ.setdefault("PREFECT_HOME", str(project / ".roads" / "prefect"))
+    os.chdir(workspace)
+
+
+def mirror(project: Path, workspace: Path) -> None:
+    """Copy the project's files that have changed, and remove the copies of those that are gone."""
+    names = {name for name in files(project) if name not in OWN and is_source(name)}
+    listing = workspace / MIRRORED
+    for gone in set(listing.read_text().splitlines() if listing.exists() else []) - names:
+        (workspace / gone).unlink(missing_ok=True)
+    for name in names:
+        source, copy = (project / name).stat(), workspace / name
+        if not copy.exists() or (copy.stat().st_mtime_ns, copy.stat().st_size) != (source.st_mtime_ns, source.st_size):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(project / name, copy)
+    write_if_new(listing, "".join(f"{name}\n" for name in sorted(names)))
+
+
+def files(project: Path) -> Iterable[str]:
+    """The project's own files: what git tracks or would; without git, all but hidden ones and DVC's outs."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    if listed.returncode == 0:
+        return [name for name in listed.stdout.split("\0") if name and (project / name).is_file()]
+    found = [p.relative_to(project) for p in project.rglob("*") if p.is_file()]
+    hidden = [p for p in found if any(part.startswith(".") for part in p.parts[:-1])]
+    return [str(p) for p in {*found} - {*hidden} | {Path(".dvc/config")}]
+
+
+def is_source(name: str) -> bool:
+    """Whether a file of the project is none of a study's results."""
+    parts = Path(name).parts
+    return parts[0] != "data" or parts[1] == "inputs" or parts[-1] == ".gitignore"
+
+
+def configure(project: Path, workspace: Path) -> None:
+    """Share the project's DVC cache. no_scm: to git the workspace is ignored, and DVC refuses an ignored dvc.yaml."""
+    from dvc.repo import Repo
+
+    with Repo(str(project)) as repo:
+        cache = repo.cache.local_cache_dir
+    write_if_new(workspace / ".dvc" / "config.local", f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n")
+
+
+def with_study(path: Path, name: str) -> str:
+    """params.yaml with ``studies.name`` in place of ``study``."""
+    from ruamel.yaml import YAML
+
+    yaml, text = YAML(), io.StringIO()
+    data = yaml.load(path)
+    data["study"] = data["studies"][name]
+    yaml.dump(data, text)
+    return text.getvalue()
+
+
+def write_if_new(path: Path, text: str) -> None:
+    """Leave a file that is as it should be alone: DVC would hash it again."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

@@ -1,0 +1,256 @@
+"""`roads run` on a small graph of shell commands: the same as `dvc repro`, in parallel, whatever happens meanwhile."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows.graph import Graph
+from flows.plan import plan, select
+from flows.reasons import describe, list_reasons
+from flows.slots import Need, Slots
+from stages.records import params
+from stages.records.errors import UserError
+
+PROJECT = Path(__file__).parents[1]
+# Nothing listens there; and MLflow has its own tests.
+NO_PREFECT = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+STUDY = {"settings": ["gap", "short"], "seeds": [0, 1], "offline": ["offline"], "online": [], "online_from_offline": []}
+PIPELINE = """
+stages:
+  base:
+    matrix: {setting: "${study.settings}"}
+    cmd: sh work.sh data/base/${item.setting} --setting ${item.setting}
+    deps: [work.sh, "data/inputs/${item.setting}"]
+    params: ["settings.${item.setting}.base"]
+    outs: ["data/base/${item.setting}"]
+    meta: {runner: gpu, memory: 1}
+  offline:
+    matrix: {setting: "${study.settings}", seed: "${study.seeds}"}
+    cmd: sh work.sh data/policy/${item.setting}/${item.seed} --setting ${item.setting} --seed ${item.seed}
+    deps: [work.sh, "data/base/${item.setting}"]
+    params: ["settings.${item.setting}.offline"]
+    outs: ["data/policy/${item.setting}/${item.seed}"]
+    meta: {runner: gpu, memory: 1}
+  report:
+    cmd:
+    - sh work.sh data/report/report.html
+    - echo '{"gap":1}' > data/report/metrics.json
+    - echo [] > data/report/results.json
+    deps: [work.sh, data/policy]
+    params: [study]
+    metrics:
+    - data/report/metrics.json: {cache: false}
+    outs:
+    - data/report/report.html
+    - data/report/results.json: {cache: false}
+"""
+# Fails where a file says so, and takes as long as a file says.
+WORK = """
+[ -f fail$3 ] && { echo "error: $3 is wrong: mend it." >&2; exit 2; }
+[ -f slow ] && { echo $$ >> pids; sleep $(cat slow); echo late >> written; }
+mkdir -p $(dirname $1) && echo "made $*" > $1
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A clone-like project around that graph, as the current folder."""
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "dvc.yaml").write_text(PIPELINE)
+    (root / "work.sh").write_text(WORK)
+    write_params(root, STUDY)
+    (root / ".gitignore").write_text(".roads/\nmlflow.db\nslow\npids\nwritten\nfail*\n")
+    (root / "data" / "inputs").mkdir(parents=True)
+    shutil.copy(PROJECT / "data" / ".gitignore", root / "data" / ".gitignore")
+    for setting in ("gap", "short", "micro"):
+        (root / "data" / "inputs" / setting).mkdir()
+        (root / "data" / "inputs" / setting / ".gitkeep").touch()
+    for command in ("git init -q .", "dvc init -q", "dvc config core.analytics false"):
+        subprocess.run(command.split(), cwd=root, check=True, env=environment())
+    monkeypatch.chdir(root)
+    return root
+
+
+def write_params(root, study, **changes):
+    data = YAML(typ="safe").load(PROJECT / "params.yaml")
+    data["study"] = study
+    data["settings"]["gap"]["offline"] = data["settings"]["gap"]["offline"] | changes
+    with (root / "params.yaml").open("w") as file:
+        YAML().dump(data, file)
+
+
+def environment(**more):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ALL_ROADS_", "PREFECT_", "MLFLOW_"))}
+    return {**kept, "PATH": path, "PYTHONPATH": str(PROJECT), "DO_NOT_TRACK": "true", **more}
+
+
+def roads(*arguments, **more):
+    """Run `roads`; (exit code, output)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", *arguments], env=environment(**more), capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def start(**more):
+    """Start `roads run` and wait until two stages are in their commands."""
+    process = subprocess.Popen([sys.executable, "-m", "flows", "run"], env=environment(**NO_PREFECT, **more))
+    end = time.monotonic() + 60
+    while not Path("pids").exists() or len(Path("pids").read_text().split()) < 2:
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+def alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def repro(source, target):
+    """The dvc.lock of a plain `dvc repro` of the same files in another folder."""
+    target.mkdir()
+    for name in ("dvc.yaml", "params.yaml", "work.sh", ".gitignore"):
+        shutil.copy(source / name, target / name)
+    (target / "data").mkdir()
+    shutil.copytree(source / "data" / "inputs", target / "data" / "inputs")
+    shutil.copy(source / "data" / ".gitignore", target / "data" / ".gitignore")
+    for command in ("git init -q .", "dvc init -q", "dvc repro -q"):
+        subprocess.run(command.split(), cwd=target, check=True, env=environment())
+    return (target / "dvc.lock").read_text()
+
+
+def test_a_failure_stops_only_what_depends_on_it_and_the_next_run_goes_on(project, tmp_path):
+    """With a Prefect server of its own; then dvc.lock is that of `dvc repro`, and a third run has nothing to do."""
+    Path("failshort").touch()
+    code, output = roads("run")
+    assert code == 2, output
+    assert "base@short: Failed" in output and "- short is wrong: mend it. - log: .roads/logs/" in output
+    with sqlite3.connect(".roads/prefect/prefect.db") as database:
+        states = dict(database.execute("SELECT name, state_name FROM task_run"))
+        flow = database.execute("SELECT state_name FROM flow_run").fetchall()
+    expected = {"base@gap": "Completed", "base@short": "Failed", "report": "NotRun"}
+    expected |= {f"offline@gap-{seed}": "Completed" for seed in (0, 1)}
+    expected |= {f"offline@short-{seed}": "NotRun" for seed in (0, 1)}
+    assert states == expected and flow == [("Failed",)]
+    assert not leftovers(project)
+
+    Path("failshort").unlink()
+    code, output = roads("run", **NO_PREFECT)
+    assert code == 0, output
+    assert "4 ran, 3 cached, 0 failed" in output and "does not answer" in output
+    assert Path("dvc.lock").read_text() == repro(project, tmp_path / "other")
+
+    runs = sorted(Path(".roads/runs").iterdir())
+    begun = time.monotonic()
+    code, output = roads("run")
+    assert code == 0 and output.startswith("Nothing to do: 7 stages are up to date")
+    assert time.monotonic() - begun < 5  # 1 s on an idle machine
+    assert sorted(Path(".roads/runs").iterdir()) == runs
+    assert subprocess.run(["dvc", "status", "-q"], env=environment()).returncode == 0
+
+
+def test_a_change_is_explained_and_what_the_cache_has_is_not_run_again(project):
+    """Reasons name the param; a smaller study prunes what it no longer has; going back restores all of it."""
+    assert roads("run", **NO_PREFECT)[0] == 0
+    before = Path("dvc.lock").read_text()
+    write_params(project, STUDY, learning_rate=0.125)
+    graph = Graph()
+    todo = plan(graph, set(graph.stages))
+    assert todo.due == ["offline@gap-0", "offline@gap-1"] and todo.maybe_due == ["report"]
+    assert "offline@gap-0: settings.gap.offline.learning_rate: 0.001 -> 0.125\n" in list_reasons(todo)
+    assert "report: may run" in describe(todo) and "never been timed" not in describe(todo)
+    code, output = roads("run", **NO_PREFECT)
+    assert code == 0 and "2 ran, 5 cached" in output, output
+
+    write_params(project, {**STUDY, "settings": ["gap"], "seeds": [1]})
+    assert sorted(Graph().prune()) == ["base@short", "offline@gap-0", "offline@short-0", "offline@short-1"]
+    results = {str(p) for p in Path("data").rglob("*") if p.is_file() and p.parent.parent != Path("data/inputs")}
+    assert results - {"data/.gitignore"} == {
+        "data/base/gap",
+        "data/policy/gap/1",
+        *(f"data/report/{name}" for name in ("metrics.json", "report.html", "results.json")),
+    }
+    assert list(YAML(typ="safe").load(Path("dvc.lock"))["stages"]) == ["base@gap", "offline@gap-1", "report"]
+
+    write_params(project, STUDY)
+    code, output = roads("run", **NO_PREFECT)
+    assert code == 0 and "0 ran, 7 cached" in output, output
+    assert Path("dvc.lock").read_text() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_no_process_and_the_next_goes_on(project, number):
+    """Ctrl-C exits with 130; after any end, even `kill -9`, no stage writes on."""
+    Path("slow").write_text("30")
+    process = start()
+    begun = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(20) == (-9 if number == signal.SIGKILL else 130)
+    end = time.monotonic() + 15
+    while leftovers(project) or any(alive(pid) for pid in Path("pids").read_text().split()):
+        assert time.monotonic() < end, leftovers(project)
+        time.sleep(0.1)
+    assert time.monotonic() - begun < 25 and not Path("written").exists()
+    Path("slow").unlink()
+    if number == signal.SIGINT:
+        assert roads("run", **NO_PREFECT)[0] == 0
+
+
+def leftovers(project):
+    """Command lines of processes that work in the project."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cwd").readlink().is_relative_to(project) and int(folder.name) != os.getpid():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_named_study_has_a_workspace_of_its_own(project):
+    """It shares the cache and leaves the project's results and lock alone."""
+    assert roads("run", "--settings", "gap", **NO_PREFECT)[0] == 0
+    before = Path("dvc.lock").read_text()
+    code, output = roads("run", "--study", "rounds", **NO_PREFECT)
+    assert code == 0 and "Report: .roads/studies/rounds/data/report/report.html" in output, output
+    assert "base@gap: Cached" in output and "from the run cache" in output and "offline@gap-2: Completed" in output
+    assert Path("dvc.lock").read_text() == before and not Path("data/report").exists()
+    assert roads("run", "--study", "rounds")[1].startswith("Nothing to do")
+    code, output = roads("run", "--study", "round")
+    assert code == 2 and output.startswith("error: params.yaml has no studies.round") and "Traceback" not in output
+
+
+def test_a_selection_must_lie_in_the_study(project):
+    """Names outside it are refused with the line to add; what the selected stages need comes with them."""
+    graph, study = Graph(), params.load().study
+    assert select(graph, ["gap"], ["1"], [], study, "study") == {"offline@gap-1"}
+    assert plan(graph, {"offline@gap-1"}).names == ["base@gap", "offline@gap-1"]
+    assert select(graph, [], [], ["base", "report"], study, "study") == {"base@gap", "base@short", "report"}
+    with pytest.raises(UserError, match=r"write `settings: \[gap, short, hidden\]` under study in params.yaml"):
+        select(graph, ["hidden"], [], [], study, "study")
+    with pytest.raises(UserError, match="no such stage in this study; it has base, offline, report"):
+        select(graph, [], [], ["online"], study, "study")
+
+
+def test_slots_never_hold_more_than_the_machine_has():
+    """Cores, memory and GPUs are counted; a stage that is too large for the machine still runs, alone."""
+    slots = Slots(cores=2, memory=8, gpus=["3"])
+    on_gpu, small, large = Need(1, 2, True, True), Need(1, 2, False, True), Need(16, 64, False, True)
+    assert slots.take(on_gpu) == "3"
+    assert slots.take(on_gpu) is None and slots.take(large) is None
+    assert slots.take(small) == "" and slots.take(small) is None
+    slots.give_back(on_gpu, "3")
+    slots.give_back(small, "")
+    assert slots.take(large) == "" and slots.take(small) is None

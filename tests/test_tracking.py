@@ -1,0 +1,268 @@
+"""What MLflow is told: curves while a stage runs, models by reference, the chain back to the data; and that no fault of
+MLflow's reaches the study."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from flows import tracking
+from stages.records import artifacts
+
+ROOT = Path(__file__).parents[1]
+MAKE = """
+import json, pathlib, sys
+import numpy as np
+from safetensors.numpy import save_file
+from stages.records import artifacts
+
+out, value, kind = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+with artifacts.writing(out) as folder:
+    if kind == "model":
+        (folder / "config.json").write_text("{}")
+        save_file({"w": np.full((300, 300), value, np.float32)}, folder / "model.safetensors")
+    else:
+        (folder / "metrics.json").write_text(json.dumps({"test": {"true_reward": value}, "best_of": {"1": 1, "4": 2}}))
+"""
+DVC = """
+stages:
+  corpus:
+    matrix: {setting: [gap]}
+    cmd: python make.py data/corpus/gap 0 data --setting gap
+    deps: [make.py]
+    outs: [data/corpus/gap]
+  base:
+    matrix: {setting: [gap]}
+    cmd: python make.py data/base/gap 1 model --setting gap
+    deps: [data/corpus/gap]
+    params: [settings.gap.base]
+    outs: [data/base/gap]
+  online:
+    matrix: {setting: [gap], seed: [0], arm: [online]}
+    cmd: python make.py data/policy/gap/0/online 2 model --setting gap --seed 0 --arm online
+    deps: [data/base/gap]
+    params: [settings.gap.online, settings.gap.arms.online]
+    outs: [data/policy/gap/0/online]
+  evaluate:
+    matrix: {setting: [gap], seed: [0], arm: [online]}
+    cmd: python make.py data/evaluation/gap/0/online 4.5 numbers --setting gap --seed 0 --arm online
+    deps: [data/corpus/gap, data/policy/gap/0/online]
+    outs: [data/evaluation/gap/0/online]
+"""
+PARAMS = {"base": {"steps": 60}, "online": {"learning_rate": 0.001}, "arms": {"online": {"loss": ["sigmoid"]}}}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A small DVC project that was reproduced: corpus -> base -> online -> evaluate."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "make.py").write_text(MAKE)
+    (root / "dvc.yaml").write_text(DVC)
+    (root / "params.yaml").write_text(json.dumps({"settings": {"gap": PARAMS}}))
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    for command in (["init", "--no-scm", "-q"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, env=environment, check=True)
+    return root
+
+
+@pytest.fixture
+def project(chain, tmp_path, monkeypatch):
+    """A copy of the chain as the working directory; MLflow has not been there."""
+    shutil.copytree(chain, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def stages(root):
+    """The locked stages as the flow hands them over, in order."""
+    from ruamel.yaml import YAML
+
+    locked = YAML(typ="safe").load(root / "dvc.lock")["stages"]
+    return [
+        tracking._stage(name, locked[name]) | {"events": str(root / f"{name}.jsonl"), "seconds": 1.0}
+        for name in tracking._ordered(locked)
+    ]
+
+
+def emit(stage, *points):
+    with open(stage["events"], "a") as file:
+        file.writelines(
+            json.dumps({"time": time.time(), "step": step, "metrics": {"loss": loss}}) + "\n" for step, loss in points
+        )
+
+
+def client_and_runs(root):
+    """The client and {run name: run} of the newest run of each name."""
+    client, experiment = tracking.connect(root)
+    return client, {run.info.run_name: run for run in reversed(client.search_runs([experiment]))}
+
+
+def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
+    corpus, base, online, evaluate = stages(project)
+    with tracking.Study("quick") as study:
+        for stage in (corpus, base):
+            study.started(stage)
+            study.finished(stage, "Completed")
+        study.started(online)
+        emit(online, (1, 0.7), (2, 0.6))
+        deadline = time.time() + 30
+        curve = []
+        while time.time() < deadline and len(curve) < 2:  # the curve is there before the stage has ended
+            time.sleep(0.3)
+            client, runs = client_and_runs(project)
+            if "online@gap-0-online" in runs:
+                run = runs["online@gap-0-online"]
+                curve = client.get_metric_history(run.info.run_id, "loss")
+        assert [(m.step, m.value) for m in curve] == [(1, 0.7), (2, 0.6)]
+        assert run.info.status == "RUNNING"
+        emit(online, (3, 0.5))
+        study.finished(online, "Completed")
+        study.started(evaluate)
+        study.finished(evaluate, "Completed")
+
+    client, runs = client_and_runs(project)
+    parent = runs["quick"]
+    assert parent.info.status == "FINISHED" and parent.data.tags["stages"] == "4 Completed"
+    run = runs["online@gap-0-online"]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.info.status == "FINISHED" and run.data.metrics["loss"] == 0.5
+    assert run.data.params == {
+        "setting": "gap", "seed": "0", "arm": "online", "online.learning_rate": "0.001", "arm.loss": "['sigmoid']"
+    }  # fmt: skip
+
+    # the model is known by its content, has a version, and carries what its evaluation measured; no weights were copied
+    sha256 = artifacts.digest("data/policy/gap/0/online")
+    (model,) = client.search_logged_models([run.info.experiment_id], f"tags.sha256 = '{sha256}'")
+    assert {m.key: m.value for m in model.metrics} == {"test/true_reward": 4.5, "best_of/true_reward": 2.0}
+    (version,) = client.search_model_versions("name = 'gap-online'")
+    assert (version.run_id, version.tags["sha256"], version.tags["seed"]) == (run.info.run_id, sha256, "0")
+    assert [m.model_id for m in run.outputs.model_outputs] == [model.model_id]
+    copied = sum(p.stat().st_size for p in Path(".roads").rglob("*") if p.is_file())
+    assert copied < 10_000 and not Path("mlruns").exists()
+    (data,) = runs["base@gap"].inputs.dataset_inputs
+    tags = {t.key: t.value for t in data.tags}
+    assert tags["sha256"] == artifacts.digest("data/corpus/gap") and data.dataset.digest == tags["sha256"][:36]
+    assert tags["dvc_md5"] == corpus["outs"][0]["md5"]
+
+    walked = tracking.lineage(sha256)
+    assert [(row["path"], row["stage"]) for row in walked] == [
+        ("data/policy/gap/0/online", "online@gap-0-online"),
+        ("data/base/gap", "base@gap"),
+        ("data/corpus/gap", "corpus@gap"),
+    ]
+    assert [row["sha256"] for row in walked] == [artifacts.digest(row["path"]) for row in walked]
+    assert {row["path"] for row in tracking.lineage("data/evaluation/gap/0/online")} > {row["path"] for row in walked}
+
+    # what MLflow has already is linked to, by a later study and by `roads log`
+    with tracking.Study("quick") as study:
+        study.started(online)
+        study.finished(online, "Cached")
+        study.finished(base, "Failed")
+        study.started(corpus)
+        study.finished(corpus, "Stopped")
+        study.finished(evaluate, "NotRun")
+    client, later = client_and_runs(project)
+    assert later["online@gap-0-online"].info.run_id == run.info.run_id
+    assert later["corpus@gap"].info.status == "KILLED" and "data/corpus/gap" not in later["corpus@gap"].data.tags
+    assert later["quick"].info.status == "FAILED" and run.info.run_id in later["quick"].data.tags["mlflow.note.content"]
+    assert tracking.backfill(project).startswith("Logged 0 of the 4 stages")
+
+
+def test_roads_log_adds_each_stage_once(project):
+    assert tracking.backfill(project).startswith("Logged 4 of the 4 stages")
+    client, runs = client_and_runs(project)
+    count = len(client.search_runs([runs["base@gap"].info.experiment_id]))
+    assert count == 5 and len(tracking.lineage("data/evaluation/gap/0/online")) == 4
+    assert tracking.backfill(project).startswith("Logged 0 of the 4 stages")
+    assert len(client.search_runs([runs["base@gap"].info.experiment_id])) == count
+
+
+def test_two_processes_that_start_at_once_both_log(project):
+    script = """
+        from flows import tracking
+        tracking.prepare()
+        with tracking.Study("race") as study:
+            study.finished({"name": "x", "cmd": "x", "params": {}, "deps": [], "outs": []}, "Completed")
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert ["warning" in process.communicate(timeout=60)[1] for process in racing] == [False, False]
+    client, experiment = tracking.connect(project)
+    assert sorted(run.info.run_name for run in client.search_runs([experiment])) == ["race", "race", "x", "x"]
+
+
+@pytest.mark.parametrize("fault", ["unreachable", "no database", "locked", "breaks meanwhile"])
+def test_a_fault_of_mlflow_is_one_line_and_nothing_else(project, fault, monkeypatch, capfd):
+    if fault == "unreachable":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    if fault == "no database":
+        Path("mlflow.db").write_bytes(b"this is no database" * 100)
+    if fault == "locked":
+        other = sqlite3.connect("mlflow.db")
+        other.execute("BEGIN EXCLUSIVE")
+    if fault == "breaks meanwhile":
+        tracking.prepare()
+    begin = time.time()
+    with tracking.Study("quick") as study:
+        for i, stage in enumerate(stages(project)):
+            if fault == "breaks meanwhile" and i == 1:
+                with contextlib.closing(sqlite3.connect("mlflow.db", timeout=20)) as connection:
+                    while not connection.execute("SELECT count(*) FROM runs").fetchone()[0]:
+                        time.sleep(0.1)
+                    connection.execute("DROP TABLE tags")
+            study.started(stage)
+            study.finished(stage, "Completed")
+            assert fault == "breaks meanwhile" or time.time() - begin < 1  # the caller never waits
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("warning: MLflow at ") and "roads log" in error
+    assert time.time() - begin < 25
+
+
+def test_roads_ui_opens_both_and_leaves_nothing_running(project):
+    command = [sys.executable, "-c", "from flows import ui; ui.serve()"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    taken = socket.socket()
+    with contextlib.suppress(OSError):  # somebody else may have taken Prefect's default port
+        taken.bind(("127.0.0.1", 4200))
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        addresses = []
+        for line in process.stdout:
+            addresses += re.findall(r"http://\S+", line)
+            if len(addresses) == 2:
+                break
+        for address in addresses:
+            with urllib.request.urlopen(address, timeout=20) as response:
+                assert response.status == 200 and b"<html" in response.read().lower()
+        with urllib.request.urlopen(f"{addresses[0]}/ui-settings", timeout=20) as response:
+            assert json.load(response)["api_url"] == f"{addresses[0]}/api"
+        started = descendants(process.pid)
+        assert len(started) >= 2
+    finally:
+        taken.close()
+        process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
+def descendants(pid):
+    children = [int(c) for task in Path(f"/proc/{pid}/task").glob("*/children") for c in task.read_text().split()]
+    return children + [d for child in children for d in descendants(child)]
