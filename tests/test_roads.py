@@ -51,7 +51,7 @@ def test_prompts_are_the_pairs_that_some_walk_of_exactly_h_moves_connects():
 
 
 def brute_force(world, goal, start, route, hidden):
-    """The definition of world.md, written out with plain loops."""
+    """The definition, written out with plain loops."""
     here, is_legal = start, True
     for town in route:
         if town < 0 or not world.roads[here][town]:

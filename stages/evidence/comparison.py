@@ -212,7 +212,7 @@ class Comparison:
         ]
 
     def _mark(self, completion) -> str:
-        """Whether a route arrived or is at least legal. Legality alone is worth half of the reward (world.md)."""
+        """Whether a route arrived or is at least legal. Legality alone is worth half of the reward."""
         if self.kind != "roads":
             return ""
         if completion.get("arrived"):

@@ -24,7 +24,7 @@ Deal Ely Fowey Glossop Holt Ivinghoe Jevington Kirkby Leyburn Mere Narborough Ol
 Tetbury""".split()
 VERDICTS = ["arrived", "lost", "impossible"]
 PADDING, UNKNOWN = "<pad>", "<unknown>"
-SCALE = 6.0  # the largest true reward (world.md: chosen so that Bradley-Terry labels are informative but noisy)
+SCALE = 6.0  # the largest true reward; with it Bradley-Terry labels are informative but noisy
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""The micro study: the whole pipeline, small, run once through the real DVC, Prefect and MLflow for all tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+os.environ.update(DO_NOT_TRACK="true", DVC_NO_ANALYTICS="1", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "ALL_ROADS_SERVER"):
+    os.environ.pop(name, None)
+
+
+def edit_params(project: Path, change) -> None:
+    """Rewrite params.yaml after ``change(data)``."""
+    yaml = YAML()
+    data = yaml.load(project / "params.yaml")
+    change(data)
+    yaml.dump(data, project / "params.yaml")
+
+
+def new_project(folder: Path, study: str) -> Path:
+    """A copy of the project, as git has it plus what is not ignored, with a named study as its default one."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "data/report/", "dvc.lock")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    edit_params(folder, lambda data: data.update(study=data["studies"][study]))
+    for command in ("git init -q", "git add -A", "git -c user.name=test -c user.email=test@test commit -qm start"):
+        subprocess.run(command.split(), cwd=folder, check=True)
+    return folder
+
+
+def roads(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess:
+    """Run the `roads` command in a project."""
+    return subprocess.run(
+        [sys.executable, "-m", "flows", *words], cwd=project, env={**os.environ, **env}, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory):
+    """A project in which `roads run` has carried out the micro study. Not to be changed."""
+    project = new_project(tmp_path_factory.mktemp("micro"), "micro")
+    done = roads(project, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (project / "run.log").write_text(done.stdout)
+    return project
+
+
+@pytest.fixture
+def micro_copy(micro, tmp_path):
+    """A copy of it for one test; .roads (servers' files, logs) stays behind."""
+    return shutil.copytree(micro, tmp_path / "project", ignore=shutil.ignore_patterns(".roads"))

@@ -1,0 +1,120 @@
+"""The micro study, through the real DVC, Prefect and MLflow."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import edit_params, new_project, roads
+from ruamel.yaml import YAML
+
+STAGES = 18
+
+
+def lock(project):
+    return (project / "dvc.lock").read_text()
+
+
+def ran(output):
+    return {found[1] for line in output.splitlines() if (found := re.match(r"(\S+): Completed", line))}
+
+
+def test_one_command_leads_from_nothing_to_a_report(micro):
+    log = (micro / "run.log").read_text()
+    assert f"{STAGES} ran, 0 cached, 0 failed" in log
+    assert len(ran(log)) == STAGES
+    results = pd.read_json(micro / "data/report/results.json")
+    assert set(results["arm"]) == {"base", "best_of", "local", "offline", "online_batch", "online", "online_after"}
+    assert {"true_reward", "arrived", "win_rate", "kl", "length", "log_loss", "accuracy"} <= set(results["metric"])
+    assert list(results.columns) == ["setting", "arm", "seed", "metric", "value", "platform"]
+    assert "<svg" in (micro / "data/report/report.html").read_text()
+    metrics = json.loads((micro / "data/report/metrics.json").read_text())
+    one = results.query("arm == 'online' and metric == 'true_reward'")["value"].mean()
+    assert metrics["micro"]["online"]["true_reward"] == pytest.approx(one, abs=1e-5)
+
+
+def test_with_nothing_to_do_it_says_so_and_makes_no_flow_run(micro):
+    before = set((micro / ".roads/runs").iterdir())
+    begun = time.monotonic()
+    done = roads(micro, "run")
+    assert done.returncode == 0 and f"Nothing to do: {STAGES} stages are up to date" in done.stdout
+    assert time.monotonic() - begun < 30
+    assert set((micro / ".roads/runs").iterdir()) == before
+
+
+def test_dvc_repro_alone_gives_the_same_hash_for_hash(micro, tmp_path):
+    """Also: a second run, in a second clone with an empty cache, is byte-identical; and so are served and in-place."""
+    alone = new_project(tmp_path / "alone", "micro")
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    theirs, ours = (YAML(typ="safe").load(lock(project))["stages"] for project in (alone, micro))
+    assert theirs == ours
+    assert lock(alone) == lock(micro)
+
+
+def test_prompts_of_a_split_are_in_no_other(micro):
+    prompts = pd.read_parquet(micro / "data/corpus/micro/prompts.parquet")
+    pairs = pd.read_parquet(micro / "data/preferences/micro/0/pairs.parquet")
+    split = prompts.set_index("prompt_id")["split"]
+    assert prompts["prompt"].is_unique
+    assert (pairs["prompt_id"].map(split) == pairs["split"]).all()
+    assert set(pairs["split"]) == {"train", "test"}
+
+
+def test_touching_one_param_reruns_exactly_what_reads_it_or_follows_from_it(micro, micro_copy):
+    edit_params(micro_copy, lambda data: data["settings"]["micro"]["offline"].update(learning_rate=2e-3))
+    expected = {
+        "offline@micro-0-offline",
+        "online_from_offline@micro-0-online_after",
+        "evaluate_offline@micro-0-offline",
+        "evaluate_online_from_offline@micro-0-online_after",
+        "report",
+    }
+    said = roads(micro_copy, "run", "--dry")
+    assert "offline@micro-0-offline" in said.stdout and "settings.micro.offline" in said.stdout, said.stdout
+    done = roads(micro_copy, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran(done.stdout) == expected
+    edit_params(micro_copy, lambda data: data["settings"]["micro"]["offline"].update(learning_rate=1e-3))
+    back = roads(micro_copy, "run")
+    assert back.returncode == 0 and ran(back.stdout) == set(), "what ran before is restored from the run cache"
+    assert f"0 ran, {STAGES} cached" in back.stdout
+    assert lock(micro_copy) == lock(micro)
+
+
+def test_a_comment_reruns_only_the_digests(micro_copy):
+    path = micro_copy / "stages/learning/sampling.py"
+    path.write_text(path.read_text() + "\n# a comment\n")
+    done = roads(micro_copy, "run")
+    assert done.returncode == 0 and ran(done.stdout) == {"digests"}, done.stdout
+
+
+def test_mlflow_has_curves_data_and_the_chain_of_models(micro):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{micro / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("all-roads")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id], max_results=100)}
+    online = runs["online@micro-0-online"]
+    assert online.data.params["online.steps"] == "12"
+    curve = client.get_metric_history(online.info.run_id, "validation/true_reward")
+    assert [point.step for point in curve] == [0, 6, 12]
+    assert {tag.key for data in online.inputs.dataset_inputs for tag in data.tags} >= {"sha256"}
+    assert online.inputs.model_inputs and online.outputs.model_outputs, "parent models in, the policy out"
+
+
+def test_a_broken_stage_stops_only_what_depends_on_it(micro_copy):
+    def break_it(data):
+        data["settings"]["micro"]["arms"]["online_batch"]["loss"] = ["no_such_loss"]
+        data["settings"]["micro"]["evaluate"]["completions"] = 3
+
+    edit_params(micro_copy, break_it)
+    done = roads(micro_copy, "run")
+    assert done.returncode in (1, 2), done.stdout
+    assert "no_such_loss" in done.stdout and ".roads/logs/" in done.stdout
+    assert ran(done.stdout) >= {"evaluate@micro-0-base", "evaluate_online@micro-0-online"}
+    assert "report" not in ran(done.stdout)
+    assert (micro_copy / "data/report/report.html").exists() or "report: NotRun" in done.stdout

@@ -1,0 +1,55 @@
+"""params.yaml is checked before anything runs: each mistake is one sentence that names the key."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stages.records.errors import UserError
+from stages.records.params import Params, load
+
+TEXT = Path("params.yaml").read_text()
+
+
+def written(tmp_path, old, new, count=1):
+    assert old in TEXT
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT.replace(old, new, count))
+    return path
+
+
+def test_the_committed_params_are_right_and_every_number_has_a_comment_or_a_name():
+    assert isinstance(load(), Params)
+    for number, line in enumerate(TEXT.splitlines(), 1):
+        entry = re.match(r"^ {6}(\w+): +(?!\{|\[|&|\*)\S", line)  # a plain entry of a stage's section
+        assert not entry or "#" in line, f"line {number}: {line}"
+
+
+@pytest.mark.parametrize(
+    "old, new, says",
+    [
+        ("horizon: 4", "horizont: 4", r"settings\.gap\.corpus.*horizon"),
+        ("epochs: 3 ", "epochs: three ", r"settings\.gap\.reward\.epochs: .*number.*'three'"),
+        ("epochs: 3 ", "epochs: .nan ", r"settings\.gap\.reward\.epochs: .*finite"),
+        ("threads: 1 ", "threads: 1.5 ", r"settings\.gap\.compute\.threads: .*integer"),
+        ("removed: 0.33", "removed: 1.33", r"settings\.gap\.corpus\.removed: .*less than or equal to 1"),
+        ("device: cpu ", "device: gpu ", r"settings\.gap\.compute\.device: .*'cpu' or 'cuda'"),
+        ("settings: [gap, short, hidden]", "settings: [gap, shirt]", r"study\.settings names shirt.*add it"),
+        ("online: [online_batch, online]  #", "online: [online_batch, onlin]  #", r"add settings\.gap\.arms\.onlin\b"),
+        ("rounds: 400}  #", "rounds: 399}  #", r"rounds = 399 does not divide online\.steps = 400"),
+        ("seeds: [0, 1] ", "seeds: [0, -1] ", r"study\.seeds\.1: .*greater than or equal to 0"),
+        ("  seeds: [0, 1] ", "  settings: [gap]\n  seeds: [0, 1] ", r"duplicate key"),
+        ("study: ", "study: [", r"cannot be read as YAML"),
+        ("best_of: 16 ", "best_of: 65 ", r"best_of = 65 needs at least as many completions \(found 64\)"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_says_where(tmp_path, old, new, says):
+    with pytest.raises(UserError) as error:
+        load(written(tmp_path, old, new))
+    assert re.search(says, str(error.value)), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_traps_are_read_as_people_mean_them(tmp_path):
+    path = written(tmp_path, "learning_rate: 2.0e-3", "learning_rate: 2e-3")
+    assert load(path).settings["gap"].base.learning_rate == 0.002
