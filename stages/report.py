@@ -15,6 +15,7 @@ import numpy as np
 from stages.evidence import cells, page
 from stages.evidence.cells import Cell, Study
 from stages.evidence.comparison import Comparison
+from stages.evidence.theorems import Theory
 from stages.records.command import command
 from stages.records.events import emit
 
@@ -38,7 +39,7 @@ def run() -> None:
         found = {(seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms}
         results += rows(study, setting, found, made_on["text"])
         comparisons.append(Comparison(study, setting, found, kind))
-    html, markdown, overview = page.render(study, comparisons, made_on)
+    html, markdown, overview = page.render(study, comparisons, Theory(cells.read_theory()), made_on)
     means = nested(results)
     write(OUT / "results.json", "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n")
     write(OUT / "metrics.json", json.dumps({"platform": made_on, **means}, indent=1) + "\n")

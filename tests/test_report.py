@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import report
-from stages.evidence import cells, plots, statistics
+from stages.evidence import cells, plots, statistics, theorems
 from stages.records import artifacts, seeds
 from stages.records.errors import UserError
 
@@ -87,6 +87,17 @@ def build(root: Path, study: dict, kinds: dict[str, str], prompts: int = 6, samp
     root.mkdir(parents=True, exist_ok=True)
     with (root / "params.yaml").open("w") as file:
         YAML(typ="safe", pure=True).dump(params, file)
+    points = [
+        {"votes": 10.0, "pairs": n, "dimension": d, "seed": seed, "two_stage": d / n, "offline": 3 / n}
+        for n in (50, 200)
+        for d in (1, 2, 3)
+        for seed in (0, 1)
+    ]
+    with artifacts.writing(root / "data/theory") as folder:
+        pd.DataFrame(points).to_parquet(folder / "dial.parquet")
+        found = {name: {"cases": 3, "largest": 1e-12} for name in theorems.STATEMENTS}
+        found["not isomorphic"] = {"cases": 3, "mean": 0.52, "smallest": 0.01}
+        (folder / "summary.json").write_text(json.dumps({"theorems": found}))
     for setting, kind in kinds.items():
         with artifacts.writing(root / "data/corpus" / setting) as folder:
             (folder / "world.json").write_text(json.dumps({"kind": kind}))
@@ -235,7 +246,7 @@ def test_html_is_one_file_that_loads_nothing(project):
     page = Page()
     page.feed(html)
     assert page.open == []
-    assert page.svgs == 5 * len(KINDS)  # all arms; learning by step and by KL; reward models; best of n
+    assert page.svgs == 5 * len(KINDS) + 1  # all arms; learning by step and KL; reward models; best of n; the dial
     assert page.scripts == 0
     assert all(reference.startswith("#") for reference in page.loads)
     assert not re.search(r"@import|url\((?!#)", html)

@@ -75,6 +75,11 @@ def read_world(setting: str) -> dict:
     return json.loads((_artifact(folder, f"corpus@{setting}") / "world.json").read_text(encoding="utf-8"))
 
 
+def read_theory() -> Path:
+    """The artifact of the theory stage."""
+    return _artifact(DATA / "theory", "theory")
+
+
 def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
     """One cell. Raises UserError naming the stage to run when it is missing, or the file when it was changed."""
     stage = f"{study.evaluated_by(arm)}@{setting}-{seed}-{arm}"

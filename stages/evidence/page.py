@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader
 from stages.evidence import plots, statistics
 from stages.evidence.cells import Study
 from stages.evidence.comparison import Comparison
+from stages.evidence.theorems import Theory
 from stages.evidence.words import count, upper
 
 WHAT = {
@@ -24,7 +25,7 @@ WHAT = {
 PANEL = {"width": 390, "height": 310}  # pixels of one setting in the overview
 
 
-def render(study: Study, settings: list[Comparison], platform: dict) -> tuple[str, str, str]:
+def render(study: Study, settings: list[Comparison], theory: Theory, platform: dict) -> tuple[str, str, str]:
     """The pages (html, markdown) and the overview (svg), a picture for the README.
 
     platform: name -> version or model of what computed the numbers.
@@ -35,6 +36,7 @@ def render(study: Study, settings: list[Comparison], platform: dict) -> tuple[st
     words = {
         "study": study,
         "settings": settings,
+        "theory": theory,
         "platform": platform,
         "caution": caution(len(study.seeds)),
         "arms": describe_arms(study),

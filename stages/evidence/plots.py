@@ -127,6 +127,23 @@ def curves(arms: list[str], lines: dict[str, list], levels: dict[str, float], x:
 
 
 @drawing
+def dial(lines: dict[str, tuple], x: str, unit: str) -> str:
+    """Points with 95% intervals, joined: lines: name -> (x values, means, half widths)."""
+    figure, axes = _axes(5.4, 3.2, left=0.5, bottom=0.5, right=1.2, top=0.25)
+    axes.axhline(0, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
+    ends = []
+    for shade, (name, (xs, means, widths)) in enumerate(lines.items()):
+        colour = STANDINS[f"online-{shade % SHADES}"]
+        axes.errorbar(xs, means, widths, color=colour, linewidth=2, marker="o", markersize=4, elinewidth=1.2)
+        ends.append((list(xs)[-1], list(means)[-1], name, colour))
+    axes.set_xlabel(x)
+    axes.set_title(unit, loc="left", fontsize=9.5, color=STANDINS["muted"])
+    axes.margins(x=0.02, y=0.08)
+    _label_ends(axes, ends)
+    return _svg(figure)
+
+
+@drawing
 def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]) -> str:
     """Held-out log-loss and accuracy of the global and the local RM: a large dot the mean, small ones the seeds.
 

@@ -176,6 +176,56 @@ class Setting(Section):
         return self
 
 
+class Comparisons(Section):
+    """A tabular data set of the theory stage."""
+
+    pairs: Count
+    skew: Annotated[float, Field(ge=0)]
+    votes: Positive
+    spread: Literal["all", "compared"]
+
+
+class Dial(Section):
+    vocabulary: Annotated[int, Field(ge=2)]
+    horizon: Count
+    scale: Positive
+    dimensions: list[Count] = Field(min_length=1)
+    pairs: list[Count] = Field(min_length=1)
+    votes: list[Positive] = Field(min_length=1)
+    seeds: Count
+
+    @model_validator(mode="after")
+    def _fits(self):
+        full = self.vocabulary**self.horizon - 1
+        if full > 255:
+            raise ValueError("vocabulary ** horizon must not exceed 256, as all trajectories are enumerated")
+        if max(self.dimensions) > full:
+            raise ValueError(f"dimensions must not exceed {full}, which is every reward on {full + 1} trajectories")
+        if len(set(self.pairs)) != len(self.pairs):
+            raise ValueError("pairs lists a number twice")
+        return self
+
+
+class Theory(Section):
+    trees: list[Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=2, max_length=2)]] = Field(min_length=1)
+    prompts: Count
+    memories: list[Annotated[int, Field(ge=0)]]
+    betas: list[Positive] = Field(min_length=1)
+    references: list[Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    seeds: Count
+    starts: Count
+    dimensions: list[Count] = Field(min_length=1)
+    data: dict[Name, Comparisons] = Field(min_length=1)
+    dial: Dial
+
+    @model_validator(mode="after")
+    def _fits(self):
+        for vocabulary, horizon in self.trees:
+            if vocabulary**horizon > 256:
+                raise ValueError(f"trees: {vocabulary} ** {horizon} exceeds 256; all trajectories are enumerated")
+        return self
+
+
 class Study(Section):
     settings: list[Name] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
@@ -192,6 +242,7 @@ class Study(Section):
 class Params(Section):
     study: Study
     studies: dict[Name, Study]
+    theory: Theory
     settings: dict[Name, Setting]
 
     @model_validator(mode="after")
