@@ -1,4 +1,4 @@
-"""The base policy: supervised fine-tuning on demonstrations (paper, section 2: SFT). Trained once a setting.
+"""The base policy: supervised fine-tuning on demonstrations (the paper's SFT). Trained once a setting.
 
 In: the corpus; for a ready-made model, the folder or hub id that params name.
 Out: the policy. Where policies are judged by human preferences, also ``judge``: a reward model trained on the pairs of

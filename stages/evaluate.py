@@ -1,4 +1,4 @@
-"""What a policy is worth: fresh completions on every split, scored by the true reward (paper, section 3).
+"""What a policy is worth: fresh completions on every split, scored by the true reward.
 
 In: the corpus, the base policy (for KL), a policy or the samples for best-of-n, the held-out pairs.
 Out: completions.parquet, one row a completion; metrics.json: means for each split, the held-out preference loss of the

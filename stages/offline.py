@@ -1,4 +1,4 @@
-"""The road without a reward model: direct preference optimisation on the pairs (paper, section 2: offline).
+"""The road without a reward model: direct preference optimisation on the pairs (the paper's offline DPO).
 
 In: the base policy (start and reference), the pairs.
 Out: the policy, and its learning curve on validation prompts.

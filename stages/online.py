@@ -1,4 +1,4 @@
-"""The road through a reward model: sample, rank, and optimise on one's own completions (paper, section 2: online DPO).
+"""The road through a reward model: sample, rank, and optimise on one's own completions (the paper's online DPO).
 
 In: the start policy (base or offline), the reference (base), a labeller, prompts.
 Out: the policy, and its learning curve on validation prompts.

@@ -1,4 +1,4 @@
-"""Preference pairs: two completions a prompt, and which one is preferred (paper, section 2).
+"""Preference pairs: two completions a prompt, and which one is preferred.
 
 In: the corpus, the base policy.
 Out: pairs.parquet. Where a data set brings labelled pairs, a seed draws which of them are learned from; else both

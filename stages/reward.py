@@ -1,4 +1,4 @@
-"""The two verifiers (paper, section 3, H5 and H6), from the same base weights, on the same pairs, at the same rate.
+"""The two verifiers (the paper's hypotheses H5 and H6), from the same base weights, on the same pairs, at the same rate.
 
 In: the base policy, the pairs.
 Out: ``global``, a reward model with a scalar head, trained on the Bradley-Terry likelihood; ``local``, a policy trained

@@ -1,4 +1,4 @@
-"""Sampling from the base policy (paper, section 2: one batch of n completions a prompt), scored by the reward model.
+"""Sampling from the base policy (the paper: one batch of n completions a prompt), scored by the reward model.
 
 In: the base policy, the global reward model.
 Out: samples.parquet: for every prompt ``completions`` completions with their scores. Best-of-n picks from those of

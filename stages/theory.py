@@ -1,4 +1,4 @@
-"""The paper's theorems on policies small enough to enumerate, all solved to optimality (paper, section 1).
+"""The paper's theorems on policies small enough to enumerate, all solved to optimality.
 
 In: params alone. Out: theorems.parquet, one row a theorem and case with its numerical error; dial.parquet, the soft
 regret of both roads against the dimension of the reward class; summary.json, the extremes and means of both.
@@ -88,7 +88,7 @@ def draws(theory, tree: Tree) -> tuple[np.ndarray, dict, dict]:
 
 
 def projection(theory, tree: Tree, classes: list, beta: float, log_reference: np.ndarray, reward: np.ndarray) -> dict:
-    """Lemma of section 1.1: soft RL is the reverse-KL projection onto P*_r = P_ref exp(r / beta) / Z.
+    """The paper's lemma: soft RL is the reverse-KL projection onto P*_r = P_ref exp(r / beta) / Z.
 
     argmax: the largest |log pi_r - log P*_r| of soft-Bellman recursion. Identity, for random policies of each class:
     E_pi[r] - beta KL(P_pi || P_ref) = beta log Z - beta KL(P_pi || P*_r); with the entropy summed along the tree.
@@ -155,7 +155,7 @@ def simple_reward(theory, tabular: PolicyClass, beta: float, log_reference: np.n
 
 
 def spin(policies: PolicyClass, beta: float, log_reference: np.ndarray, demonstrated: dict) -> dict:
-    """Section 1.3: the game max_r E_D[r] - max_pi (E_pi[r] - beta KL) over R(Pi) and Pi has the optimum of SFT.
+    """The game max_r E_D[r] - max_pi (E_pi[r] - beta KL) over R(Pi) and Pi has the optimum of SFT.
 
     Error: the largest |log P| difference, or that of the values (the game's is E_D[beta log(pi / pi_ref)]).
     """
@@ -170,7 +170,7 @@ def spin(policies: PolicyClass, beta: float, log_reference: np.ndarray, demonstr
 
 
 def turn(dial) -> pd.DataFrame:
-    """The exact dial (section 1.5): one row a (votes, pairs, dimension, seed) with the soft regret
+    """The exact dial: one row a (votes, pairs, dimension, seed) with the soft regret
     KL(P_pi || P*_{r*}), in nats, of ``two_stage`` with a reward class of that dimension and of ``offline`` DPO over all
     policies, on the same pairs and as many virtual votes.
 

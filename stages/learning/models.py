@@ -73,7 +73,7 @@ def load_reward(folder: str | Path, compute) -> PreTrainedModel:
 def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTrainedModel:
     """A reward model from the base policy's weights, with a fresh scalar head that belongs to ``parts``.
 
-    The head's weights are normal with standard deviation 1 / sqrt(width + 1) (paper, section 2).
+    The head's weights are normal with standard deviation 1 / sqrt(width + 1) (as in the paper's code).
     """
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=1, dtype=torch.float32, use_safetensors=True

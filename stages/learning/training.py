@@ -48,7 +48,7 @@ def options(compute, seed: int, scratch: Path, batch: int, **more) -> dict:
 
 
 def supervised(policy: PreTrainedModel, tokenizer, rows: list[dict], args: dict) -> SFTTrainer:
-    """SFT on rows of ``input_ids``: the loss is on every token, prompt included (paper, section 2)."""
+    """SFT on rows of ``input_ids``: the loss is on every token, prompt included (as in the paper's code)."""
     return SFTTrainer(
         policy,
         args=SFTConfig(**args, max_length=None),

@@ -3,7 +3,7 @@
 Towns lie on a grid; some roads between neighbours are gone. A prompt names a goal and a start, a completion is a route
 of exactly ``horizon`` towns. Travellers rarely know the way, so their routes (the demonstrations) mostly get lost; each
 ends in a verdict, from which a language model learns to judge routes better than to plan them. This is the maze of the
-paper (section 3) as text: the reward marks the goal, while a policy must know the way from everywhere.
+paper as text: the reward marks the goal, while a policy must know the way from everywhere.
 """
 
 from collections.abc import Sequence
