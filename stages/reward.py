@@ -1,4 +1,4 @@
-"""The two verifiers (the paper's hypotheses H5 and H6), from the same base weights, on the same pairs, at the same rate.
+"""The two verifiers (the paper's hypotheses H5 and H6): the same base weights, the same pairs, the same rate.
 
 In: the base policy, the pairs.
 Out: ``global``, a reward model with a scalar head, trained on the Bradley-Terry likelihood; ``local``, a policy trained
