@@ -54,8 +54,8 @@ def pairs():
     )
 
 
-def on_policy(tokenizer, pairs, scratch, beta, loss, compute=CPU):
-    args = training.options(compute, 0, scratch, len(pairs), learning_rate=1e-3, beta=beta, loss_type=loss)
+def on_policy(tokenizer, pairs, scratch, beta, loss, compute=CPU, **more):
+    args = training.options(compute, 0, scratch, len(pairs), beta=beta, loss_type=loss, **more)
     rows = pairs.to_dict("records")
     return training.OnPolicyTrainer(policy(tokenizer, 1), policy(tokenizer, 2), tokenizer, 1, lambda step: rows, args)
 
@@ -130,12 +130,14 @@ def test_gradient_accumulation_takes_the_same_step(tmp_path, pairs):
     weights = []
     for at_once in (0, 2):
         compute = SimpleNamespace(**{**vars(CPU), "device_batch": at_once})
-        trainer = on_policy(tokenizer, pairs, tmp_path / str(at_once), 0.7, ["sigmoid"], compute)
+        trainer = on_policy(
+            tokenizer, pairs, tmp_path / str(at_once), 0.7, ["sigmoid"], compute, optim="sgd", learning_rate=0.1
+        )
         training.train(trainer, tmp_path / str(at_once))
         weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
     before = torch.cat([p.detach().flatten() for p in policy(tokenizer, 1).parameters()])
-    assert (weights[0] - before).abs().max() > 1e-4
-    assert torch.allclose(weights[0], weights[1], atol=2e-5)
+    assert (weights[0] - before).abs().max() > 1e-3
+    assert torch.allclose(weights[0], weights[1], atol=1e-6)
 
 
 def stage(project, *words, **env):
