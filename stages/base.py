@@ -29,6 +29,9 @@ def run(setting: str) -> None:
         policy = models.load_policy(chosen.model, compute)
     else:
         policy = models.new_policy(chosen.model, corpus.tokenizer, max(len(row["input_ids"]) for row in rows) + 1)
+    policy.config.pad_token_id = corpus.world["pad"]  # many a model brings none, and batches need one
+    if len(corpus.tokenizer) > policy.get_input_embeddings().num_embeddings:
+        policy.resize_token_embeddings(len(corpus.tokenizer))
     args = training.options(
         compute, seed, scratch / "policy", chosen.batch, max_steps=chosen.steps, learning_rate=chosen.learning_rate
     )
