@@ -1,7 +1,7 @@
 """`make bench`: how fast people are served, as ratios within one run. Nothing here passes or fails.
 
 Run it on a machine that does nothing else. The sampler is compared with transformers' generate on the same model and
-prompts; `roads` with DVC's own status of the same graph; a run's start-up with its whole time.
+prompts; `roads` with DVC's own status of the same graph. A ratio is the other's time divided by ours.
 """
 
 import statistics
