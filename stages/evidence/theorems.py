@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import t
 
 from stages.evidence import plots
 
@@ -43,7 +44,7 @@ class Theory:
         lead = self.points.assign(lead=self.points["offline"] - self.points["two_stage"])
         by_point = lead.groupby(["pairs", "dimension"])["lead"].agg(["mean", "sem"]).reset_index()
         lines = {
-            f"{pairs} pairs": (rows["dimension"], rows["mean"], 1.96 * rows["sem"])
+            f"{pairs} pairs": (rows["dimension"], rows["mean"], rows["sem"] * t.ppf(0.975, self.seeds - 1))
             for pairs, rows in by_point.groupby("pairs")
         }
         return plots.dial(lines, "dimension of the reward class (26: all rewards)", "lead in soft regret (nats)")

@@ -10,7 +10,7 @@ def number(value: float, decimals: int, sign: bool = False) -> str:
 
 def written(estimate: Estimate, decimals: int) -> tuple[str, str]:
     """A mean and its interval, as text; the interval is empty where there is none, or none to see."""
-    mean, low, high = (number(value, decimals) for value in estimate)
+    mean, low, high = (number(value, decimals) for value in estimate[:3])
     return mean, "" if not estimate.resolved or mean == low == high else f"{low} to {high}"
 
 

@@ -17,6 +17,7 @@ COMPANIONS = {
     "matplotlib": ["contourpy", "fonttools", "kiwisolver", "numpy", "pillow"],
     "pandas": ["numpy", "pyarrow"],
     "scipy": ["numpy"],
+    "statsmodels": ["numpy", "pandas", "patsy", "scipy"],
     "torch": ["numpy", "triton"],
     "transformers": ["numpy", "safetensors", "tokenizers", "torch"],
     "trl": ["accelerate", "datasets", "numpy", "torch", "transformers"],
