@@ -1,8 +1,10 @@
 """What a policy is worth: fresh completions on every split, scored by the true reward.
 
-In: the corpus, the base policy (for KL), a policy or the samples for best-of-n, the held-out pairs.
-Out: completions.parquet, one row a completion; metrics.json: means for each split, the held-out preference loss of the
-reward model that the arm is or carries ("pairs"), the curve of best-of-n.
+In: the corpus, the base policy (for KL), a policy or the samples that best-of-n picks from, both reward models and
+held-out pairs.
+Out: completions.parquet, one row a completion; metrics.json: means for each split; the held-out preference loss of the
+reward model that the arm is or carries, on the prompts of the training pairs ("fresh") and on test prompts ("pairs");
+that of both reward models on pairs of the policy's own completions ("own"); the curves of best-of-n.
 """
 
 import json
@@ -11,17 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln
+from scipy.special import gammaln, softmax
 
 from stages.learning import likelihood, models, scoring
+from stages.learning.judging import held_out, implicit, own_pairs, scalar
 from stages.learning.sampling import draw
 from stages.records import artifacts, params
 from stages.records.command import command
+from stages.records.seeds import uniforms
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
 
 SPLITS = ("train", "validation", "test")
-BINS = 10  # of the calibration error
+STORED = {"best_of": "score", "best_of_local": "local_score", "best_of_soft": "score"}  # arms without a policy
 
 
 def run(setting: str, seed: int, arm: str) -> None:
@@ -33,49 +37,40 @@ def run(setting: str, seed: int, arm: str) -> None:
     models.prepare(compute, setting, seed, "evaluate")
     score = scoring.scorer(corpus, base, compute)
     reference = models.load_policy(base, compute)
+    verifiers = {name: artifacts.reading(f"data/reward/{setting}/{seed}/{name}") for name in ("global", "local")}
+    judges = {
+        "global": scalar(models.load_reward(verifiers["global"], compute)),
+        "local": implicit(models.load_policy(verifiers["local"], compute), reference, settings.reward.local_beta),
+    }
+    pairs = {name: read_pairs(setting, seed, split)[0] for name, split in (("fresh", "fresh"), ("pairs", "test"))}
 
     prompts = pd.concat(
         [corpus.prompts[corpus.prompts["split"] == split].iloc[: chosen.prompts or None] for split in SPLITS]
     )
-    held_out, _ = read_pairs(setting, seed, "test")
-    metrics = {}
-    if arm == "best_of":
+    if arm in STORED:
         samples = pd.read_parquet(artifacts.reading(f"data/sample/{setting}/{seed}") / "samples.parquet")
-        rows, completions, metrics["best_of"] = best_of(prompts, samples, score, settings.sample.best_of)
-        n = settings.sample.best_of
-        divergence = np.full(len(rows), log(n) - (n - 1) / n)  # the known bound of KL(best-of-n || base)
-        verifier = models.load_reward(artifacts.reading(f"data/reward/{setting}/{seed}/global"), compute)
-        metrics["pairs"] = verdicts(
-            *(
-                likelihood.scores(verifier, held_out["prompt_ids"], held_out[side])
-                for side in ("chosen_ids", "rejected_ids")
-            )
-        )
+        samples = samples[samples["prompt_id"].isin(prompts["prompt_id"])]
+        rows, completions, divergence = pick(prompts, samples, arm, settings.sample, (setting, seed, "soft optimum"))
+        judge = judges["local" if arm == "best_of_local" else "global"]
+        metrics = held_out(judge, pairs)
+        if arm != "best_of_soft":
+            metrics["best_of"] = best_of_curve(prompts, samples, STORED[arm], score)
     else:
-        folder = {"base": base, "local": Path(f"data/reward/{setting}/{seed}/local")}.get(
-            arm, Path(f"data/policy/{setting}/{seed}/{arm}")
-        )
-        policy = models.load_policy(artifacts.reading(folder), compute)
+        trained = Path(f"data/policy/{setting}/{seed}/{arm}")
+        folder = {"base": base, "local": verifiers["local"]}.get(arm) or artifacts.reading(trained)
+        policy = models.load_policy(folder, compute)
         rows = prompts.loc[prompts.index.repeat(chosen.completions)].reset_index(drop=True)
         rows["sample"] = np.tile(np.arange(chosen.completions), len(prompts))
-        drawn = draw(
-            policy,
-            prompts["prompt_ids"].tolist(),
-            chosen.completions,
-            corpus.world,
-            chosen.temperature,
-            (setting, seed, "evaluate"),
-        )
+        parts = (setting, seed, "evaluate")
+        ids = prompts["prompt_ids"].tolist()
+        drawn = draw(policy, ids, chosen.completions, corpus.world, chosen.temperature, parts)
         completions = [c for several in drawn for c in several]
         divergence = likelihood.kl(policy, reference, rows["prompt_ids"], completions)
-        if arm != "base":
-            beta = settings.reward.local_beta if arm == "local" else settings.arm(arm)[1].beta
-            metrics["pairs"] = verdicts(
-                *(
-                    beta * likelihood.log_ratio(policy, reference, held_out["prompt_ids"], held_out[side])
-                    for side in ("chosen_ids", "rejected_ids")
-                )
-            )
+        metrics = own_pairs(rows, completions, judges, score, settings.preferences.noise)
+        if arm == "local":
+            metrics |= held_out(judges["local"], pairs)
+        elif arm != "base":
+            metrics |= held_out(implicit(policy, reference, settings.arm(arm)[1].beta), pairs)
 
     table = judged(rows, completions, divergence, corpus, score)
     for split, of_split in table.groupby("split", sort=False):
@@ -104,43 +99,50 @@ def judged(
     return pd.concat([table, found.astype(float)], axis=1)
 
 
-def verdicts(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
-    """Held-out Bradley-Terry log-loss (nats a pair), accuracy, and expected calibration error of a reward model."""
-    margin = chosen - rejected
-    confidence, right = 1 / (1 + np.exp(-np.abs(margin))), (np.sign(margin) + 1) / 2  # a tie is half right
-    bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
-    gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum()) for b in range(BINS)]
-    return {
-        "log_loss": float(np.logaddexp(0, -margin).mean()),
-        "accuracy": float(right.mean()),
-        "calibration": float(sum(gaps) / len(margin)),
-    }
+def pick(prompts: pd.DataFrame, samples: pd.DataFrame, arm: str, chosen, parts: tuple):
+    """(rows, completions, KL to base) of an arm that trains nothing but picks from the m stored samples of a prompt.
 
-
-def best_of(prompts: pd.DataFrame, samples: pd.DataFrame, score: scoring.Scorer, n: int):
-    """(rows, completions, curve): what best-of-n picks from each group of n stored samples, and the curve over n.
-
-    The curve is the mean true reward of best-of-k on test prompts, k = 1, 2, 4, ..., averaged exactly over all subsets
-    of k of the m samples: the sample with rank i by score (1 is the lowest) is the best of a subset with probability
-    C(i - 1, k - 1) / C(m, k).
+    best_of, best_of_local: the best of each group of n by a reward model; its KL is the bound log n - (n - 1) / n.
+    best_of_soft: m / n drawn with probability proportional to exp(score / beta), the reward model's soft optimum
+    (paper, section 1.1) without an optimiser; its KL is that of these weights to uniform ones. Random numbers belong
+    to ``parts`` and the prompt.
     """
-    samples = samples[samples["prompt_id"].isin(prompts["prompt_id"])]
-    rows = prompts.set_index("prompt_id").loc[samples["prompt_id"]].reset_index()
-    rows["sample"] = samples["sample"].to_numpy()
-    rewards = score(rows, samples["completion_ids"].tolist())["true_reward"].to_numpy()
+    n, m = chosen.best_of, int(samples["sample"].max()) + 1
+    scores = samples[STORED[arm]].to_numpy().reshape(-1, m)
+    if arm == "best_of_soft":
+        weights = softmax(scores / chosen.beta, axis=1)
+        ids = samples["prompt_id"].to_numpy().reshape(-1, m)[:, 0]
+        luck = uniforms(parts, 0, int(ids.max()) + 1, m // n)[ids]
+        drawn = [np.searchsorted(row, of_prompt, side="right") for row, of_prompt in zip(weights.cumsum(axis=1), luck)]
+        drawn = np.minimum(drawn, m - 1)  # a cumulative sum may end a hair below 1
+        divergence = np.repeat((weights * np.log(np.maximum(weights * m, 1e-300))).sum(axis=1), m // n)
+    else:
+        drawn = scores[:, : m // n * n].reshape(-1, m // n, n).argmax(axis=2) + np.arange(m // n) * n
+        divergence = np.full(len(scores) * (m // n), log(n) - (n - 1) / n)
+    places = (np.arange(len(scores))[:, None] * m + np.asarray(drawn)).reshape(-1)
+    picked = samples.iloc[places]
+    rows = prompts.set_index("prompt_id").loc[picked["prompt_id"]].reset_index()
+    rows["sample"] = np.tile(np.arange(m // n), len(scores))
+    return rows, [list(map(int, ids)) for ids in picked["completion_ids"]], divergence
+
+
+def best_of_curve(prompts: pd.DataFrame, samples: pd.DataFrame, column: str, score: scoring.Scorer) -> dict[str, float]:
+    """The mean true reward of best-of-k by a reward model on test prompts, for k = 1, 2, 4, ...
+
+    It is averaged exactly over all subsets of k of the m samples: the sample with rank i by score (1 is the lowest) is
+    the best of a subset with probability C(i - 1, k - 1) / C(m, k).
+    """
+    samples = samples[samples["split"] == "test"]
     m = int(samples["sample"].max()) + 1
-    order = np.argsort(samples["score"].to_numpy().reshape(-1, m), axis=1, kind="stable")
-    ranked = np.take_along_axis(rewards.reshape(-1, m), order, axis=1)
-    test = (rows["split"].to_numpy().reshape(-1, m) == "test").all(axis=1)
-    curve, k = {}, 1
+    rows = prompts.set_index("prompt_id").loc[samples["prompt_id"]].reset_index()
+    rewards = score(rows, samples["completion_ids"].tolist())["true_reward"].to_numpy().reshape(-1, m)
+    order = np.argsort(samples[column].to_numpy().reshape(-1, m), axis=1, kind="stable")
+    ranked, curve, k = np.take_along_axis(rewards, order, axis=1), {}, 1
     while k <= m:
         weights = np.exp([_log_choose(i, k - 1) - _log_choose(m, k) if i >= k - 1 else -np.inf for i in range(m)])
-        curve[str(k)] = float((ranked[test] @ weights).mean())
+        curve[str(k)] = float((ranked @ weights).mean())
         k *= 2
-    groups = samples["score"].to_numpy().reshape(-1, m)[:, : m // n * n].reshape(-1, m // n, n).argmax(axis=2)
-    picks = (np.arange(len(groups))[:, None] * m + np.arange(m // n) * n + groups).reshape(-1)
-    completions = [list(map(int, ids)) for ids in samples["completion_ids"].iloc[picks]]
-    return rows.iloc[picks].reset_index(drop=True), completions, curve
+    return curve
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -1,15 +1,18 @@
 """The road without a reward model: direct preference optimisation on the pairs (the paper's offline DPO).
 
-In: the base policy (start and reference), the pairs.
+In: the base policy (start and reference), the pairs; for an arm with ``labels`` the global reward model, which then
+says which completion of a pair is preferred, in place of the pair's own label.
 Out: the policy, and its learning curve on validation prompts.
 """
 
-from stages.learning import models, scoring, training
+import pandas as pd
+
+from stages.learning import likelihood, models, scoring, training
 from stages.learning.measure import Measure
 from stages.records import artifacts, params
 from stages.records.command import command
 from stages.worlds import corpora
-from stages.worlds.pairs import read_pairs, separate
+from stages.worlds.pairs import SIDES, read_pairs, separate
 
 
 def run(setting: str, seed: int, arm: str) -> None:
@@ -19,7 +22,12 @@ def run(setting: str, seed: int, arm: str) -> None:
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     pairs, digest = read_pairs(setting, seed, "train")
-    scratch = artifacts.scratch("offline", setting, seed, chosen, recipe, compute, artifacts.digest(base), digest)
+    inputs = [artifacts.digest(base), digest]
+    if recipe.labels:
+        reward = artifacts.reading(f"data/reward/{setting}/{seed}/global")
+        pairs = relabelled(pairs, models.load_reward(reward, compute))
+        inputs.append(artifacts.digest(reward))
+    scratch = artifacts.scratch("offline", setting, seed, chosen, recipe, compute, *inputs)
 
     init = models.prepare(compute, setting, seed, "offline")
     policy, reference = models.load_policy(base, compute), models.load_policy(base, compute)
@@ -29,7 +37,7 @@ def run(setting: str, seed: int, arm: str) -> None:
         init,
         scratch,
         chosen.batch,
-        num_train_epochs=chosen.epochs,
+        max_steps=chosen.steps,
         learning_rate=chosen.learning_rate,
         beta=chosen.beta,
         loss_type=list(recipe.loss),
@@ -37,6 +45,14 @@ def run(setting: str, seed: int, arm: str) -> None:
     trainer = training.preference(policy, reference, corpus.tokenizer, separate(pairs), args)
     measure = Measure(policy, reference, corpus, score, (setting, seed, "curve"))
     training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
+
+
+def relabelled(pairs: pd.DataFrame, reward) -> pd.DataFrame:
+    """The same pairs with the completion that the reward model scores higher as the chosen one."""
+    ours, theirs = (likelihood.scores(reward, pairs["prompt_ids"], pairs[side]) for side in SIDES)
+    turned = pairs[ours < theirs]
+    names = {"chosen": "rejected", "rejected": "chosen", "chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids"}
+    return pd.concat([pairs[ours >= theirs], turned.rename(columns=names)]).sort_index()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Out: the policy, and its learning curve on validation prompts.
 Every optimisation step has prompts and completions of its own; ``rounds`` says how fresh these are. In each of
 ``rounds`` equal stretches of training they are drawn from the policy at the stretch's beginning: 1 is the paper's one
 batch, as many rounds as steps means fresh samples at every step. The labeller ranks a prompt's completions; the best
-and the worst make a pair, and the loss is the one that the offline road uses.
+and the worst make a pair, and the loss is the one that the offline road uses. (With the loss rloo all completions of
+a prompt count by their labels, and the objective is the paper's soft RL itself.)
 """
 
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.learning import likelihood, models, scoring, training
+from stages.learning import judging, models, scoring, training
 from stages.learning.measure import Measure
 from stages.learning.sampling import draw
 from stages.records import artifacts, params
@@ -24,6 +25,7 @@ from stages.records.command import command
 from stages.records.seeds import generator
 from stages.worlds import corpora
 from stages.worlds.corpora import Corpus
+from stages.worlds.pairs import asked
 
 Labeller = Callable[[pd.DataFrame, list[list[int]]], np.ndarray]
 
@@ -46,36 +48,36 @@ def run(setting: str, seed: int, arm: str, start: str) -> None:
     rounds = Rounds(
         policy,
         corpus,
-        labeller(recipe.labels, verifiers, reference, score, compute),
+        labeller(recipe.labels, verifiers, reference, score, settings),
         chosen,
-        recipe.rounds,
+        recipe,
         pd.read_parquet(stored / "samples.parquet") if stored else None,
         scratch,
         (setting, seed),
     )
-    args = training.options(
-        compute,
-        init,
-        scratch,
-        chosen.prompts,
-        learning_rate=chosen.learning_rate,
-        beta=chosen.beta,
-        loss_type=list(recipe.loss),
-    )
-    trainer = training.OnPolicyTrainer(policy, reference, corpus.tokenizer, chosen.steps, rounds.pairs_at, args)
+    constants = {"learning_rate": chosen.learning_rate, "beta": chosen.beta}
+    if recipe.loss == ["rloo"]:
+        args = training.options(compute, init, scratch, chosen.prompts * chosen.completions, **constants)
+        trainer = training.PolicyGradientTrainer(
+            policy, reference, corpus.tokenizer, chosen.steps, chosen.completions, rounds.scored_at, args
+        )
+    else:
+        args = training.options(compute, init, scratch, chosen.prompts, loss_type=list(recipe.loss), **constants)
+        trainer = training.OnPolicyTrainer(policy, reference, corpus.tokenizer, chosen.steps, rounds.pairs_at, args)
     measure = Measure(policy, reference, corpus, score, (setting, seed, "curve"))
     training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
 
 
-def labeller(labels: str, verifiers: dict[str, Path], base, score: scoring.Scorer, compute) -> Labeller:
+def labeller(labels: str, verifiers: dict[str, Path], base, score: scoring.Scorer, settings) -> Labeller:
     """What ranks completions: the global RM, the local RM (log-ratio of a policy to the base), or the true reward."""
     if labels == "true":
         return lambda rows, completions: score(rows, completions)["true_reward"].to_numpy()
     if labels == "reward":
-        model = models.load_reward(verifiers["global"], compute)
-        return lambda rows, completions: likelihood.scores(model, rows["prompt_ids"].tolist(), completions)
-    local = models.load_policy(verifiers["local"], compute)
-    return lambda rows, completions: likelihood.log_ratio(local, base, rows["prompt_ids"].tolist(), completions)
+        judge = judging.scalar(models.load_reward(verifiers["global"], settings.compute))
+    else:
+        local = models.load_policy(verifiers["local"], settings.compute)
+        judge = judging.implicit(local, base, settings.reward.local_beta)
+    return lambda rows, completions: judge(rows["prompt_ids"].tolist(), completions)
 
 
 class Rounds:
@@ -87,14 +89,16 @@ class Rounds:
         corpus: Corpus,
         label: Labeller,
         chosen,
-        rounds: int,
+        recipe,
         stored: pd.DataFrame | None,
         scratch: Path,
         parts: tuple,
     ):
         self.policy, self.world, self.label, self.chosen, self.parts = policy, corpus.world, label, chosen, parts
-        self.prompts = corpus.prompts[corpus.prompts["split"] == "train"].reset_index(drop=True)
-        self.steps = chosen.steps // rounds  # optimisation steps in a round
+        prompts = corpus.prompts[corpus.prompts["split"] == "train"]
+        some = np.sort(asked(len(prompts), recipe.prompts, *parts, "train"))  # those that the preferences ask first
+        self.prompts = prompts.iloc[some].reset_index(drop=True)
+        self.steps = chosen.steps // recipe.rounds  # optimisation steps in a round
         self.stored = None if stored is None else stored.groupby("prompt_id")["completion_ids"].agg(list)
         self.kept = scratch / "round.json"
         self.round, self.pairs = -1, []
@@ -107,20 +111,30 @@ class Rounds:
         first = step % self.steps * self.chosen.prompts
         return self.pairs[first : first + self.chosen.prompts]
 
+    def scored_at(self, step: int) -> tuple[pd.Series, list[list[list[int]]], np.ndarray]:
+        """All completions of optimisation step ``step``, for a policy that draws at every step: the prompts as token
+        ids, [prompt][completion] -> tokens, and their labels, (prompts, completions)."""
+        self.round = step
+        rows, drawn = self._drawn()
+        return rows["prompt_ids"], drawn, labelled(rows, drawn, self.label)
+
     def _made(self) -> list[dict]:
-        visits = self._visits(self.round * self.steps * self.chosen.prompts, self.steps * self.chosen.prompts)
-        rows = self.prompts.iloc[[prompt for prompt, _ in visits]].reset_index(drop=True)
-        if self.round == 0 and self.stored is not None:
-            drawn = [self._group(self.prompts["prompt_id"][prompt], visit) for prompt, visit in visits]
-        else:
-            parts = (*self.parts, "online", self.round)
-            ids = rows["prompt_ids"].tolist()
-            drawn = draw(self.policy, ids, self.chosen.completions, self.world, self.chosen.temperature, parts)
+        rows, drawn = self._drawn()
         pairs = rank(rows, drawn, self.label)
         if self.steps > 1:  # a run that is resumed within the round cannot draw from this policy again
             self.kept.parent.mkdir(parents=True, exist_ok=True)
             self.kept.write_text(json.dumps({"round": self.round, "pairs": pairs}))
         return pairs
+
+    def _drawn(self) -> tuple[pd.DataFrame, list[list[list[int]]]]:
+        """The prompts of this round, and completions of each: from the policy as it is, or those in store."""
+        visits = self._visits(self.round * self.steps * self.chosen.prompts, self.steps * self.chosen.prompts)
+        rows = self.prompts.iloc[[prompt for prompt, _ in visits]].reset_index(drop=True)
+        if self.round == 0 and self.stored is not None:
+            return rows, [self._group(self.prompts["prompt_id"][prompt], visit) for prompt, visit in visits]
+        parts = (*self.parts, "online", self.round)
+        ids = rows["prompt_ids"].tolist()
+        return rows, draw(self.policy, ids, self.chosen.completions, self.world, self.chosen.temperature, parts)
 
     def _kept(self) -> list[dict] | None:
         found = json.loads(self.kept.read_text()) if self.steps > 1 and self.kept.exists() else None
@@ -143,14 +157,19 @@ class Rounds:
         return [list(map(int, ids)) for ids in stored[first : first + size]]
 
 
+def labelled(rows: pd.DataFrame, drawn: list[list[list[int]]], label: Labeller) -> np.ndarray:
+    """The labels of all completions, (prompts, completions); row i of ``rows`` is the prompt of ``drawn[i]``."""
+    count = len(drawn[0])
+    repeated = rows.loc[rows.index.repeat(count)].reset_index(drop=True)
+    return label(repeated, [c for several in drawn for c in several]).reshape(len(drawn), count)
+
+
 def rank(rows: pd.DataFrame, drawn: list[list[list[int]]], label: Labeller) -> list[dict]:
-    """The best against the worst completion of each prompt; row i of ``rows`` is the prompt of ``drawn[i]``.
+    """The best against the worst completion of each prompt.
 
     Where all labels are equal, both are the same completion, whose gradient is zero.
     """
-    count = len(drawn[0])
-    repeated = rows.loc[rows.index.repeat(count)].reset_index(drop=True)
-    labels = label(repeated, [c for several in drawn for c in several]).reshape(len(drawn), count)
+    labels = labelled(rows, drawn, label)
     return [
         {"prompt_ids": list(map(int, ids)), "chosen_ids": several[best], "rejected_ids": several[worst]}
         for ids, several, best, worst in zip(rows["prompt_ids"], drawn, labels.argmax(1), labels.argmin(1))

@@ -13,41 +13,52 @@ from stages.learning import models, scoring
 from stages.learning.sampling import draw
 from stages.records import artifacts, params
 from stages.records.command import command
+from stages.records.errors import UserError
 from stages.records.seeds import generator
 from stages.worlds import corpora
+from stages.worlds.pairs import asked
 
 
 def run(setting: str, seed: int) -> None:
-    """Write data/preferences/<setting>/<seed>: ``pairs`` on train prompts, ``held_out`` on test prompts."""
+    """Write data/preferences/<setting>/<seed>: ``pairs`` on train prompts; held out, as many ``fresh`` ones on these
+    prompts (or all that are left) and ones on test prompts."""
     settings = params.setting(setting)
     chosen = settings.preferences
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     models.prepare(settings.compute, setting, seed, "preferences")
 
-    wanted = {"train": chosen.pairs, "test": chosen.held_out}
     if corpus.pairs is not None:
-        tables = [given(corpus.pairs, split, count, setting, seed) for split, count in wanted.items()]
+        if chosen.prompts < 1:
+            raise UserError(f"settings.{setting}.preferences.prompts is for worlds that label samples: write 1.0.")
+        tables = given(corpus.pairs, chosen, setting, seed)
     else:
         policy = models.load_policy(base, settings.compute)
         score = scoring.scorer(corpus, base, settings.compute)
         tables = [
-            sampled(corpus, policy, score, chosen, split, count, setting, seed) for split, count in wanted.items()
+            sampled(corpus, policy, score, chosen, split, count, setting, seed)
+            for split, count in (("train", chosen.pairs), ("fresh", chosen.held_out), ("test", chosen.held_out))
         ]
     with artifacts.writing(f"data/preferences/{setting}/{seed}") as out:
         pd.concat(tables, ignore_index=True).to_parquet(out / "pairs.parquet", index=False)
 
 
-def given(pairs: pd.DataFrame, split: str, count: int, setting: str, seed: int) -> pd.DataFrame:
-    """``count`` labelled pairs of a split (all, if there are fewer), in an order that belongs to the seed."""
-    pairs = pairs[pairs["split"] == split]
-    return pairs.iloc[generator(setting, seed, "pairs", split).permutation(len(pairs))[:count]]
+def given(pairs: pd.DataFrame, chosen, setting: str, seed: int) -> list[pd.DataFrame]:
+    """The labelled pairs of a data set (as many as there are), in an order that belongs to the seed."""
+    train, test = (pairs[pairs["split"] == split] for split in ("train", "test"))
+    train, test = (
+        rows.iloc[generator(setting, seed, "pairs", split).permutation(len(rows))]
+        for split, rows in (("train", train), ("test", test))
+    )
+    fresh = train.iloc[chosen.pairs : chosen.pairs + chosen.held_out].assign(split="fresh")
+    return [train.iloc[: chosen.pairs], fresh, test.iloc[: chosen.held_out]]
 
 
 def sampled(corpus, policy, score, chosen, split: str, count: int, setting: str, seed: int) -> pd.DataFrame:
     """``count`` pairs of two completions of the base policy for prompts of a split, taken in turn."""
-    prompts = corpus.prompts[corpus.prompts["split"] == split]
-    order = generator(setting, seed, "pairs", split).permutation(len(prompts))
+    asked_of = "test" if split == "test" else "train"
+    prompts = corpus.prompts[corpus.prompts["split"] == asked_of]
+    order = asked(len(prompts), chosen.prompts if asked_of == "train" else 1.0, setting, seed, asked_of)
     rows = prompts.iloc[np.resize(order, count)].reset_index(drop=True)
     parts = (setting, seed, "pairs", split)
     drawn = draw(policy, rows["prompt_ids"].tolist(), 2, corpus.world, chosen.temperature, parts)
@@ -57,7 +68,8 @@ def sampled(corpus, policy, score, chosen, split: str, count: int, setting: str,
     prefers_first = luck < 1 / (1 + np.exp(-margin.to_numpy() / chosen.noise))
     better = [a if p else b for a, b, p in zip(first, second, prefers_first)]
     worse = [b if p else a for a, b, p in zip(first, second, prefers_first)]
-    return rows[["prompt_id", "split", "prompt_ids"]].assign(
+    return rows[["prompt_id", "prompt_ids"]].assign(
+        split=split,
         chosen_ids=better,
         rejected_ids=worse,
         chosen=corpus.tokenizer.batch_decode(better, skip_special_tokens=True),

@@ -19,7 +19,7 @@ from stages.evidence.theorems import Theory
 from stages.records.command import command
 from stages.records.events import emit
 
-OUT = Path("data/report")
+OUT, EVIDENCE = Path("data/report"), Path("data/evidence.json")
 TEST = ("true_reward", "arrived", "win_rate", "kl", "length", "rouge_l")  # also on preference prompts, as <name>_train
 PAIRS = ("log_loss", "accuracy")  # of the global RM under arm best_of, of the local RM under arm local
 PACKAGES = ("torch", "transformers", "trl", "numpy", "scipy")
@@ -27,20 +27,24 @@ DIGITS = 6  # kept in git: more would show rounding of the last bits as a change
 
 
 def run() -> None:
-    """Write data/report/{results.json, metrics.json, report.html, report.md, overview.svg}, each at once and whole.
+    """Write data/report/{results.json, metrics.json, report.html, report.md, overview.svg} and data/evidence.json,
+    each at once and whole.
 
     Raises UserError naming the stage to run when a cell of the study is missing.
     """
     study = cells.read_study()
     made_on = describe_platform(study)
-    results, comparisons = [], []
+    results, comparisons, everything, prompts = [], [], [], {}
     for setting in study.settings:
         kind = cells.read_world(setting)["kind"]
         found = {(seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms}
         results += rows(study, setting, found, made_on["text"])
         comparisons.append(Comparison(study, setting, found, kind))
+        prompts[setting] = found[study.seeds[0], "base"].by_prompt.loc["test"].sort_index().index.tolist()
+        everything += [in_short(setting, seed, arm, cell) for (seed, arm), cell in found.items()]
     html, markdown, overview = page.render(study, comparisons, Theory(cells.read_theory()), made_on)
     means = nested(results)
+    write(EVIDENCE, json.dumps(evidence(study, everything, prompts, made_on), separators=(",", ":")) + "\n")
     write(OUT / "results.json", "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n")
     write(OUT / "metrics.json", json.dumps({"platform": made_on, **means}, indent=1) + "\n")
     write(OUT / "report.html", html)
@@ -74,6 +78,65 @@ def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], made_on
         for split, metric, name in wanted
         if (value := cells.value(found[seed, arm], split, metric)) is not None
     ]
+
+
+def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
+    """All that a claim may ask of a cell: means of each test prompt, numbers, the learning curve."""
+    of_test = cell.by_prompt.loc["test"].sort_index()
+    numbers = {name: cells.value(cell, "test", name) for name in TEST}
+    for prefix, found in (
+        ("", cell.metrics.get("pairs", {})),
+        ("fresh_", cell.metrics.get("fresh", {})),
+        *((f"own_{name}_", found) for name, found in cell.metrics.get("own", {}).items()),
+        ("best_of_", cell.metrics.get("best_of", {})),
+    ):
+        numbers |= {f"{prefix}{name}": value for name, value in found.items()}
+    prompts = {name: of_test[name].tolist() for name in ("true_reward", "arrived") if name in of_test}
+    curve = None if cell.curve is None else {name: cell.curve[name].tolist() for name in ("step", "true_reward", "kl")}
+    return {
+        "setting": setting,
+        "seed": seed,
+        "arm": arm,
+        "path": cell.path.as_posix(),
+        "prompts": rounded(prompts),
+        "numbers": rounded({name: value for name, value in numbers.items() if value is not None}),
+        "curve": rounded(curve),
+    }
+
+
+def evidence(study: Study, everything: list[dict], prompts: dict[str, list[int]], made_on: dict) -> dict:
+    """What this study says on the paper's claims: the cells, how the settings differ, how many pairs verifiers need."""
+    settings = {}
+    for name in study.settings:
+        corpus = study.params[name]["corpus"]
+        settings[name] = {
+            "kind": cells.read_world(name)["kind"],
+            "prompts": prompts[name],
+            "pairs": study.params[name]["preferences"]["pairs"],
+            **{key: corpus[key] for key in ("horizon", "verdicts", "reward", "split") if key in corpus},
+        }
+    verification = []
+    for setting in study.verification:
+        for seed in study.seeds:
+            path, losses = cells.read_verification(setting, seed)
+            row = {"setting": setting, "seed": seed, "path": path.as_posix()}
+            verification.append(row | rounded({name: losses[name].tolist() for name in ("pairs", "global", "local")}))
+    return {
+        "platform": made_on,
+        "settings": settings,
+        "seeds": study.seeds,
+        "cells": everything,
+        "verification": verification,
+    }
+
+
+def rounded(found):
+    """The same with floats rounded to DIGITS."""
+    if isinstance(found, dict):
+        return {name: rounded(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [rounded(value) for value in found]
+    return round(found, DIGITS) if isinstance(found, float) else found
 
 
 def nested(results: list[dict]) -> dict:

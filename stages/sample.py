@@ -1,6 +1,6 @@
-"""Sampling from the base policy (the paper: one batch of n completions a prompt), scored by the reward model.
+"""Sampling from the base policy (the paper: one batch of n completions a prompt), scored by both reward models.
 
-In: the base policy, the global reward model.
+In: the base policy, the global and the local reward model.
 Out: samples.parquet: for every prompt ``completions`` completions with their scores. Best-of-n picks from those of
 validation and test prompts; online arms that start from the base policy take those of train prompts as first round.
 """
@@ -20,7 +20,7 @@ def run(setting: str, seed: int) -> None:
     chosen = settings.sample
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
-    reward = artifacts.reading(f"data/reward/{setting}/{seed}/global")
+    verifiers = {name: artifacts.reading(f"data/reward/{setting}/{seed}/{name}") for name in ("global", "local")}
     models.prepare(settings.compute, setting, seed, "sample")
 
     policy = models.load_policy(base, settings.compute)
@@ -29,7 +29,11 @@ def run(setting: str, seed: int) -> None:
     drawn = draw(policy, prompts["prompt_ids"].tolist(), chosen.completions, corpus.world, chosen.temperature, parts)
     completions = [c for several in drawn for c in several]
     rows = prompts.loc[prompts.index.repeat(chosen.completions)]
-    model = models.load_reward(reward, settings.compute)
+    ids = rows["prompt_ids"].tolist()
+    judge, local = (
+        models.load_reward(verifiers["global"], settings.compute),
+        models.load_policy(verifiers["local"], settings.compute),
+    )
     samples = pd.DataFrame(
         {
             "prompt_id": rows["prompt_id"].to_numpy(),
@@ -37,7 +41,8 @@ def run(setting: str, seed: int) -> None:
             "sample": list(range(chosen.completions)) * len(prompts),
             "completion_ids": completions,
             "completion": corpus.tokenizer.batch_decode(completions, skip_special_tokens=True),
-            "score": likelihood.scores(model, rows["prompt_ids"].tolist(), completions),
+            "score": likelihood.scores(judge, ids, completions),
+            "local_score": settings.reward.local_beta * likelihood.log_ratio(local, policy, ids, completions),
         }
     )
     with artifacts.writing(f"data/sample/{setting}/{seed}") as out:

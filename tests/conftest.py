@@ -13,6 +13,23 @@ ROOT = Path(__file__).parents[1]
 os.environ.update(DO_NOT_TRACK="true", DVC_NO_ANALYTICS="1", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "ALL_ROADS_SERVER"):
     os.environ.pop(name, None)
+TINY = {  # a network's sizes; so wide a start that its distributions are far from uniform
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+
+
+def neox(vocabulary: int = 20, seed: int = 0):
+    """A tiny GPT-NeoX, the weights of which belong to the seed."""
+    import torch  # these imports take seconds, and most tests need no network
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    torch.manual_seed(seed)
+    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=vocabulary, **TINY)).eval()
 
 
 def edit_params(project: Path, change) -> None:

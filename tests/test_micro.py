@@ -13,7 +13,11 @@ import pytest
 from conftest import edit_params, new_project, roads
 from ruamel.yaml import YAML
 
-STAGES = 19
+from stages.records.params import load
+
+OFFLINE = load().settings["micro"].offline.model_dump()
+STAGES = 48
+SETTINGS = ("micro", "micro_half")
 
 
 def lock(project):
@@ -29,12 +33,14 @@ def test_one_command_leads_from_nothing_to_a_report(micro):
     assert f"{STAGES} ran, 0 cached, 0 failed" in log
     assert len(ran(log)) == STAGES
     results = pd.read_json(micro / "data/report/results.json")
-    assert set(results["arm"]) == {"base", "best_of", "local", "offline", "online_batch", "online", "online_after"}
+    alone, after = ["base", "best_of", "best_of_local", "best_of_soft", "local"], ["online_after"]
+    offline, online = ["offline", "offline_relabelled"], ["online_batch", "online", "online_rloo"]
+    assert set(results["arm"]) == {*alone, *offline, *online, *after}
     assert {"true_reward", "arrived", "win_rate", "kl", "length", "log_loss", "accuracy"} <= set(results["metric"])
     assert list(results.columns) == ["setting", "arm", "seed", "metric", "value", "platform"]
     assert "<svg" in (micro / "data/report/report.html").read_text()
     metrics = json.loads((micro / "data/report/metrics.json").read_text())
-    one = results.query("arm == 'online' and metric == 'true_reward'")["value"].mean()
+    one = results.query("setting == 'micro' and arm == 'online' and metric == 'true_reward'")["value"].mean()
     assert metrics["micro"]["online"]["true_reward"] == pytest.approx(one, abs=1e-5)
 
 
@@ -48,15 +54,39 @@ def test_with_nothing_to_do_it_says_so_and_makes_no_flow_run(micro):
 
 
 def test_dvc_repro_alone_gives_the_same_hash_for_hash(micro, tmp_path):
-    """Also: a second run, in a second clone with an empty cache, is byte-identical; and so are served and in-place."""
+    """Also: a second run, in a second clone with an empty cache, is byte-identical; and so are served and in-place.
+
+    The second clone makes one setting and an arm of each kind, as each stage in place costs its imports.
+    """
     alone = new_project(tmp_path / "alone", "micro")
+    few = {"settings": ["micro"], "variants": {}, "online": ["online", "online_rloo"], "online_from_offline": []}
+    edit_params(alone, lambda data: data["study"].update(few))
     plain = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     plain["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), plain["PATH"]])
     done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=alone, env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     theirs, ours = (YAML(typ="safe").load(lock(project))["stages"] for project in (alone, micro))
-    assert theirs == ours
-    assert lock(alone) == lock(micro)
+    assert len(theirs) == 23 and theirs.keys() < ours.keys()
+    assert {name: entry for name, entry in ours.items() if name in theirs and name != "report"} == {
+        name: entry for name, entry in theirs.items() if name != "report"
+    }
+
+
+def test_one_more_seed_or_arm_makes_its_own_stages_and_the_report_due_and_nothing_else(micro_copy):
+    def due(**more):
+        edit_params(micro_copy, lambda data: data["study"].update(more))
+        said = roads(micro_copy, "run", "--dry")
+        assert said.returncode == 0, said.stderr
+        return set(re.findall(r"^\s*(\w+@\S+?|report|claims|digests|theory)[:\s]", said.stdout, re.M))
+
+    seed = due(seeds=[0, 1])
+    assert "report" in seed and "preferences@micro-1" in seed and "online@micro-1-online" in seed
+    assert all("-1" in name for name in seed - {"report"})
+    arm = due(seeds=[0], online=["online_batch", "online", "online_rloo", "online_again"])
+    assert arm == {
+        *(f"{stage}@{setting}-0-online_again" for stage in ("online", "evaluate_online") for setting in SETTINGS),
+        "report",
+    }
 
 
 def test_prompts_of_a_split_are_in_no_other(micro):
@@ -64,12 +94,17 @@ def test_prompts_of_a_split_are_in_no_other(micro):
     pairs = pd.read_parquet(micro / "data/preferences/micro/0/pairs.parquet")
     split = prompts.set_index("prompt_id")["split"]
     assert prompts["prompt"].is_unique
-    assert (pairs["prompt_id"].map(split) == pairs["split"]).all()
-    assert set(pairs["split"]) == {"train", "test"}
+    assert (pairs["prompt_id"].map(split) == pairs["split"].replace("fresh", "train")).all()
+    assert set(pairs["split"]) == {"train", "fresh", "test"}
 
 
 def test_touching_one_param_reruns_exactly_what_reads_it_or_follows_from_it(micro, micro_copy):
-    edit_params(micro_copy, lambda data: data["settings"]["micro"]["offline"].update(learning_rate=2e-3))
+    # YAML's anchors make micro_half an heir of micro's section, so the file is edited where only micro reads it.
+    def rate(value):
+        offline = OFFLINE | {"learning_rate": value}
+        edit_params(micro_copy, lambda data: data["settings"]["micro"].update(offline=offline))
+
+    rate(2 * OFFLINE["learning_rate"])
     expected = {
         "offline@micro-0-offline",
         "online_from_offline@micro-0-online_after",
@@ -82,7 +117,7 @@ def test_touching_one_param_reruns_exactly_what_reads_it_or_follows_from_it(micr
     done = roads(micro_copy, "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ran(done.stdout) == expected
-    edit_params(micro_copy, lambda data: data["settings"]["micro"]["offline"].update(learning_rate=1e-3))
+    rate(OFFLINE["learning_rate"])
     back = roads(micro_copy, "run")
     # What ran before is restored from the run cache, save the report: git keeps some of its outs, DVC's cache does not.
     assert back.returncode == 0 and ran(back.stdout) == {"report"}, back.stdout

@@ -23,6 +23,7 @@ def params(**changes):
             "shortest": 0.2,
             "impossible": 0.05,
             "verdicts": 1.0,
+            "split": "starts",
             "validation": 0.15,
             "test": 0.15,
             **changes,
@@ -120,6 +121,20 @@ def test_splits_share_no_prompt_and_cover_all():
     assert set(prompts["split"]) == {"train", "validation", "test"}
     share = (prompts["split"] == "test").mean()
     assert share == pytest.approx(0.15, abs=0.02)
+
+
+def test_what_is_held_out_decides_how_much_of_a_test_prompt_training_has_seen():
+    """Single prompts share all their towns with train prompts, regions none; demonstrations are the same for both."""
+    seen, corpora = {}, {}
+    for split in ("prompts", "starts", "regions"):
+        corpora[split] = roads.build(params(split=split, rows=6, columns=6, validation=0.2, test=0.3), "test")
+        prompts = corpora[split].prompts
+        towns = {s: set(np.array(rows["prompt_ids"].tolist())[:, [1, 3]].flat) for s, rows in prompts.groupby("split")}
+        assert set(towns) == {"train", "validation", "test"}
+        seen[split] = len(towns["test"] & towns["train"]) / len(towns["test"])
+        assert prompts["prompt_id"].tolist() == list(range(len(prompts)))
+    assert seen["prompts"] == 1 and seen["regions"] == 0 < seen["starts"]
+    assert corpora["prompts"].demonstrations.equals(corpora["regions"].demonstrations)
 
 
 def test_the_share_of_verdicts_is_a_dial():

@@ -1,49 +1,30 @@
-"""The sampler draws from the model's own distribution, whatever the batch."""
+"""The sampler draws from the model's own distribution, whatever the batch; and what pairs and rounds sample for."""
 
 from itertools import product
+from math import ceil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from conftest import ROOT, TINY, neox
 from scipy.stats import chisquare
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from stages import preferences
 from stages.learning import likelihood, sampling
+from stages.online import Rounds
+from stages.records import params
 from stages.records.seeds import key, uniforms
+from stages.worlds import roads
 
 PAD, EOS = 0, 1
+SETTINGS = params.load(ROOT / "params.yaml").settings
 
 
-def neox(vocabulary=20, seed=0):
-    torch.manual_seed(seed)
-    return GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            vocab_size=vocabulary,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=64,
-            initializer_range=0.3,
-            pad_token_id=PAD,
-        )
-    ).eval()
-
-
-def llama(vocabulary=20):
+def llama():
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            intermediate_size=64,
-            initializer_range=0.3,
-            pad_token_id=PAD,
-        )
-    ).eval()
+    return LlamaForCausalLM(LlamaConfig(vocab_size=20, num_key_value_heads=2, **TINY)).eval()
 
 
 def world(longest, eos):
@@ -119,3 +100,61 @@ def test_keys_never_meet_by_accident():
 def test_a_row_of_uniforms_does_not_depend_on_the_others():
     assert np.array_equal(uniforms(("x",), 0, 9, 6)[3:5], uniforms(("x",), 3, 2, 6))
     assert not np.array_equal(uniforms(("x",), 0, 1, 6), uniforms(("y",), 0, 1, 6))
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return roads.build(SETTINGS["micro"].corpus, "micro")
+
+
+def table(corpus, chosen, split, count, seed=0):
+    """Preference pairs of an untrained policy."""
+    policy = neox(len(corpus.tokenizer))
+    return preferences.sampled(corpus, policy, roads.Scorer(corpus.world), chosen, split, count, "micro", seed)
+
+
+def test_fresh_pairs_are_others_on_the_prompts_of_the_training_pairs(corpus):
+    chosen = SETTINGS["micro_half"].preferences
+    train, fresh = table(corpus, chosen, "train", 64), table(corpus, chosen, "fresh", 64)
+    assert train["prompt_id"].tolist() == fresh["prompt_id"].tolist()
+    assert set(fresh["split"]) == {"fresh"}
+    assert (corpus.prompts.set_index("prompt_id")["split"][fresh["prompt_id"]] == "train").all()
+    sides = ["chosen_ids", "rejected_ids"]
+    pd.testing.assert_frame_equal(table(corpus, chosen, "train", 64), train)
+    same = [sorted(ours) == sorted(theirs) for ours, theirs in zip(train[sides].to_numpy(), fresh[sides].to_numpy())]
+    assert np.mean(same) < 0.1, "the draws are independent"
+
+
+@pytest.mark.parametrize("pairs, fresh", [(30, 15), (45, 5), (60, 0)])
+def test_of_given_pairs_none_is_both_learned_from_and_held_out(pairs, fresh):
+    labelled = pd.DataFrame({"pair": range(70), "split": ["train"] * 50 + ["test"] * 20})
+    chosen = SETTINGS["micro"].preferences.model_copy(update={"pairs": pairs, "held_out": 15})
+    tables = preferences.given(labelled, chosen, "micro", 0)
+    assert [set(found["split"]) for found in tables] == [{"train"}, {"fresh"} if fresh else set(), {"test"}]
+    assert [len(found) for found in tables] == [min(pairs, 50), fresh, 15]
+    everything = pd.concat(tables)
+    assert everything["pair"].is_unique
+    assert (everything["pair"].map(labelled["split"]) == everything["split"].replace("fresh", "train")).all()
+
+
+@pytest.mark.parametrize("share, seed", [(0.5, 0), (0.5, 1), (1.0, 0)])
+def test_an_online_arm_on_a_share_of_the_prompts_samples_for_those_that_the_preferences_ask(
+    corpus, tmp_path, share, seed
+):
+    chosen = SETTINGS["micro"].preferences.model_copy(update={"prompts": share})
+    asked = set(table(corpus, chosen, "train", 64, seed)["prompt_id"])
+    train = corpus.prompts[corpus.prompts["split"] == "train"]
+    assert len(asked) == ceil(len(train) * share)
+    recipe, online = SETTINGS["micro"].arm("online")
+    recipe, seen = recipe.model_copy(update={"prompts": share}), []
+
+    def label(rows, completions):
+        seen.extend(rows["prompt_id"])
+        return np.arange(len(rows))
+
+    rounds = Rounds(neox(len(corpus.tokenizer)), corpus, label, online, recipe, None, tmp_path, ("micro", seed))
+    for step in range(online.steps):
+        assert len(rounds.pairs_at(step)) == online.prompts
+    assert set(seen) == asked
+    other = set(table(corpus, chosen, "train", 64, seed + 1)["prompt_id"])
+    assert (other == asked) == (share == 1), "which prompts are asked belongs to the seed"

@@ -1,4 +1,4 @@
-"""Training: the losses are TRL's, and an interrupted run ends in the same bytes."""
+"""Training: the losses are TRL's, policy gradient finds the soft optimum, an interrupted run ends in the same bytes."""
 
 import json
 import os
@@ -10,40 +10,29 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from conftest import neox
+from scipy.special import log_softmax, softmax
+from transformers import GenerationMixin
 from trl import DPOConfig, DPOTrainer
 
+from stages import offline
 from stages.learning import likelihood, models, training
+from stages.learning.sampling import draw
+from stages.records import artifacts
 from stages.worlds import roads
-from stages.worlds.pairs import joined, separate
+from stages.worlds.pairs import SIDES, joined, separate
 
 CPU = SimpleNamespace(device="cpu", dtype="float32", threads=1, device_batch=0)
-
-
-def policy(tokenizer, seed):
-    torch.manual_seed(seed)
-    return GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=32,
-            initializer_range=0.2,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+TOKENIZER = roads.tokenizer(13)  # 20 words, as many as a tiny network knows
 
 
 @pytest.fixture
 def pairs():
     """Pairs of unequal lengths, so that padding counts."""
-    import pandas as pd
-
     rng = np.random.default_rng(0)
 
     def ids(low, high):
@@ -54,16 +43,15 @@ def pairs():
     )
 
 
-def on_policy(tokenizer, pairs, scratch, beta, loss, compute=CPU, **more):
+def on_policy(pairs, scratch, beta, loss, compute=CPU, **more):
     args = training.options(compute, 0, scratch, len(pairs), beta=beta, loss_type=loss, **more)
     rows = pairs.to_dict("records")
-    return training.OnPolicyTrainer(policy(tokenizer, 1), policy(tokenizer, 2), tokenizer, 1, lambda step: rows, args)
+    return training.OnPolicyTrainer(neox(seed=1), neox(seed=2), TOKENIZER, 1, lambda step: rows, args)
 
 
 @pytest.mark.parametrize("loss", [["sigmoid"], ["ipo"], ["hinge"]])
 def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, loss):
-    tokenizer = roads.tokenizer(16)
-    ours = on_policy(tokenizer, pairs, tmp_path, 0.7, loss)
+    ours = on_policy(pairs, tmp_path, 0.7, loss)
     config = DPOConfig(
         str(tmp_path),
         beta=0.7,
@@ -79,9 +67,7 @@ def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, 
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset
 
-    plain = Plain(
-        policy(tokenizer, 1), policy(tokenizer, 2), config, train_dataset=separate(pairs), processing_class=tokenizer
-    )
+    plain = Plain(neox(seed=1), neox(seed=2), config, train_dataset=separate(pairs), processing_class=TOKENIZER)
     batch = plain.data_collator(pairs.to_dict("records"))
     expected = plain.compute_loss(plain.model, batch)
     found = ours.compute_loss(ours.model, ours.collate(pairs.to_dict("records")))
@@ -89,8 +75,7 @@ def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, 
 
 
 def test_sigmoid_loss_is_the_formula_on_our_own_log_probabilities(tmp_path, pairs):
-    tokenizer = roads.tokenizer(16)
-    trainer = on_policy(tokenizer, pairs, tmp_path, 0.7, ["sigmoid"])
+    trainer = on_policy(pairs, tmp_path, 0.7, ["sigmoid"])
     found = trainer.compute_loss(trainer.model, trainer.collate(pairs.to_dict("records"))).item()
     prompts = pairs["prompt_ids"].tolist()
     ratio = {
@@ -102,11 +87,10 @@ def test_sigmoid_loss_is_the_formula_on_our_own_log_probabilities(tmp_path, pair
 
 
 def test_reward_loss_is_bradley_terry_on_our_own_scores(tmp_path, pairs):
-    tokenizer = roads.tokenizer(16)
-    policy(tokenizer, 1).save_pretrained(tmp_path / "base")
-    model = models.new_reward(tmp_path / "base", CPU, tokenizer.pad_token_id, "head")
+    neox(seed=1).save_pretrained(tmp_path / "base")
+    model = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, "head")
     args = training.options(CPU, 0, tmp_path / "scratch", 8, num_train_epochs=1, learning_rate=1e-3)
-    trainer = training.reward_model(model, tokenizer, joined(pairs), args)
+    trainer = training.reward_model(model, TOKENIZER, joined(pairs), args)
     found = trainer.compute_loss(model, trainer.data_collator(list(joined(pairs)))).item()
     prompts = pairs["prompt_ids"].tolist()
     margin = torch.tensor(
@@ -117,8 +101,7 @@ def test_reward_loss_is_bradley_terry_on_our_own_scores(tmp_path, pairs):
 
 
 def test_the_reward_head_belongs_to_its_key(tmp_path):
-    tokenizer = roads.tokenizer(16)
-    policy(tokenizer, 1).save_pretrained(tmp_path / "base")
+    neox(seed=1).save_pretrained(tmp_path / "base")
     first, again, other = (
         models.new_reward(tmp_path / "base", CPU, 0, *parts).score.weight for parts in (("a", 0), ("a", 0), ("a", 1))
     )
@@ -126,18 +109,131 @@ def test_the_reward_head_belongs_to_its_key(tmp_path):
 
 
 def test_gradient_accumulation_takes_the_same_step(tmp_path, pairs):
-    tokenizer = roads.tokenizer(16)
     weights = []
     for at_once in (0, 2):
         compute = SimpleNamespace(**{**vars(CPU), "device_batch": at_once})
-        trainer = on_policy(
-            tokenizer, pairs, tmp_path / str(at_once), 0.7, ["sigmoid"], compute, optim="sgd", learning_rate=0.1
-        )
+        trainer = on_policy(pairs, tmp_path / str(at_once), 0.7, ["sigmoid"], compute, optim="sgd", learning_rate=0.1)
         training.train(trainer, tmp_path / str(at_once))
         weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
-    before = torch.cat([p.detach().flatten() for p in policy(tokenizer, 1).parameters()])
+    before = torch.cat([p.detach().flatten() for p in neox(seed=1).parameters()])
     assert (weights[0] - before).abs().max() > 1e-3
     assert torch.allclose(weights[0], weights[1], atol=1e-6)
+
+
+def policy_gradient(policy, reference, folder, steps, completions, scored_at, batch, compute=CPU, **more):
+    """TRL's RLOO with ``batch`` completions a step; its checkpoints would lie in folder/checkpoints."""
+    reference.save_pretrained(folder / "reference")
+    reference = models.load_policy(folder / "reference", compute)
+    args = training.options(compute, 0, folder / "checkpoints", batch, **more)
+    return training.PolicyGradientTrainer(policy, reference, TOKENIZER, steps, completions, scored_at, args)
+
+
+@pytest.fixture
+def judged(pairs):
+    """For three prompts four completions each, of unequal lengths, and their labels."""
+    rng = np.random.default_rng(1)
+    drawn = [[rng.integers(7, 20, size=rng.integers(1, 5)).tolist() for _ in range(4)] for _ in range(3)]
+    return pairs["prompt_ids"][:3], drawn, rng.normal(size=(3, 4))
+
+
+@pytest.mark.parametrize("at_once", [0, 4], ids=["whole batch", "accumulated"])
+def test_the_first_step_of_policy_gradient_is_the_formula_with_leave_one_out_advantages(tmp_path, judged, at_once):
+    beta, compute = 0.7, SimpleNamespace(**{**vars(CPU), "device_batch": at_once})
+    plain = {"beta": beta, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}  # so a step is the gradient
+    policy, reference = neox(seed=1), neox(seed=2)
+    trainer = policy_gradient(policy, reference, tmp_path, 1, 4, lambda step: judged, 12, compute, **plain)
+    training.train(trainer, tmp_path / "checkpoints")
+
+    def log_probs(model):
+        every = []
+        for prompt, several in zip(*judged[:2]):
+            for completion in several:
+                logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+                every.append(logits.log_softmax(-1)[range(len(completion)), completion].sum())
+        return torch.stack(every).view(3, 4)
+
+    before = neox(seed=1)
+    ours, theirs = log_probs(before), log_probs(reference).detach()
+    rewards = torch.tensor(judged[2]) - beta * (ours.detach() - theirs)
+    advantages = rewards - (rewards.sum(dim=1, keepdim=True) - rewards) / 3
+    (-(advantages * ours).mean()).backward()
+    for name, after in policy.named_parameters():
+        start = before.get_parameter(name)
+        assert torch.allclose(start - after, start.grad, atol=1e-5), name
+    assert max(p.grad.abs().max() for p in before.parameters()) > 0.1
+
+
+def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tmp_path, judged, monkeypatch):
+    steps, batches = [], []
+
+    def refused(*_args, **_kwargs):
+        raise AssertionError("transformers was asked to generate")
+
+    for name in ("generate", "generate_batch"):
+        monkeypatch.setattr(GenerationMixin, name, refused)
+
+    def scored_at(step):
+        steps.append(step)
+        return judged
+
+    trainer = policy_gradient(neox(seed=1), neox(seed=2), tmp_path, 3, 4, scored_at, 12)
+    loss = trainer.compute_loss
+
+    def seen(model, inputs, **kwargs):
+        batches.append(inputs)
+        return loss(model, inputs, **kwargs)
+
+    monkeypatch.setattr(trainer, "compute_loss", seen)
+    training.train(trainer, tmp_path / "checkpoints")
+    assert steps == [0, 1, 2]
+    given = sorted((prompt, completion) for prompt, several in zip(*judged[:2]) for completion in several)
+    for batch in batches:
+        prompts, completions = (
+            [ids[mask.bool()].tolist() for ids, mask in zip(batch[f"{part}_ids"], batch[f"{part}_mask"])]
+            for part in ("prompt", "completion")
+        )
+        assert sorted(zip(prompts, completions)) == given
+    assert len(batches) == 3
+
+
+def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
+    words, beta, prompts = 8, 1.0, [[2, 3, 4], [5]]
+    every = [[a, b] for a in range(words) for b in range(words)]
+    worth = 2 * np.random.default_rng(0).normal(size=(2, words, words))
+    policy, reference = neox(words), neox(words)
+
+    def log_probs(model):
+        return np.stack([likelihood.log_probs(model, [prompt] * len(every), every) for prompt in prompts])
+
+    def divergence(beta):
+        """KL of the policy to base * exp(worth / beta) / Z."""
+        ours, theirs = log_probs(policy), log_probs(reference) + worth.reshape(2, -1) / beta
+        return (softmax(ours, axis=1) * (log_softmax(ours, axis=1) - log_softmax(theirs, axis=1))).sum(axis=1).mean()
+
+    def scored_at(step):
+        drawn = draw(policy, prompts, 64, {"max_completion": 2, "eos": None, "pad": 0}, 1.0, ("bandit", step))
+        return prompts, drawn, np.array([[worth[i, a, b] for a, b in several] for i, several in enumerate(drawn)])
+
+    before = divergence(beta)
+    trainer = policy_gradient(policy, reference, tmp_path, 120, 64, scored_at, 128, beta=beta, learning_rate=2e-3)
+    training.train(trainer, tmp_path / "checkpoints")
+    assert divergence(beta) < before / 20  # it is a sixty-sixth here
+    assert min(divergence(2 * beta), divergence(beta / 2)) > 4 * divergence(beta), "and to that of no other beta"
+
+
+def test_relabelled_pairs_are_the_same_pairs_with_the_completion_that_scores_higher_as_chosen(tmp_path, pairs):
+    neox(seed=1).save_pretrained(tmp_path / "base")
+    judge = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, "head").eval()
+    scores = np.stack([likelihood.scores(judge, pairs["prompt_ids"], pairs[side]) for side in SIDES])
+    agrees = scores[0] >= scores[1]
+    assert 0 < agrees.sum() < len(pairs)
+    found = offline.relabelled(pairs, judge)
+    for row, new, agreed in zip(pairs.to_dict("records"), found.to_dict("records"), agrees):
+        turned = {**row, "chosen_ids": row["rejected_ids"], "rejected_ids": row["chosen_ids"]}
+        assert new == (row if agreed else turned)
+    ours, theirs = (likelihood.scores(judge, found["prompt_ids"], found[side]) for side in SIDES)
+    assert (ours >= theirs).all()
+    pd.testing.assert_frame_equal(offline.relabelled(found, judge), found)
 
 
 def stage(project, *words, **env):
@@ -171,8 +267,12 @@ def kill_when(process, ready):
             ["stages.online", "--setting", "micro", "--seed", "0", "--arm", "online_batch", "--start", "base"],
             "data/policy/micro/0/online_batch",
         ),
+        (
+            ["stages.online", "--setting", "micro", "--seed", "0", "--arm", "online_rloo", "--start", "base"],
+            "data/policy/micro/0/online_rloo",
+        ),
     ],
-    ids=["training", "on-policy training within a round"],
+    ids=["training", "on-policy training within a round", "policy gradient"],
 )
 def test_a_stage_killed_while_training_goes_on_to_the_same_bytes(micro_copy, words, out):
     manifest = micro_copy / out / "manifest.json"
@@ -205,3 +305,12 @@ def test_a_stage_killed_while_sampling_ends_in_the_same_bytes(micro_copy):
     assert again.wait() == 0, again.stderr.read()
     assert json.loads(manifest.read_text()) == whole
     assert not Path(f"{manifest.parent}.partial").exists()
+
+
+def test_a_variant_has_the_very_corpus_and_base_policy_of_its_origin(micro):
+    for kind in ("corpus", "base"):
+        ours, theirs = (micro / "data" / kind / name for name in ("micro_half", "micro"))
+        assert artifacts.files(theirs)
+        for path in [*artifacts.files(theirs), theirs / artifacts.MANIFEST]:
+            assert (ours / path.relative_to(theirs)).read_bytes() == path.read_bytes(), path
+        assert len(artifacts.files(ours)) == len(artifacts.files(theirs))

@@ -11,26 +11,20 @@ from stages.records import artifacts, params
 from stages.records.errors import UserError
 
 DATA = Path("data")
-ALWAYS = ("base", "best_of", "local")  # arms that every study has
+ALWAYS = ("base", "best_of", "best_of_local", "best_of_soft", "local")  # arms that every study has
 MEASURES = ("true_reward", "arrived", "win", "kl", "length", "rouge_l")  # of one completion; columns, where they apply
 COLUMN = {"win_rate": "win"}  # metrics whose column of completions has another name
 
 
-@dataclass(frozen=True)
-class Study:
-    """The ``study`` section of params.yaml, and the settings it names."""
+class Study(params.Study):
+    """The ``study`` section of params.yaml, with the settings it names."""
 
-    settings: list[str]
-    seeds: list[int]
-    offline: list[str]
-    online: list[str]
-    online_from_offline: list[str]
     params: dict[str, dict]  # by setting
 
     @property
     def arms(self) -> list[str]:
         """All arms in the order in which the report shows them."""
-        return [*ALWAYS, *self.offline, *self.online, *self.online_from_offline]
+        return [*ALWAYS, *super().arms]
 
     @property
     def contrast(self) -> tuple[str, str] | None:
@@ -42,7 +36,7 @@ class Study:
 
     def trained_by(self, arm: str) -> str | None:
         """The stage that trains an arm's policy; None for the arms that every study has."""
-        for stage in ("offline", "online", "online_from_offline"):
+        for stage in ("offline", "offline_relabelled", "online", "online_from_offline"):
             if arm in getattr(self, stage):
                 return stage
         return None
@@ -56,7 +50,8 @@ class Study:
 class Cell:
     """One evaluated arm of one setting and seed."""
 
-    metrics: dict  # as evaluate wrote it: by split, plus "pairs" and "best_of" where they apply
+    path: Path  # of its evaluation
+    metrics: dict  # as evaluate wrote it: by split, plus "pairs", "fresh", "own" and "best_of" where they apply
     completions: pd.DataFrame  # one row a completion
     by_prompt: pd.DataFrame  # index (split, prompt_id), one column a measure: means over a prompt's completions
     curve: pd.DataFrame | None  # validation prompts during training, by step; None for the arms that every study has
@@ -94,7 +89,13 @@ def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
     if study.trained_by(arm):
         policy = DATA / "policy" / setting / str(seed) / arm
         curve = pd.read_parquet(_artifact(policy, f"{study.trained_by(arm)}@{setting}-{seed}-{arm}") / "curve.parquet")
-    return Cell(metrics, completions, by_prompt, curve)
+    return Cell(folder, metrics, completions, by_prompt, curve)
+
+
+def read_verification(setting: str, seed: int) -> tuple[Path, pd.DataFrame]:
+    """Path and rows (pairs, global, local) of how both kinds of reward model need pairs."""
+    folder = _artifact(DATA / "evaluation" / setting / str(seed) / "verification", f"verification@{setting}-{seed}")
+    return folder, pd.read_parquet(folder / "losses.parquet")
 
 
 def value(cell: Cell, split: str, metric: str) -> float | None:

@@ -117,6 +117,18 @@ class Comparison:
             text += " KL to base {} against {}, not matched.".format(*(words.number(e.mean, 2) for e in kl))
         return text
 
+    def by_seed(self) -> str:
+        """The lead of each seed beside the held-out log-loss of its reward model, on which the lead rests."""
+        if self.lead is None or len(self.study.seeds) == 1:
+            return ""
+        online, offline = (self.values(arm, "test", "true_reward") for arm in self.study.contrast)
+        losses = self.values("best_of", "pairs", "log_loss")
+        leads = (words.number(a - b, self.decimals, sign=True) for a, b in zip(online, offline, strict=True))
+        if None in losses:
+            return f"By seed: {', '.join(leads)}."
+        shown = (f"{lead} ({words.number(loss, 3)})" for lead, loss in zip(leads, losses, strict=True))
+        return f"By seed, with the held-out log-loss of its reward model: {', '.join(shown)}."
+
     def describe(self) -> str:
         """What kind of setting this is, by the params that define it."""
         params = self.study.params[self.name]

@@ -15,8 +15,11 @@ WHAT = {
     "base": "the base policy, before any preference",
     "best_of": "the completion that the global RM likes best among n of the base policy's; "
     "its KL is the bound log n − (n − 1)/n",
+    "best_of_local": "the same, by the local RM",
+    "best_of_soft": "the global RM's soft optimum, drawn from the base policy's completions by their weights",
     "local": "the policy whose implicit reward is the local RM",
     "offline": "trained on the preference pairs alone",
+    "offline_relabelled": "trained on the same pairs, labelled anew by the global RM",
     "online": "trained on its own samples, ranked (labels: reward is the global RM), from the base policy",
     "online_from_offline": "trained on its own samples, ranked in the same way, from the offline policy",
 }
@@ -56,7 +59,7 @@ def limits(settings: list[Comparison]) -> tuple[float, float] | None:
         for setting in settings
         for (arm, *which), estimate in setting.estimates.items()
         if setting.kind == "roads" and which == ["test", "true_reward"]
-        for end in (*estimate, *setting.values(arm, *which))
+        for end in (*estimate[:3], *setting.values(arm, *which))
         if math.isfinite(end)
     ]
     margin = 0.05 * (max(ends) - min(ends)) if ends else 0
@@ -76,11 +79,10 @@ def caution(seeds: int) -> str:
         )
     if seeds < 5:
         return (
-            f"{upper(count(seeds, 'seed'))} give weak evidence: the intervals resample seeds and prompts, but so few "
-            "seeds cannot show how much seeds differ, and where they differ much the 95% intervals are too short "
-            "(in simulations they then hold the truth in 63% of cases with 2 seeds, 80% with 3, 85% with 5)."
+            f"{upper(count(seeds, 'seed'))} give weak evidence: where seeds differ much, the intervals are long "
+            "(typically 4 times as long with 2 seeds, and 1.8 times with 3, as if the spread of seeds were known)."
         )
-    return "The intervals resample seeds and prompts; where seeds differ much they are somewhat short (5 seeds: 85%)."
+    return "The intervals are about another sample of seeds and of prompts."
 
 
 def describe_arms(study: Study) -> list[dict]:

@@ -8,15 +8,16 @@ from stages.learning import likelihood
 from stages.learning.sampling import draw
 from stages.worlds.corpora import Corpus
 
-COMPLETIONS = 256  # in one measurement, about
+COMPLETIONS, TOKENS = 256, 4096  # in one measurement: so many completions, or more while they have so few tokens
 
 
 class Measure:
     """Samples at temperature 1, with the same random numbers each time, so that points of a curve are paired."""
 
     def __init__(self, policy, reference, corpus: Corpus, score: Callable, parts: tuple):
-        rows = corpus.prompts[corpus.prompts["split"] == "validation"].iloc[:COMPLETIONS]
-        self.count = max(1, COMPLETIONS // len(rows))
+        wanted = max(COMPLETIONS, TOKENS // corpus.world["max_completion"])
+        rows = corpus.prompts[corpus.prompts["split"] == "validation"].iloc[:wanted]
+        self.count = max(1, wanted // len(rows))
         self.rows = rows.loc[rows.index.repeat(self.count)].reset_index(drop=True)
         self.prompts = rows["prompt_ids"].tolist()
         self.policy, self.reference, self.world, self.score, self.parts = policy, reference, corpus.world, score, parts

@@ -11,7 +11,7 @@ import pandas as pd
 from datasets import Dataset
 from datasets.utils import logging as datasets_logging
 from transformers import PreTrainedModel, TrainerCallback
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from stages.learning import models
@@ -27,10 +27,11 @@ CHECKPOINT_SECONDS = (
 def options(compute, seed: int, scratch: Path, batch: int, **more) -> dict:
     """What all trainers are told, for ``batch`` rows a step; TRL's own defaults (bf16, checkpointing) need a GPU."""
     at_once = compute.device_batch or batch
+    parts = next(parts for parts in range(-(-batch // at_once), batch + 1) if batch % parts == 0)  # of equal size
     return {
         "output_dir": str(scratch),
-        "per_device_train_batch_size": min(batch, at_once),
-        "gradient_accumulation_steps": max(1, batch // at_once),
+        "per_device_train_batch_size": batch // parts,
+        "gradient_accumulation_steps": parts,
         "seed": seed,
         "data_seed": seed,
         "use_cpu": compute.device == "cpu",
@@ -105,6 +106,31 @@ class OnPolicyTrainer(PreferenceTrainer):
             pairs, parts = self.pairs_at(self.state.global_step), self.args.gradient_accumulation_steps
             self.waiting = [pairs[part::parts] for part in range(parts)]
         return super().training_step(model, self.collate(self.waiting.pop(0)), *args, **kwargs)
+
+
+class PolicyGradientTrainer(RLOOTrainer):
+    """TRL's RLOO, E[r] - beta KL(policy || reference) by policy gradient, on completions that are ours.
+
+    ``scored_at(step)`` returns the prompts (token ids) of optimisation step ``step``, ``completions`` of the policy as
+    it is then for each, and their labels, (prompts, completions). The data set only counts the prompts.
+    """
+
+    def __init__(self, policy, reference, tokenizer, steps: int, completions: int, scored_at: Callable, args: dict):
+        batch = args["per_device_train_batch_size"] * args["gradient_accumulation_steps"]
+        config = RLOOConfig(**args, max_steps=steps, num_generations=completions, temperature=1.0)
+        policy.config._name_or_path = reference.config._name_or_path  # the trainer loads its reference by this name
+        counter = Dataset.from_dict({"prompt": [""] * (batch // completions)})
+        super().__init__(policy, self._labels, config, train_dataset=counter, processing_class=tokenizer)
+        self.scored_at, self.labels = scored_at, []
+
+    def _generate(self, prompts):
+        ids, drawn, labels = self.scored_at(self.state.global_step)
+        self.labels = labels.reshape(-1).tolist()
+        repeated = [list(map(int, prompt)) for prompt, several in zip(ids, drawn) for _ in several]
+        return repeated, [completion for several in drawn for completion in several], prompts
+
+    def _labels(self, prompts, **_columns) -> list[float]:
+        return self.labels
 
 
 def _as_it_is(rows: list[dict]) -> dict:

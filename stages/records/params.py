@@ -11,6 +11,7 @@ from stages.records.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
@@ -40,6 +41,7 @@ class RoadCorpus(Section):
     shortest: Share
     impossible: Share
     verdicts: Share
+    split: Literal["starts", "prompts", "regions"]
     validation: Share
     test: Share
 
@@ -94,6 +96,7 @@ class Base(Section):
 
 class Preferences(Section):
     pairs: Count
+    prompts: PositiveShare = 1.0
     held_out: Count
     temperature: Positive
     noise: Positive = Field(default=1.0, description="the true reward is divided by it before Bradley-Terry")
@@ -103,7 +106,14 @@ class Reward(Training):
     local_beta: Positive
 
 
-class Offline(Training):
+class Verification(Section):
+    halvings: Count
+
+
+class Offline(Section):
+    steps: Count
+    batch: Count
+    learning_rate: Positive
     beta: Positive
     points: Count
 
@@ -111,6 +121,7 @@ class Offline(Training):
 class Sample(Section):
     completions: Annotated[int, Field(ge=2)]
     best_of: Count
+    beta: Positive
     temperature: Positive
 
     @model_validator(mode="after")
@@ -137,15 +148,23 @@ class Evaluate(Section):
 
 
 class Arm(Section):
-    """A recipe; where it names a learning rate or beta, that one counts instead of the stage's."""
+    """A recipe; where it names steps, a learning rate or a beta, that counts instead of the stage's."""
 
-    loss: list[str] = Field(min_length=1, description="losses of TRL's DPO trainer, summed")
+    loss: list[str] = Field(min_length=1, description="losses of TRL's DPO trainer, summed; or rloo alone")
     labels: Literal["reward", "local", "true"] | None = Field(
-        default=None, description="who ranks an online arm's samples"
+        default=None, description="who ranks an online arm's samples; who labels an offline arm's pairs anew"
     )
     rounds: Count | None = Field(default=None, description="how often an online arm draws fresh samples")
+    prompts: PositiveShare = Field(default=1.0, description="share of the train prompts that an online arm samples for")
+    steps: Count | None = None
     learning_rate: Positive | None = None
     beta: Positive | None = None
+
+    @model_validator(mode="after")
+    def _rloo_stands_alone(self):
+        if "rloo" in self.loss and len(self.loss) > 1:
+            raise ValueError("loss: rloo cannot be summed with the losses of another trainer")
+        return self
 
 
 class Setting(Section):
@@ -158,21 +177,26 @@ class Setting(Section):
     sample: Sample
     online: Online
     evaluate: Evaluate
+    verification: Verification | None = None
     arms: dict[Name, Arm]
 
     def arm(self, name: str) -> tuple[Arm, Offline | Online]:
         """A recipe, and the section of its stage with what the recipe changes."""
         arm = self.arms[name]
-        changes = {key: value for key in ("learning_rate", "beta") if (value := getattr(arm, key)) is not None}
+        changes = {key: found for key in ("steps", "learning_rate", "beta") if (found := getattr(arm, key)) is not None}
         return arm, (self.online if arm.rounds else self.offline).model_copy(update=changes)
 
     @model_validator(mode="after")
     def _rounds_divide_steps(self):
-        for name, arm in self.arms.items():
-            if arm.rounds and self.online.steps % arm.rounds:
-                raise ValueError(
-                    f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {self.online.steps}"
-                )
+        for name in self.arms:
+            arm, chosen = self.arm(name)
+            if arm.rounds and chosen.steps % arm.rounds:
+                raise ValueError(f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {chosen.steps}")
+            if arm.loss == ["rloo"]:
+                if arm.rounds != chosen.steps:
+                    raise ValueError(f"arms.{name}: rloo samples at every step; write rounds: {chosen.steps}")
+                if {self.online.temperature, self.sample.temperature} != {1.0}:
+                    raise ValueError(f"arms.{name}: rloo needs samples at temperature 1, in sample and online")
         return self
 
 
@@ -228,21 +252,54 @@ class Theory(Section):
 
 class Study(Section):
     settings: list[Name] = Field(min_length=1)
+    worlds: list[Name] = Field(min_length=1, description="those with a corpus and a base policy of their own")
+    variants: dict[Name, Name] = Field(description="the others: whose corpus and base policy they take")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     offline: list[Name]
+    offline_relabelled: list[Name]
     online: list[Name]
     online_from_offline: list[Name]
+    verification: list[Name] = Field(description="settings whose verifiers are trained on fewer and fewer pairs")
 
     @property
     def arms(self) -> list[str]:
         """The arms with a policy of their own, in the order of the report."""
-        return [*self.offline, *self.online, *self.online_from_offline]
+        return [*self.offline, *self.offline_relabelled, *self.online, *self.online_from_offline]
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if sorted([*self.worlds, *self.variants]) != sorted(self.settings):
+            raise ValueError("every one of settings must be in worlds or be a key of variants, and in one of them only")
+        if astray := set(self.variants.values()) - set(self.worlds):
+            raise ValueError(f"variants take over from {min(astray)}, which is not among worlds")
+        if astray := set(self.verification) - set(self.settings):
+            raise ValueError(f"verification names {min(astray)}, which is not among settings")
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError("an arm is listed twice")
+        if self.online_from_offline and "offline" not in self.offline:
+            raise ValueError("online_from_offline starts from the arm offline: add it to offline")
+        return self
+
+
+class Claim(Section):
+    """A statement of the paper, and the contrast that decides it, declared before the study runs."""
+
+    hypothesis: str = Field(description="main, H1 to H6 (paper, section 5), Razin, or dial")
+    statement: str
+    study: Name = Field(description="the study whose cells decide")
+    measure: str = Field(description="of a term that names none; see stages/evidence/claims.py")
+    contrast: str = Field(description="sum of terms setting.arm or setting.arm.measure, each with a factor or without")
+    expect: Literal["more", "no_more", "same"] = Field(description="more than 0; not above margin; within +- margin")
+    margin: Positive = Field(description="the smallest effect that would matter, in the measure's unit")
+    unit: str
+    paper: str = Field(description="the paper's own number")
 
 
 class Params(Section):
     study: Study
     studies: dict[Name, Study]
     theory: Theory
+    claims: dict[Name, Claim]
     settings: dict[Name, Setting]
 
     @model_validator(mode="after")
@@ -251,17 +308,19 @@ class Params(Section):
             for setting in study.settings:
                 if setting not in self.settings:
                     raise ValueError(f"{where}.settings names {setting}, but there is no settings.{setting}: add it")
+                arms = self.settings[setting].arms
                 for arm in study.arms:
-                    if arm not in self.settings[setting].arms:
+                    if arm not in arms:
                         raise ValueError(f"{where} names the arm {arm}: add settings.{setting}.arms.{arm}")
                 for arm in [*study.online, *study.online_from_offline]:
-                    recipe = self.settings[setting].arms[arm]
-                    if recipe.labels is None or recipe.rounds is None:
+                    if arms[arm].labels is None or arms[arm].rounds is None:
                         raise ValueError(f"settings.{setting}.arms.{arm} is an online arm: give it labels and rounds")
-            if len(set(study.arms)) != len(study.arms):
-                raise ValueError(f"{where} lists an arm twice")
-            if study.online_from_offline and "offline" not in study.offline:
-                raise ValueError(f"{where}.online_from_offline starts from the arm offline: add it to {where}.offline")
+                for arm in [*study.offline, *study.offline_relabelled]:
+                    if arms[arm].rounds or arms[arm].labels != (None if arm in study.offline else "reward"):
+                        raise ValueError(
+                            f"settings.{setting}.arms.{arm}: an offline arm has no rounds, and labels (the reward "
+                            "model's, `labels: reward`) exactly if the study lists it in offline_relabelled"
+                        )
         return self
 
 

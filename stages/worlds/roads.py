@@ -142,9 +142,7 @@ class Scorer:
 def build(params, setting: str) -> Corpus:
     """The corpus of a road setting (params: stages.records.params.RoadCorpus).
 
-    Prompts are split by their start into train, validation and test: with single prompts held out, the labels of the
-    other goals from the same start would speak against the goals that were left out, and the few prompts of a short
-    horizon would measure that. Demonstrations are travels of all prompts, as a pretrained model has seen the world.
+    Demonstrations are travels of all prompts, as a pretrained model has seen the world.
     """
     world = draw_map(params.rows, params.columns, params.removed, params.map_seed)
     towns = len(world.roads)
@@ -158,11 +156,9 @@ def build(params, setting: str) -> Corpus:
         to, origin = (np.full(len(prompts), list(words).index(w)) for w in ("to", "from"))
         return np.stack([to, prompts[:, 0] + first, origin, prompts[:, 1] + first], axis=1)
 
-    order = generator(setting, "splits").permutation(towns)
-    kept = np.cumsum([round(share * towns) for share in (params.validation, params.test)])
-    split_of = np.full(towns, "train", dtype=object)
-    split_of[order[: kept[0]]], split_of[order[kept[0] : kept[1]]] = "validation", "test"
-    split = split_of[ends[:, 1]]
+    everywhere = ends
+    split = splits(world, ends, params, setting)
+    ends, split = ends[split != ""], split[split != ""]
     references = travels(ends, params.shortest, params.impossible, "references")
     prompts = pd.DataFrame(
         {
@@ -178,7 +174,7 @@ def build(params, setting: str) -> Corpus:
         prompts["hidden_ids"] = (_hidden_routes(world, ends, params.horizon, setting) + first).tolist()
 
     rng = generator(setting, "demonstrations")
-    asked = ends[rng.integers(len(ends), size=params.demonstrations)]
+    asked = everywhere[rng.integers(len(everywhere), size=params.demonstrations)]
     routes = travels(asked, params.shortest, params.impossible, "travels")
     arrived, allowed = routes[:, -1] == asked[:, 0], legal(world, asked, routes)
     verdicts = np.where(allowed, np.where(arrived, 0, 1), 2) + list(words).index(VERDICTS[0])
@@ -195,6 +191,30 @@ def build(params, setting: str) -> Corpus:
         "pad": 0,
     }
     return Corpus(record, tokenizer(towns), demonstrations, prompts)
+
+
+def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:
+    """The split of each (goal, start): train, validation, test, or "" for one that is left out, shape (prompts,).
+
+    By ``params.split`` what is held out are
+    starts: all prompts from some towns. With single prompts held out, the labels of the other goals from the same
+        start speak against the goals that were left out, and the few prompts of a short horizon measure that.
+    prompts: single prompts, whose towns all occur in training: the most that tokens can give away.
+    regions: both ends of the map. A prompt counts as held out if both its towns lie in one of them, and as train if
+        neither lies in any, so that hardly a token of a test prompt or route occurs in training: the least.
+    """
+    count = len(ends) if params.split == "prompts" else len(world.roads)
+    order = generator(setting, "splits").permutation(count)
+    if params.split == "regions":
+        order = np.argsort(world.distances[order[0]], kind="stable")
+        order = np.concatenate([order[-round(params.validation * count) :], order])[:count]
+    kept = np.cumsum([round(share * count) for share in (params.validation, params.test)])
+    held_out = np.full(count, "train", dtype=object)
+    held_out[order[: kept[0]]], held_out[order[kept[0] : kept[1]]] = "validation", "test"
+    if params.split == "prompts":
+        return held_out
+    goals, starts = held_out[ends].T
+    return starts if params.split == "starts" else np.where(goals == starts, starts, "")
 
 
 def _hidden_routes(world: Map, ends: np.ndarray, horizon: int, setting: str) -> np.ndarray:
