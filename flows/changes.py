@@ -6,6 +6,7 @@ from pathlib import Path
 from flows.graph import Graph
 
 DIGESTS = Path("data/digests")
+SHOWN = 3  # changes that are named; the report depends on all settings, and thousands may have changed
 
 
 def expected(graph: Graph) -> dict[str, list[str]] | None:
@@ -46,5 +47,9 @@ def differing(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
 
 def words(pieces: list[str]) -> str:
     """code changed: stages.evaluate.run, torch and 3 more"""
-    more = f" and {len(pieces) - 3} more" if len(pieces) > 3 else ""
-    return f"code changed: {', '.join(pieces[:3])}{more}"
+    return f"code changed: {', '.join(pieces[:SHOWN])}{more(pieces)}"
+
+
+def more(changed: list[str]) -> str:
+    """How many changes there are beyond those that are shown, as " and 2 more"."""
+    return f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""

@@ -5,11 +5,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.records.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,11 +46,10 @@ def run_command(
         enter(study)
     from flows.graph import Graph
     from flows.plan import plan, select
-    from flows.timings import clock
     from stages.records import params
 
     checked = params.load()
-    graph = Graph()
+    graph = Graph(publishing=bool(study))
     where = f"studies.{study}" if study else "study"
     chosen = select(graph, _list(settings), _list(seeds), _list(stages), checked.study, where)
     if dry:
@@ -58,19 +60,27 @@ def run_command(
             from flows.reasons import describe
 
             typer.echo(describe(todo))
-            return
-    else:
-        with graph.alone():
-            if stale := graph.prune():
-                typer.echo(f"Removed what the study no longer has: {', '.join(stale)}.")
-            todo = plan(graph, chosen, force or [])
-            if todo.due:
-                from flows.run import run
+        else:
+            typer.echo(_nothing_to_do(todo, begun))
+        return
+    with graph.alone():
+        if stale := graph.prune():
+            typer.echo(f"Removed what the study no longer has: {', '.join(stale)}.")
+        todo, code = plan(graph, chosen, force or []), 0
+        if todo.due:
+            from flows.run import run
 
-                code = run(todo, study or "study", checked, here)
-                sys.stdout.flush()
-                os._exit(code)  # Prefect's threads would go on for minutes if its server is gone
-    typer.echo(f"Nothing to do: {len(todo.names)} stages are up to date ({clock(time.monotonic() - begun)}).")
+            code = run(todo, study or "study", checked, here)
+        else:
+            typer.echo(_nothing_to_do(todo, begun))
+        if study and code == 0:
+            from flows.publishing import publish
+
+            if published := publish(study, todo, checked, here):
+                typer.echo(published)
+        if todo.due:
+            sys.stdout.flush()
+            os._exit(code)  # Prefect's threads would go on for minutes if its server is gone
 
 
 @app.command()
@@ -84,7 +94,7 @@ def status(study: StudyName = None) -> None:
     from flows.plan import plan
     from flows.reasons import list_reasons
 
-    graph = Graph()
+    graph = Graph(publishing=bool(study))
     typer.echo(list_reasons(plan(graph, set(graph.stages))))
 
 
@@ -130,6 +140,12 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _nothing_to_do(todo: "Plan", begun: float) -> str:
+    from flows.timings import clock
+
+    return f"Nothing to do: {len(todo.names)} stages are up to date ({clock(time.monotonic() - begun)})."
 
 
 def _list(text: str) -> list[str]:

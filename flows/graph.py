@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.names import labels
 from stages.records.errors import UserError
 
+PUBLISHED = Path("data/studies")  # what named studies have found (flows/publishing.py)
 DUMP_PERIOD = 10.0  # seconds; dvc.lock is parsed and written as a whole (0.6 s at 200 stages), so not after each stage
 
 
@@ -40,14 +42,18 @@ class Stage:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What its command line names: setting, seed, arm."""
-        return dict(re.findall(r"--(\w+) (\S+)", self.command or ""))
+        """What its command line names: setting, seed, arm; of a variant also of which setting it is one."""
+        return labels(self.command or "")
 
 
 class Graph:
-    """The stages of the project in ``root``, in the order of `dvc repro`. Raises UserError if dvc.yaml is not valid."""
+    """The stages of the project in ``root``, in the order of `dvc repro`. Raises UserError if dvc.yaml is not valid.
 
-    def __init__(self, root: str | Path = ".") -> None:
+    ``publishing``: without those that read what studies have published. To a study that is still to publish they
+    could only say that it has not.
+    """
+
+    def __init__(self, root: str | Path = ".", publishing: bool = False) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
         from dvc.repo.reproduce import get_active_graph, plan_repro
@@ -60,7 +66,8 @@ class Graph:
         try:
             self.repo = Repo(str(self.root), _wait_for_lock=True)
             index = self.repo.index
-            targets = [stage for stage in index.stages if stage.cmd]
+            published = str(self.root / PUBLISHED) if publishing else None
+            targets = [s for s in index.stages if s.cmd and published not in [dep.fs_path for dep in s.deps]]
             active = get_active_graph(index.graph)
             self._dvc = {stage.addressing: stage for stage in plan_repro(active, targets)}
         except DvcException as error:

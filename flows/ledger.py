@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows import names
 from stages.records import artifacts
 
 EXPERIMENT = "all-roads"
@@ -116,10 +117,10 @@ class Ledger:
             "stage": stage["name"].partition("@")[0],
             "mlflow.parentRunId": parent,
             "mlflow.source.name": stage["cmd"],
-            **{f"md5 of {d['path']}": d["md5"] for d in stage["deps"] if not _is_data(d["path"])},
+            **{f"md5 of {d['path']}": d["md5"] for d in stage["deps"] if not names.is_data(d["path"])},
         }
         run = self.client.create_run(self.experiment, int(when * 1000), self._sources | tags, stage["name"]).info.run_id
-        self.log(run, params=_named(stage))
+        self.log(run, params=names.params(stage))
         self._log_inputs(run, stage)
         return run
 
@@ -153,7 +154,7 @@ class Ledger:
 
     def logged(self, stage: dict) -> str | None:
         """Id of the finished run of exactly this stage: same command, params, deps and outs."""
-        filters = f"tags.key = '{_key(stage)}' AND attributes.status = 'FINISHED'"
+        filters = f"tags.key = '{names.key(stage)}' AND attributes.status = 'FINISHED'"
         runs = self.client.search_runs([self.experiment], filters, max_results=1)
         return runs[0].info.run_id if runs else None
 
@@ -181,7 +182,7 @@ class Ledger:
         from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 
         data, models = [], []
-        for dep in (d for d in stage["deps"] if _is_data(d["path"])):
+        for dep in (d for d in stage["deps"] if names.is_data(d["path"])):
             for path, sha256 in self.contents(dep["path"], dep["md5"]):
                 known = [m for p in self._models(path) if (m := self._logged_model(p, sha256))]
                 models += [LoggedModelInput(m.model_id) for m in known]
@@ -189,7 +190,7 @@ class Ledger:
                     source = json.dumps({"uri": path})
                     tags = {"path": path, "sha256": sha256, "mlflow.data.context": Path(path).parts[1]}
                     tags |= {"dvc_md5": dep["md5"]} if path == dep["path"] and dep["md5"] else {}
-                    dataset = Dataset(*_title(path, sha256), "local", source)
+                    dataset = Dataset(*names.title(path, sha256), "local", source)
                     data.append(DatasetInput(dataset, [InputTag(k, v) for k, v in tags.items()]))
         if data or models:
             self.client.log_inputs(run, data, models)
@@ -202,7 +203,7 @@ class Ledger:
             for path, sha256 in self.contents(out["path"], out["md5"]):
                 made |= dict.fromkeys([path, *self._models(path)], sha256)
                 models += [self._register(run, stage, p, sha256, out["md5"]) for p in self._models(path)]
-        self.log(run, tags={"key": _key(stage), **made})
+        self.log(run, tags={"key": names.key(stage), **made})
         if models:
             self.client.log_outputs(run, [LoggedModelOutput(m, 0) for m in models])
         self.measure(run, self._results(stage), **self._measured(stage))
@@ -214,7 +215,7 @@ class Ledger:
             return known.model_id
         from mlflow.exceptions import MlflowException
 
-        name, labels = _model_name(path), _labels(stage["cmd"])
+        name, labels = names.model(path), names.labels(stage["cmd"])
         tags = {"path": path, "sha256": sha256, "dvc_md5": md5, "stage": stage["name"], **labels}
         seeded = f"{name}-seed-{labels['seed']}" if "seed" in labels else name
         shown = {"mlflow.model.isExternal": "true", "mlflow.source.name": stage["cmd"], "mlflow.user": _user()}
@@ -236,17 +237,16 @@ class Ledger:
         return next((m for m in found if m.tags.get("path") == path), None)
 
     def _measured(self, stage: dict) -> dict[str, str]:
-        """The model and the data set that an evaluation's metrics belong to; of best_of and local the reward models."""
-        measured, labels = {}, _labels(stage["cmd"])
+        """The model and the data set that an evaluation's metrics belong to."""
+        measured, labels = {}, names.labels(stage["cmd"])
         if not stage["name"].startswith("evaluate"):
             return measured
-        role = {"best_of": "reward-global", "local": "reward-local"}.get(labels["arm"], labels["arm"])
         for dep in stage["deps"]:
-            for path, sha256 in self.contents(dep["path"], dep["md5"]) if _is_data(dep["path"]) else []:
+            for path, sha256 in self.contents(dep["path"], dep["md5"]) if names.is_data(dep["path"]) else []:
                 if path.startswith("data/corpus"):
-                    measured |= dict(zip(("dataset_name", "dataset_digest"), _title(path, sha256), strict=True))
+                    measured |= dict(zip(("dataset_name", "dataset_digest"), names.title(path, sha256), strict=True))
                 for p in self._models(path):
-                    if _model_name(p) == f"{labels['setting']}-{role}" and (m := self._logged_model(p, sha256)):
+                    if names.model(p) == names.evaluated(labels) and (m := self._logged_model(p, sha256)):
                         measured["model_id"] = m.model_id
         return measured
 
@@ -256,7 +256,7 @@ class Ledger:
         for out in stage["outs"]:
             path = self.root / out["path"]
             path = path if path.name == "metrics.json" else path / "metrics.json"
-            for key, value in _flat(json.loads(path.read_text())).items() if path.is_file() else []:
+            for key, value in names.flat(json.loads(path.read_text())).items() if path.is_file() else []:
                 if isinstance(value, int | float):
                     n = re.fullmatch(r"best_of\.(\d+)", key)
                     name = "best_of/true_reward" if n else key.replace(".", "/")
@@ -287,52 +287,6 @@ class Ledger:
         folders = [here, *here.glob("*/")]
         models = [f for f in folders if (f / "config.json").is_file() and any(f.glob("*.safetensors"))]
         return [str(f.relative_to(self.root)) for f in models]
-
-
-def _key(stage: dict) -> str:
-    """What makes two stage runs the same: name, command, leaves of the params, hashes of deps and outs."""
-    params = sorted((key.rpartition(".")[2], json.dumps(v)) for key, v in _flat(stage["params"]).items())
-    hashes = [sorted((e["path"], e["md5"]) for e in stage[side]) for side in ("deps", "outs")]
-    return hashlib.sha256(json.dumps([stage["name"], stage["cmd"], params, hashes]).encode()).hexdigest()
-
-
-def _labels(cmd: str) -> dict[str, str]:
-    """setting, seed, arm, start: whatever the command names."""
-    return dict(re.findall(r"--(\w+) (\S+)", cmd))
-
-
-def _named(stage: dict) -> dict[str, object]:
-    """A stage's labels and params, under names that are the same for every setting and arm, so that runs compare."""
-    labels = _labels(stage["cmd"])
-    named = dict(labels)
-    for key, value in _flat(stage["params"]).items():
-        key = key.removeprefix(f"settings.{labels.get('setting')}.")
-        named[re.sub(rf"^arms\.{labels.get('arm')}\.", "arm.", key)] = value
-    return named
-
-
-def _model_name(path: str) -> str:
-    """data/policy/gap/0/online -> gap-online, data/base/gap -> gap-base, data/reward/gap/0/local -> gap-reward-local"""
-    kind, setting, *rest = Path(path).parts[1:]
-    rest = [part for part in rest if not part.isdigit()]
-    return "-".join([setting, *([] if rest and kind in ("policy", "base") else [kind]), *rest])
-
-
-def _title(path: str, sha256: str) -> tuple[str, str]:
-    """Name and digest of a data set, for which MLflow has 36 characters."""
-    return path.removeprefix("data/"), sha256[:36]
-
-
-def _is_data(path: str) -> bool:
-    return path.startswith("data/") and not path.startswith("data/digests")
-
-
-def _flat(nested: dict, prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} -> {"a.b": 1}"""
-    leaves = {}
-    for key, value in nested.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
 
 
 def _sha256(path: Path) -> str:

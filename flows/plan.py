@@ -89,8 +89,9 @@ def select(
         known = list(known)
         for one in chosen:
             if one not in known:
-                line = f"{kind}: [{', '.join([*known, one])}]"
-                raise UserError(f"--{kind} {one} is not in the study: write `{line}` under {where} in params.yaml.")
+                line = f"write `{kind}: [{', '.join([*known, one])}]` under {where} in params.yaml"
+                line += ", and the setting in its worlds or variants" if kind == "settings" else ""
+                raise UserError(f"--{kind} {one} is not in the study: {line}.")
     found = matching(graph, stages, "--stages") if stages else set(graph.stages)
     for label, chosen in (("setting", settings), ("seed", seeds)):
         if chosen:
@@ -106,7 +107,8 @@ def check_inputs(plan: Plan, params: Params) -> None:
 
     graph = plan.graph
     graph.checkout_inputs(plan.names)
-    for name in sorted({graph.stages[n].labels.get("setting", "") for n in plan.names} & params.settings.keys()):
+    read = {dep.def_path for name in plan.names for dep in graph.dvc_stage(name).deps}
+    for name in (name for name in params.settings if f"{INPUTS}/{name}" in read):  # a variant reads none of its own
         if params.settings[name].corpus.world == "roads":  # it reads no input; the folder is a dependency all the same
             (graph.root / INPUTS / name).mkdir(parents=True, exist_ok=True)
         elif hint := missing_input(name, params.settings[name], graph.root):

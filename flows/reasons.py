@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from flows.changes import DIGESTS, since, words
+from flows.changes import DIGESTS, SHOWN, more, since, words
 from flows.plan import Plan
 from flows.slots import cores
 from flows.timings import clock, left
@@ -43,7 +43,8 @@ def _params(dependency: Any, key: str, how: str) -> str:
         return f"{key} is {how}"
     before, now = _flat(key, dependency.hash_info.value[key]), _flat(key, dependency.read_params()[key])
     changed = [k for k in {**before, **now} if before.get(k, "none") != now.get(k, "none")]
-    return ", ".join(f"{k}: {before.get(k, 'none')} -> {now.get(k, 'none')}" for k in changed) or f"{key} changed"
+    shown = [f"{k}: {before.get(k, 'none')} -> {now.get(k, 'none')}" for k in changed[:SHOWN]]
+    return (", ".join(shown) or f"{key} changed") + more(changed)
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

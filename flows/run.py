@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from stages.records.params import Params
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 START_UP = 60.0  # seconds that a Prefect server of our own may take; one that was given must answer at once
 PATIENCE = 15.0  # seconds that Prefect may take to end the flow run once all stages have ended
+KEPT = 20  # runs whose logs and events are kept
 
 
 def run(plan: Plan, study: str, params: Params, here: Path) -> int:
@@ -58,8 +60,17 @@ def run(plan: Plan, study: str, params: Params, here: Path) -> int:
                     processes.stop()
         plan.graph.dump()
         plan.timings.save()
+    trim(root / ".roads")
     terminal.say(terminal.summary(schedule.outcomes))
     return exit_code(schedule, interrupted.is_set())
+
+
+def trim(folder: Path) -> None:
+    """Remove the logs and events of all but the newest runs; the folder of a run is named after its time."""
+    for kind in ("logs", "runs"):
+        runs = sorted(path for path in (folder / kind).glob("*") if path.is_dir())
+        for old in runs[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def exit_code(schedule: Schedule, interrupted: bool) -> int:

@@ -4,6 +4,7 @@ MLflow only receives. Everything here is best effort: whatever happens to its da
 and its pace are the same, one line says so, and `roads log` adds later what is missing.
 """
 
+import collections
 import contextlib
 import graphlib
 import json
@@ -185,11 +186,17 @@ def lineage(thing: str | Path, root: str | Path = ".") -> list[dict]:
 
 def _ordered(locked: dict) -> list[str]:
     """The names of dvc.lock's stages, each after those whose outs it reads."""
-    made = {Path(out["path"]): name for name, entry in locked.items() for out in entry.get("outs", [])}
+    made, inside = {}, collections.defaultdict(list)
+    for name, entry in locked.items():
+        for out in (Path(out["path"]) for out in entry.get("outs", [])):
+            made[out] = name
+            for folder in out.parents:
+                inside[folder].append(name)
     order = graphlib.TopologicalSorter()
     for name, entry in locked.items():
-        read = [Path(dep["path"]) for dep in entry.get("deps", [])]
-        order.add(name, *(by for out, by in made.items() for d in read if out in (d, *d.parents) or d in out.parents))
+        order.add(name)
+        for read in (Path(dep["path"]) for dep in entry.get("deps", [])):
+            order.add(name, *inside[read], *(made[path] for path in (read, *read.parents) if path in made))
     return list(order.static_order())
 
 

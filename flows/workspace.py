@@ -64,9 +64,9 @@ def files(project: Path) -> Iterable[str]:
 
 
 def is_source(name: str) -> bool:
-    """Whether a file of the project is none of a study's results."""
+    """Whether a file of the project is none of a study's results; what studies have published is read by all."""
     parts = Path(name).parts
-    return parts[0] != "data" or parts[1] == "inputs" or parts[-1] == ".gitignore"
+    return parts[0] != "data" or parts[1] in ("inputs", "studies") or parts[-1] == ".gitignore"
 
 
 def configure(project: Path, workspace: Path) -> None:

@@ -36,7 +36,9 @@ def test_a_mistake_is_told_in_one_sentence(project, words, says):
     [
         (lambda data: data["settings"]["micro"]["online"].update(stepz=3), "settings.micro.online.stepz"),
         (lambda data: data["settings"]["micro"]["base"].update(learning_rate=float("nan")), "learning_rate"),
-        (lambda data: data["study"].update(settings=["nano"]), "settings.nano"),
+        (lambda data: data["study"].update(settings=["nano"]), "worlds"),
+        (lambda data: data["study"].update(settings=["n"], worlds=["n"], variants={}, verification=[]), "settings.n:"),
+        (lambda data: data["study"].update(variants={"micro_half": "nano"}), "take over from nano"),
     ],
 )
 def test_wrong_params_stop_every_command(tmp_path, change, says):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import tracking
+from flows import names, tracking
 from stages.records import artifacts
 
 ROOT = Path(__file__).parents[1]
@@ -192,6 +192,35 @@ def test_roads_log_adds_each_stage_once(project):
     assert count == 5 and len(tracking.lineage("data/evaluation/gap/0/online")) == 4
     assert tracking.backfill(project).startswith("Logged 0 of the 4 stages")
     assert len(client.search_runs([runs["base@gap"].info.experiment_id])) == count
+
+
+def test_metrics_belong_to_the_model_that_an_arm_is_or_chooses_by():
+    for arm, model in {
+        "offline_relabelled": "gap_half-offline_relabelled",
+        "base": "gap_half-base",
+        "local": "gap_half-reward-local",
+        "best_of": "gap_half-reward-global",
+        "best_of_soft": "gap_half-reward-global",
+        "best_of_local": "gap_half-reward-local",
+    }.items():
+        assert names.evaluated({"setting": "gap_half", "seed": "0", "arm": arm}) == model
+    paths = ["data/policy/gap_half/0/offline_relabelled", "data/base/gap_half", "data/reward/gap_half/0/local"]
+    assert [names.model(path) for path in paths] == [
+        "gap_half-offline_relabelled", "gap_half-base", "gap_half-reward-local"
+    ]  # fmt: skip
+
+
+def test_runs_have_the_params_of_their_own_setting():
+    """Under the same names for all settings; the report reads all settings, and has those of the study alone."""
+    params = {"settings": {"gap": {"reward": {"batch": 32}, "verification": {"halvings": 4}}}, "study": {"seeds": [0]}}
+    command = "python -m stages.verification --setting gap --seed 0"
+    assert names.params({"cmd": command, "params": params}) == {
+        "setting": "gap", "seed": "0", "reward.batch": 32, "verification.halvings": 4, "study.seeds": [0]
+    }  # fmt: skip
+    assert names.params({"cmd": "python -m stages.variant --setting gap_half --of gap", "params": {}}) == {
+        "setting": "gap_half", "of": "gap"
+    }  # fmt: skip
+    assert names.params({"cmd": "python -m stages.report", "params": params}) == {"study.seeds": [0]}
 
 
 def test_two_processes_that_start_at_once_both_log(project):
