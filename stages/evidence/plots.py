@@ -5,6 +5,7 @@ serves both themes. Text stays text, in the page's font.
 """
 
 import io
+import itertools
 import math
 import re
 
@@ -61,15 +62,24 @@ def tones(arms: list[str]) -> dict[str, str]:
 
 @drawing
 def forest(
-    arms: list[str], rows: dict[str, tuple], unit: str, decimals: int, limits: tuple[float, float] | None
+    arms: list[str],
+    rows: dict[str, tuple],
+    unit: str,
+    decimals: int,
+    limits: tuple[float, float] | None,
+    margin: float | None = None,
 ) -> str:
     """One line an arm: its mean, interval, and the seeds as ticks.
 
-    rows: arm -> (Estimate, values of the seeds). limits: of the axis, where several plots share it.
+    rows: arm -> (Estimate, values of the seeds). limits: of the axis, where several plots share it. margin: for
+    differences, the smallest that matters; a band of smaller ones, and a line at 0.
     """
     named = tones(arms)
     shown = [arm for arm in arms if arm in rows]
-    figure, axes = _axes(3.7, 0.34 * len(shown) + 0.55, left=1.05, bottom=0.45, right=0.45, top=0.05)
+    figure, axes = _axes(3.7, 0.34 * len(shown) + 0.55, left=1.3 if margin else 1.05, bottom=0.45, right=0.45, top=0.05)
+    if margin:
+        axes.axvspan(-margin, margin, color=STANDINS["grid"], linewidth=0)
+        axes.axvline(0, color=STANDINS["muted"], linewidth=1.2)
     for y, arm in enumerate(shown):
         estimate, seeds = rows[arm]
         colour = STANDINS[named[arm]]
@@ -78,7 +88,7 @@ def forest(
         axes.plot(seeds, np.full(len(seeds), y + 0.27), "|", color=colour, markersize=5, markeredgewidth=1.1)
         axes.plot(estimate.mean, y, "o", color=colour, markersize=7, markeredgecolor=STANDINS["surface"])
         axes.annotate(
-            number(estimate.mean, decimals),
+            number(estimate.mean, decimals, sign=bool(margin)),
             (1.02, y),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -119,27 +129,69 @@ def curves(arms: list[str], lines: dict[str, list], levels: dict[str, float], x:
     for arm, y in levels.items():
         axes.axhline(y, color=STANDINS[named[arm]], linewidth=1.2, linestyle=(0, (4, 3)))
         ends.append((None, y, arm, STANDINS[named[arm]]))
-    axes.set_xlabel(x)
-    axes.set_title(unit, loc="left", fontsize=9.5, color=STANDINS["muted"])
-    axes.margins(x=0.02, y=0.08)
-    _label_ends(axes, ends)
-    return _svg(figure)
+    return _ended(figure, axes, ends, x, unit)
 
 
 @drawing
-def dial(lines: dict[str, tuple], x: str, unit: str) -> str:
-    """Points with 95% intervals, joined: lines: name -> (x values, means, half widths)."""
-    figure, axes = _axes(5.4, 3.2, left=0.5, bottom=0.5, right=1.2, top=0.25)
-    axes.axhline(0, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
+def dial(
+    lines: dict[str, tuple],
+    x: str,
+    unit: str,
+    level: float | None = 0.0,
+    colours: dict[str, str] | None = None,
+    doubling: bool = False,
+    size: tuple[float, float] = (5.4, 3.2),
+) -> str:
+    """Points with 95% intervals, joined: lines: name -> (x values, means, half widths).
+
+    level: dashed, None for none. colours: name -> colour name, if not those of online arms in turn. doubling: x values
+    double from point to point, and every one of them is a tick. size: inches.
+    """
+    figure, axes = _axes(*size, left=0.5, bottom=0.5, right=1.2, top=0.25)
+    if level is not None:
+        axes.axhline(level, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
     ends = []
     for shade, (name, (xs, means, widths)) in enumerate(lines.items()):
-        colour = STANDINS[f"online-{shade % SHADES}"]
+        colour = STANDINS[colours[name] if colours else f"online-{shade % SHADES}"]
         axes.errorbar(xs, means, widths, color=colour, linewidth=2, marker="o", markersize=4, elinewidth=1.2)
-        ends.append((list(xs)[-1], list(means)[-1], name, colour))
+        last = int(np.argmax(xs))
+        ends.append((list(xs)[last], list(means)[last], name, colour))
+    if doubling:
+        axes.set_xscale("log", base=2)
+        ticks = sorted({tick for xs, *_ in lines.values() for tick in xs})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    return _ended(figure, axes, ends, x, unit)
+
+
+@drawing
+def fitted(points: list[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray], x: str, unit: str) -> str:
+    """A line with its 95% interval through points with theirs, each named.
+
+    points: (name, Estimate of x, Estimate of y, whether to draw it open). line: (x values, heights, half widths).
+    """
+    figure, axes = _axes(6.4, 4.2, left=0.5, bottom=0.5, right=0.15, top=0.25)
+    colour = STANDINS["online-0"]
+    xs, heights, half = line
+    axes.fill_between(xs, heights - half, heights + half, color=colour, alpha=0.12, linewidth=0)
+    axes.plot(xs, heights, color=colour, linewidth=2)
+    axes.axhline(0, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
+    for _, across, up, is_open in points:
+        axes.errorbar(
+            across.mean,
+            up.mean,
+            xerr=across.high - across.mean if across.resolved else 0.0,
+            yerr=up.high - up.mean if up.resolved else 0.0,
+            color=STANDINS["ink"],
+            elinewidth=0.9,
+            marker="o",
+            markersize=6,
+            markerfacecolor=STANDINS["surface" if is_open else "ink"],
+        )
     axes.set_xlabel(x)
     axes.set_title(unit, loc="left", fontsize=9.5, color=STANDINS["muted"])
-    axes.margins(x=0.02, y=0.08)
-    _label_ends(axes, ends)
+    axes.margins(x=0.04, y=0.06)
+    _label_points(axes, [(across.mean, up.mean, name) for name, across, up, _ in points])
     return _svg(figure)
 
 
@@ -201,11 +253,7 @@ def best_of(arms: list[str], by_seed: list[dict[int, float]], levels: dict[str, 
     axes.set_xscale("log", base=2)
     axes.set_xticks(ns, [str(n) for n in ns])
     axes.minorticks_off()
-    axes.set_xlabel("n, completions to choose from")
-    axes.set_title(unit, loc="left", fontsize=9.5, color=STANDINS["muted"])
-    axes.margins(x=0.02, y=0.08)
-    _label_ends(axes, ends)
-    return _svg(figure)
+    return _ended(figure, axes, ends, "n, completions to choose from", unit)
 
 
 def _axes(width: float, height: float, left: float, bottom: float, right: float, top: float) -> tuple:
@@ -213,6 +261,49 @@ def _axes(width: float, height: float, left: float, bottom: float, right: float,
     figure = Figure(figsize=(width, height))
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     return figure, figure.add_axes(box)
+
+
+def _ended(figure: Figure, axes, ends: list[tuple], x: str, unit: str) -> str:
+    """The figure of lines that are named at their ends: (x or None, y, name, colour) of each."""
+    axes.set_xlabel(x)
+    axes.set_title(unit, loc="left", fontsize=9.5, color=STANDINS["muted"])
+    axes.margins(x=0.02, y=0.08)
+    _label_ends(axes, ends)
+    return _svg(figure)
+
+
+def _label_points(axes, points: list[tuple[float, float, str]]) -> None:
+    """Write each point's name near it, at the first of places farther and farther out where it covers nothing."""
+    axes.autoscale_view()  # before it, the data have no place
+    point = axes.figure.dpi / 72  # pixels
+    places = [(at, *axes.transData.transform(at)) for *at, _ in points]
+    taken = [(x - 3 * point, y - 3 * point, x + 3 * point, y + 3 * point) for _, x, y in places]
+    for (at, x, y), (*_, name) in zip(places, points):
+        width, height = 5.5 * len(name) + 4, 11  # of a text of 8.5 points, roughly
+        for far, angle in itertools.product((8, 18, 32, 48, 64, 80), np.deg2rad((45, -45, 135, -135, 90, -90, 0, 180))):
+            right, up = far * math.cos(angle), far * math.sin(angle)
+            left, bottom = right - width * (right < -1) - width / 2 * (abs(right) <= 1), up - height / 2
+            corners = (left, bottom, left + width, bottom + height)
+            box = tuple(start + point * corner for start, corner in zip((x, y, x, y), corners))
+            if not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        axes.annotate(
+            name,
+            at,
+            xytext=(left, bottom),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=STANDINS["ink"],
+            zorder=5,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": STANDINS["surface"], "edgecolor": "none", "alpha": 0.75},
+            arrowprops={"arrowstyle": "-", "color": STANDINS["muted"], "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
+        )
+
+
+def _overlap(first: tuple, second: tuple) -> bool:
+    """Whether two boxes (left, bottom, right, top) share any area."""
+    return all(first[i] < second[i + 2] and second[i] < first[i + 2] for i in (0, 1))
 
 
 def _label_ends(axes, ends: list[tuple]) -> None:

@@ -1,0 +1,48 @@
+"""The claims of params.yaml, each with a verdict, from what the named studies published.
+
+In: data/studies/<study>/{evidence.json, artifacts.json}, which `roads run --study <study>` publishes. Out: claims.json
+for programs; claims.html and claims.md for people. No training, no randomness but that of the bootstrap.
+"""
+
+import json
+
+from threadpoolctl import threadpool_limits
+
+from stages.evidence import claims, contrasts
+from stages.evidence.contrasts import Evidence
+from stages.records import params
+from stages.records.command import command
+from stages.records.events import emit
+from stages.report import OUT, write
+
+
+def run() -> None:
+    """Write data/report/{claims.json, claims.html, claims.md}, each at once and whole.
+
+    Claims whose study was not published yet have no verdict; the page says which study to run. Raises UserError
+    naming the study when one lacks a setting, seed or arm of a claim.
+    """
+    declared = params.load()
+    terms = {name: contrasts.resolve(name, claim, declared.studies) for name, claim in declared.claims.items()}
+    names = dict.fromkeys(claim.study for claim in declared.claims.values())
+    studies = {name: declared.studies[name] for name in names if contrasts.published(name)}
+    evidence = {name: Evidence.read(name, study.seeds) for name, study in studies.items()}
+    decided = {name: claim for name, claim in declared.claims.items() if claim.study in studies}
+    with threadpool_limits(1):  # the thread count changes bits
+        found = {
+            name: contrasts.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])
+            for name, claim in decided.items()
+        }
+        judged = claims.judge(
+            [(name, claim, found[name], len(evidence[claim.study].seeds)) for name, claim in decided.items()]
+        )
+        verified = {name: study.verification for name, study in studies.items()}
+        html, markdown = claims.render(judged, evidence, verified, [name for name in names if name not in studies])
+    write(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1) + "\n")
+    write(OUT / "claims.html", html)
+    write(OUT / "claims.md", markdown)
+    emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})
+
+
+if __name__ == "__main__":
+    command(run)
