@@ -49,7 +49,7 @@ def new_project(folder: Path, study: str) -> Path:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "data/report/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    edit_params(folder, lambda data: data.update(study=data["studies"][study]))
+    edit_params(folder, lambda data: data.update(study=dict(data["studies"][study])))
     for command in ("git init -q", "git add -A", "git -c user.name=test -c user.email=test@test commit -qm start"):
         subprocess.run(command.split(), cwd=folder, check=True)
     return folder

@@ -99,21 +99,22 @@ def test_prompts_of_a_split_are_in_no_other(micro):
 
 
 def test_touching_one_param_reruns_exactly_what_reads_it_or_follows_from_it(micro, micro_copy):
-    # YAML's anchors make micro_half an heir of micro's section, so the file is edited where only micro reads it.
-    def rate(value):
+    def rate(value):  # of micro_half, as YAML's anchors make it an heir of micro's section
         offline = OFFLINE | {"learning_rate": value}
-        edit_params(micro_copy, lambda data: data["settings"]["micro"].update(offline=offline))
+        edit_params(micro_copy, lambda data: data["settings"]["micro_half"].update(offline=offline))
 
     rate(2 * OFFLINE["learning_rate"])
     expected = {
-        "offline@micro-0-offline",
-        "online_from_offline@micro-0-online_after",
-        "evaluate_offline@micro-0-offline",
-        "evaluate_online_from_offline@micro-0-online_after",
+        "offline@micro_half-0-offline",
+        "offline_relabelled@micro_half-0-offline_relabelled",
+        "online_from_offline@micro_half-0-online_after",
+        "evaluate_offline@micro_half-0-offline",
+        "evaluate_offline_relabelled@micro_half-0-offline_relabelled",
+        "evaluate_online_from_offline@micro_half-0-online_after",
         "report",
     }
     said = roads(micro_copy, "run", "--dry")
-    assert "offline@micro-0-offline" in said.stdout and "settings.micro.offline" in said.stdout, said.stdout
+    assert "offline@micro_half-0-offline" in said.stdout and "settings.micro_half.offline" in said.stdout, said.stdout
     done = roads(micro_copy, "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ran(done.stdout) == expected
