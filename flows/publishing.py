@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flows.graph import PUBLISHED
 from flows.plan import Plan
+from stages.records.artifacts import write_file
 from stages.records.params import Params
 
 KINDS = ("base", "corpus", "evaluation", "policy", "preferences", "reward")
@@ -39,8 +40,5 @@ def _write(path: Path, content: bytes) -> bool:
     """Replace a file as a whole, unless it is as it should be; whether it was not."""
     if path.exists() and path.read_bytes() == content:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_file(path, content)
     return True

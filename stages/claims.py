@@ -5,15 +5,18 @@ for programs; claims.html and claims.md for people. No training, no randomness b
 """
 
 import json
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from stages.evidence import claims, contrasts
-from stages.evidence.contrasts import Evidence
+from stages.evidence import claims, claims_page, contrasts, estimates
+from stages.evidence.published import Evidence, is_published
 from stages.records import params
+from stages.records.artifacts import write_file
 from stages.records.command import command
 from stages.records.events import emit
-from stages.report import OUT, write
+
+OUT = Path("data/report")
 
 
 def run() -> None:
@@ -25,22 +28,22 @@ def run() -> None:
     declared = params.load()
     terms = {name: contrasts.resolve(name, claim, declared.studies) for name, claim in declared.claims.items()}
     names = dict.fromkeys(claim.study for claim in declared.claims.values())
-    studies = {name: declared.studies[name] for name in names if contrasts.published(name)}
+    studies = {name: declared.studies[name] for name in names if is_published(name)}
     evidence = {name: Evidence.read(name, study.seeds) for name, study in studies.items()}
     decided = {name: claim for name, claim in declared.claims.items() if claim.study in studies}
     with threadpool_limits(1):  # the thread count changes bits
         found = {
-            name: contrasts.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])
+            name: estimates.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])
             for name, claim in decided.items()
         }
         judged = claims.judge(
             [(name, claim, found[name], len(evidence[claim.study].seeds)) for name, claim in decided.items()]
         )
         verified = {name: study.verification for name, study in studies.items()}
-        html, markdown = claims.render(judged, evidence, verified, [name for name in names if name not in studies])
-    write(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1) + "\n")
-    write(OUT / "claims.html", html)
-    write(OUT / "claims.md", markdown)
+        html, markdown = claims_page.render(judged, evidence, verified, [name for name in names if name not in studies])
+    write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1) + "\n")
+    write_file(OUT / "claims.html", html)
+    write_file(OUT / "claims.md", markdown)
     emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})
 
 

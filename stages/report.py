@@ -5,7 +5,6 @@ platform: no date, host or commit is in it (DVC and MLflow know those).
 """
 
 import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from stages.evidence import cells, page
 from stages.evidence.cells import Cell, Study
 from stages.evidence.comparison import Comparison
 from stages.evidence.theorems import Theory
+from stages.records.artifacts import write_file
 from stages.records.command import command
 from stages.records.events import emit
 
@@ -44,12 +44,12 @@ def run() -> None:
         everything += [in_short(setting, seed, arm, cell) for (seed, arm), cell in found.items()]
     html, markdown, overview = page.render(study, comparisons, Theory(cells.read_theory()), made_on)
     means = nested(results)
-    write(EVIDENCE, json.dumps(evidence(study, everything, prompts, made_on), separators=(",", ":")) + "\n")
-    write(OUT / "results.json", "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n")
-    write(OUT / "metrics.json", json.dumps({"platform": made_on, **means}, indent=1) + "\n")
-    write(OUT / "report.html", html)
-    write(OUT / "report.md", markdown)
-    write(OUT / "overview.svg", overview)
+    write_file(EVIDENCE, json.dumps(evidence(study, everything, prompts, made_on), separators=(",", ":")) + "\n")
+    write_file(OUT / "results.json", "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n")
+    write_file(OUT / "metrics.json", json.dumps({"platform": made_on, **means}, indent=1) + "\n")
+    write_file(OUT / "report.html", html)
+    write_file(OUT / "report.md", markdown)
+    write_file(OUT / "overview.svg", overview)
     emit(
         **{
             f"{s}/{a}/{m}": value
@@ -168,14 +168,6 @@ def describe_platform(study: Study) -> dict[str, str]:
     }
     text = f"Python {facts['python']}, torch {facts['torch']}, {facts['os']}, {facts['cpu']}, device {facts['device']}"
     return {**facts, "text": text}
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file at once, so that a reader or an interrupted run never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ simpler object, the global one reaches the other's loss with fewer pairs.
 
 import pandas as pd
 
-from stages.learning import models
+from stages.learning import models, verifiers
 from stages.learning.judging import held_out, implicit, scalar
 from stages.records import artifacts, params
 from stages.records.command import command
-from stages.reward import train_global, train_local
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
 
@@ -20,22 +19,24 @@ from stages.worlds.pairs import read_pairs
 def run(setting: str, seed: int) -> None:
     """Write data/evaluation/<setting>/<seed>/verification."""
     settings = params.setting(setting)
-    compute = settings.compute
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     pairs, digest = read_pairs(setting, seed, "train")
     test, _ = read_pairs(setting, seed, "test")
-    reference = models.load_policy(base, compute)
+    reference = models.load_policy(base, settings.compute)
 
     rows = []
     for count in [len(pairs) >> halving for halving in range(settings.verification.halvings + 1)]:
+        inputs = (settings.reward, settings.compute, artifacts.digest(base), digest)
+        scratch = artifacts.scratch("verification", setting, seed, count, *inputs)
         parts = (setting, seed, "verification", count)
-        scratch = artifacts.scratch(*parts, settings.reward, compute, artifacts.digest(base), digest)
-        judge = train_global(base, corpus, pairs[:count], settings, parts, scratch / "global")
-        policy = train_local(base, corpus, pairs[:count], settings, parts, scratch / "local")
+        trained = verifiers.train(base, corpus, pairs[:count], settings, parts, scratch)
         artifacts.forget(scratch)
-        judges = {"global": scalar(judge), "local": implicit(policy, reference, settings.reward.local_beta)}
-        losses = {name: held_out(one, {"pairs": test})["pairs"]["log_loss"] for name, one in judges.items()}
+        judges = {
+            "global": scalar(trained["global"]),
+            "local": implicit(trained["local"], reference, settings.reward.local_beta),
+        }
+        losses = {name: held_out(judge, {"pairs": test})["pairs"]["log_loss"] for name, judge in judges.items()}
         rows.append({"pairs": count, **losses})
     with artifacts.writing(f"data/evaluation/{setting}/{seed}/verification") as out:
         pd.DataFrame(rows).to_parquet(out / "losses.parquet", index=False)

@@ -13,9 +13,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import claims as stage
-from stages.evidence import claims, contrasts, statistics
+from stages.evidence import claims, claims_figures, claims_page, contrasts, estimates, statistics
 from stages.evidence.cells import ALWAYS
-from stages.evidence.contrasts import Evidence, Found, Term
+from stages.evidence.contrasts import Term
+from stages.evidence.dial import fit, measured_gap
+from stages.evidence.estimates import Found
+from stages.evidence.published import Evidence
 from stages.evidence.statistics import Estimate
 from stages.records import params, seeds
 from stages.records.errors import UserError
@@ -200,7 +203,7 @@ def test_every_declared_claim_names_what_exists():
     assert 20 <= len(DECLARED.claims) < 30
     for name, declared in DECLARED.claims.items():
         assert contrasts.resolve(name, declared, DECLARED.studies), name
-        assert declared.hypothesis in claims.HYPOTHESES, name
+        assert declared.hypothesis in claims_page.HYPOTHESES, name
         assert declared.statement.endswith(".") and declared.statement.count(". ") == 0, name
 
 
@@ -209,7 +212,7 @@ def test_terms_of_a_setting_are_paired_and_settings_added(small):
     matrices = contrasts.combine(terms, small)
     assert matrices["a"].tolist() == [[1.0, 2.0], [1.0, 2.0]]
     assert matrices["b"].tolist() == [[-0.5, -0.5], [-1.0, -0.5]]
-    found = contrasts.estimate("mine", claim("..."), terms, small, SMALL)
+    found = estimates.estimate("mine", claim("..."), terms, small, SMALL)
     assert found.estimate.mean == pytest.approx(1.5 - 0.625)
     a, b = (statistics.mean(matrices[s], seeds.generator("claims", "mine", s)) for s in "ab")
     assert found.estimate == statistics.total([a, b])
@@ -224,18 +227,18 @@ def test_prompts_are_averaged_beside_what_is_known_by_seed(small):
 
 def test_improvement_counts_pairs_of_seed_and_prompt(small):
     terms = contrasts.parse("-a.offline + a.online", "true_reward")
-    assert contrasts.estimate("mine", claim("..."), terms, small, SMALL).improvement.mean == 1.0
+    assert estimates.estimate("mine", claim("..."), terms, small, SMALL).improvement.mean == 1.0
 
 
 def test_reward_is_read_where_a_curve_first_reaches_a_kl():
     curve = {"kl": [0.0, 2.0, 1.0, 4.0], "true_reward": [1.0, 3.0, 0.0, 6.0]}
-    assert contrasts.reward_at(curve, np.array([0.0, 1.0, 2.0, 2.5, 4.0])) == pytest.approx([1, 2, 3, 3, 6])
+    assert estimates.reward_at(curve, np.array([0.0, 1.0, 2.0, 2.5, 4.0])) == pytest.approx([1, 2, 3, 3, 6])
     other = {"kl": [0.0, 5.0], "true_reward": [1.0, 1.0]}
     # up to 4, at 0.8, 1.6, 2.4, 3.2, 4: 1.8, 2.6, 2.8, 4.4, 6
-    assert contrasts.lead_at_kl(curve, other) == pytest.approx(np.mean([0.8, 1.6, 1.8, 3.4, 5.0]))
-    assert contrasts.lead_at_kl(other, curve) == pytest.approx(-np.mean([0.8, 1.6, 1.8, 3.4, 5.0]))
+    assert estimates.lead_at_kl(curve, other) == pytest.approx(np.mean([0.8, 1.6, 1.8, 3.4, 5.0]))
+    assert estimates.lead_at_kl(other, curve) == pytest.approx(-np.mean([0.8, 1.6, 1.8, 3.4, 5.0]))
     with pytest.raises(UserError, match="starts at KL 1"):
-        contrasts.reward_at({"kl": [1.0, 2.0], "true_reward": [1.0, 2.0]}, np.array([0.5]))
+        estimates.reward_at({"kl": [1.0, 2.0], "true_reward": [1.0, 2.0]}, np.array([0.5]))
 
 
 @pytest.mark.parametrize(
@@ -253,9 +256,9 @@ def test_reward_is_read_where_a_curve_first_reaches_a_kl():
 )
 def test_the_measured_gap_is_in_doublings(ours, theirs, gap):
     row = {"pairs": [1000, 500, 250], "global": ours, "local": theirs}
-    assert contrasts.measured_gap(row) == (pytest.approx(gap[0]), gap[1])
+    assert measured_gap(row) == (pytest.approx(gap[0]), gap[1])
     backwards = {name: values[::-1] for name, values in row.items()}
-    assert contrasts.measured_gap(backwards) == (pytest.approx(gap[0]), gap[1])
+    assert measured_gap(backwards) == (pytest.approx(gap[0]), gap[1])
 
 
 def dial(root: Path, slope: float, noise: float, scatter: float = 0.0, n: int = 6) -> None:
@@ -282,11 +285,11 @@ def test_a_line_through_the_dial(tmp_path, monkeypatch):
     evidence = read(tmp_path, monkeypatch, [0, 1, 2])
     study = SMALL.model_copy(update={"verification": [f"s{place}" for place in range(6)]})
     terms = contrasts.parse("fit(online - offline)", "lead_per_gap")
-    found = contrasts.estimate("dial", claim("...", measure="lead_per_gap"), terms, evidence, study)
+    found = estimates.estimate("dial", claim("...", measure="lead_per_gap"), terms, evidence, study)
     assert found.estimate.mean == pytest.approx(0.5) and found.estimate.error == pytest.approx(0, abs=1e-9)
     assert found.estimate.freedom == 4 and found.prompts == 24
     assert len(found.artifacts) == 6 * 3 * 3
-    line = contrasts.fit("dial", terms, evidence, study.verification)
+    line = fit("dial", terms, evidence, study.verification)
     assert [point.gap.mean for point in line.points] == pytest.approx(range(6))
     assert line.at(np.array([0.0, 5.0]))[0] == pytest.approx([0.0, 2.5])
 
@@ -296,7 +299,7 @@ def test_the_slope_errs_with_settings_and_with_seeds(tmp_path, monkeypatch, nois
     dial(tmp_path, 0.5, noise, scatter)
     evidence = read(tmp_path, monkeypatch, [0, 1, 2])
     terms = contrasts.parse("fit(online - offline)", "lead_per_gap")
-    line = contrasts.fit("dial", terms, evidence, list(evidence.settings))
+    line = fit("dial", terms, evidence, list(evidence.settings))
     x, leads = (
         np.arange(6.0),
         [contrasts.combine([t._replace(setting=s) for t in terms], evidence)[s] for s in evidence.settings],
@@ -475,8 +478,8 @@ def test_nothing_missing_is_passed_over(project, tmp_path, monkeypatch, change, 
         evidence = Evidence.read("evidence", study.seeds)
         for name, declared in DECLARED.claims.items():
             if declared.study == "evidence":
-                contrasts.estimate(name, declared, contrasts.resolve(name, declared, DECLARED.studies), evidence, study)
-        claims.leads(evidence, 0.2)
+                estimates.estimate(name, declared, contrasts.resolve(name, declared, DECLARED.studies), evidence, study)
+        claims_figures.leads(evidence, 0.2)
 
 
 def test_params_of_an_unknown_study_are_refused():

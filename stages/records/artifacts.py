@@ -59,6 +59,14 @@ def writing(out: str | Path) -> Iterator[Path]:
         raise
 
 
+def write_file(path: Path, content: str | bytes) -> None:
+    """Replace one file at once and whole, so that a reader or an interrupted run never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.replace(path)
+
+
 def reading(artifact: str | Path) -> Path:
     """The folder of an artifact, after every file in it was found to match the manifest.
 

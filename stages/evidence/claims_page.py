@@ -1,0 +1,112 @@
+"""The page of claims, in html and in markdown: the verdicts, the figures, and what each verdict rests on."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from stages.evidence import contrasts, statistics
+from stages.evidence.claims import LEVEL, Judged
+from stages.evidence.claims_figures import figures
+from stages.evidence.contrasts import Term
+from stages.evidence.published import Evidence
+from stages.evidence.words import number, written
+from stages.records.seeds import generator
+
+HYPOTHESES = {  # as params.yaml names them -> as the page does
+    "main": "The road through the reward model pays",
+    "H1": "H1: on-policy samples are worth something in themselves",
+    "H2": "H2: the offline road is held back less by the reference",
+    "H3": "H3: the online road is easier to optimise",
+    "H4": "H4: a reward model can use wider data",
+    "H5": "H5: a global reward model generalises better",
+    "H6": "H6: judging is simpler than generating",
+    "Razin": "Another account: what tokens give away (Razin et al. 2025)",
+    "dial": "Beyond the paper: the gap as a dial",
+}
+CUES = ("simple", "complex"), ("shared", "apart")  # the settings cues_<verifier>_<tokens>
+
+
+def render(
+    judged: Sequence[Judged], evidence: dict[str, Evidence], verified: dict[str, list[str]], missing: list[str]
+) -> tuple[str, str]:
+    """The page as html and as markdown.
+
+    evidence: study -> what it published, of the studies that a claim names; verified: study -> settings whose
+    verification it measured; missing: the studies that have published nothing yet.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=lambda name: bool(name) and not name.endswith(".md.jinja"),
+    )
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else number(p, 3)
+    groups = {}
+    for claim in judged:
+        groups.setdefault(claim.claim.hypothesis, []).append(claim)
+    tally = Counter((claim.verdict, claim.tone) for claim in judged)
+    words = {
+        "claims": judged,
+        "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items()},
+        "tally": [(*verdict, number) for verdict, number in tally.most_common()],
+        "marks": marks(judged),
+        "reading": reading(len(judged)),
+        "figures": figures(judged, evidence, verified),
+        "missing": missing,
+        "cues": cues(evidence["cues"]) if "cues" in evidence else [],
+        "platforms": {name: study.platform for name, study in evidence.items()},
+    }
+    return tuple(environment.get_template(f"claims.{kind}.jinja").render(words) for kind in ("html", "md"))
+
+
+def reading(claims: int) -> list[str]:
+    """How to read the table."""
+    return [
+        "A claim says that an effect is more than 0, is no more than the margin, or is the same as 0 within the "
+        "margin: the smallest effect that would matter, set with the claim before the study ran.",
+        f"A verdict needs p < {LEVEL} after Holm's adjustment, which raises the p of each claim so that all {claims} "
+        "together lead to any false verdict for a claim (or to any against one) no more often than that.",
+        '"Supported" and "not supported" are both findings; "undecided" means that the seeds at hand show neither, '
+        "which is no evidence that an effect is absent.",
+    ]
+
+
+def marks(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    """Claim -> where its interval, estimate, margin and 0 lie, as shares of an axis that claims of one unit share."""
+    places, axes = {}, {}
+    for claim in judged:
+        estimate, margin = claim.found.estimate, claim.claim.margin
+        least = -margin if claim.claim.expect == "same" else 0.0
+        places[claim.name] = {"zero": 0.0, "mean": estimate.mean, "band_low": least, "band_high": margin}
+        if estimate.resolved:
+            places[claim.name] |= {"low": estimate.low, "high": estimate.high}
+        axes.setdefault(claim.claim.unit, []).extend(filter(math.isfinite, places[claim.name].values()))
+    for claim in judged:
+        least, most = min(axes[claim.claim.unit]), max(axes[claim.claim.unit])
+        places[claim.name] = {name: (value - least) / (most - least) for name, value in places[claim.name].items()}
+    return places
+
+
+def cues(study: Evidence) -> list[dict]:
+    """The 2 x 2 of verifier and tokens, for log-loss (what the global RM has over the local one) and for the lead."""
+    compared = [
+        ("local RM − global RM, log-loss on test prompts (nats a pair)", "log_loss", "best_of_local", "best_of", 3),
+        ("online − offline, true reward (of 6)", "true_reward", "online", "offline", 2),
+    ]
+    tables = []
+    for title, measure, first, second, decimals in compared:
+        rows = []
+        for verifier in CUES[0]:
+            cells = []
+            for tokens in CUES[1]:
+                setting = f"cues_{verifier}_{tokens}"
+                terms = [Term(1.0, setting, first, measure), Term(-1.0, setting, second, measure)]
+                values = contrasts.combine(terms, study)[setting]
+                cells.append(written(statistics.mean(values, generator("claims", measure, setting)), decimals))
+            rows.append((verifier, cells))
+        tables.append({"title": title, "columns": CUES[1], "rows": rows})
+    return tables

@@ -1,0 +1,108 @@
+"""What the studies that claims name have published, in data/studies/<study>: the one place where it is read.
+
+evidence.json has the numbers, artifacts.json DVC's hash of each artifact behind them; `roads run --study` writes both.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.records.errors import UserError
+
+PUBLISHED = Path("data/studies")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one study has published. What it lacks is never left out: asking for it raises UserError."""
+
+    study: str
+    settings: dict[str, dict]
+    seeds: list[int]
+    cells: dict[tuple[str, int, str], dict]  # by setting, seed, arm
+    verification: dict[tuple[str, int], dict]  # by setting, seed
+    artifacts: dict[str, str]  # path -> DVC's hash
+    platform: str
+
+    @classmethod
+    def read(cls, study: str, seeds: Sequence[int]) -> "Evidence":
+        """Raises UserError when a file is missing or has other seeds than ``seeds``, those of params.yaml."""
+        found = _read(study, "evidence.json")
+        if sorted(found["seeds"]) != sorted(seeds):
+            raise UserError(
+                f"{PUBLISHED / study / 'evidence.json'} has the seeds {found['seeds']}, but studies.{study}.seeds in "
+                f"params.yaml is {list(seeds)}: run `roads run --study {study}`."
+            )
+        return cls(
+            study,
+            found["settings"],
+            found["seeds"],
+            {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]},
+            {(row["setting"], row["seed"]): row for row in found["verification"]},
+            _read(study, "artifacts.json"),
+            found["platform"]["text"],
+        )
+
+    def cell(self, setting: str, seed: int, arm: str) -> dict:
+        """One cell, as stages/report.py's in_short wrote it."""
+        if (setting, seed, arm) not in self.cells:
+            raise self._lacks(f"arm {arm} of setting {setting}, seed {seed}")
+        return self.cells[setting, seed, arm]
+
+    def values(self, setting: str, arm: str, measure: str) -> np.ndarray:
+        """A measure of every seed and prompt, (seeds, prompts); (seeds, 1) where only a seed's mean is known."""
+        rows, cells = [], [self.cell(setting, seed, arm) for seed in self.seeds]
+        for seed, cell in zip(self.seeds, cells):
+            row = cell["prompts"].get(measure, [cell["numbers"].get(measure)])
+            wanted = len(self.settings[setting]["prompts"]) if measure in cell["prompts"] else 1
+            if len(row) != wanted or any(value is None or not math.isfinite(value) for value in row):
+                raise self._lacks(f"{measure}, or not of every prompt, of arm {arm} of setting {setting}, seed {seed}")
+            rows.append(row)
+        if len({len(row) for row in rows}) > 1:
+            raise self._lacks(f"{measure} by prompt in every seed of arm {arm} of setting {setting}")
+        return np.asarray(rows, float)
+
+    def curves(self, setting: str, arm: str) -> list[dict]:
+        """The learning curve of each seed: step, true_reward, kl."""
+        cells = [self.cell(setting, seed, arm) for seed in self.seeds]
+        if not all(cell["curve"] for cell in cells):
+            raise self._lacks(f"learning curve in every seed of arm {arm} of setting {setting}")
+        return [cell["curve"] for cell in cells]
+
+    def verifications(self, setting: str) -> list[dict]:
+        """How many pairs verifiers need, in each seed: pairs, and held-out log-loss as global and local."""
+        for seed in self.seeds:
+            if (setting, seed) not in self.verification:
+                raise self._lacks(f"verification of setting {setting}, seed {seed}")
+        return [self.verification[setting, seed] for seed in self.seeds]
+
+    def hashes(self, paths: Sequence[str]) -> dict[str, str]:
+        """Path -> hash of these artifacts, sorted by path."""
+        for path in paths:
+            if path not in self.artifacts:
+                raise self._lacks(path, "artifacts.json")
+        return {path: self.artifacts[path] for path in sorted(set(paths))}
+
+    def _lacks(self, what: str, name: str = "evidence.json") -> UserError:
+        return UserError(f"{PUBLISHED / self.study / name} has no {what}: run `roads run --study {self.study}`.")
+
+
+def is_published(study: str) -> bool:
+    """Whether `roads run --study` has ever published it."""
+    return (PUBLISHED / study / "evidence.json").is_file()
+
+
+def _read(study: str, name: str) -> dict:
+    path = PUBLISHED / study / name
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing, and claims rest on it: run `roads run --study {study}`, which publishes it."
+        ) from None
+    except ValueError:
+        raise UserError(f"{path} is no JSON: restore it, or run `roads run --study {study}`.") from None
