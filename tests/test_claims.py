@@ -114,7 +114,9 @@ def losses(arm: str, eased: float, draw: np.random.Generator) -> dict[str, float
     for prefix in ("", "fresh_"):
         loss = 0.56 + (0.08 * eased if arm != "best_of" else 0.0) + 0.005 * draw.normal()
         numbers |= {f"{prefix}log_loss": loss, f"{prefix}accuracy": 1.25 - loss, f"{prefix}calibration": 0.03}
-    numbers |= {"own_global_log_loss": 0.6 + 0.01 * draw.normal(), "own_local_log_loss": 0.69 + 0.01 * draw.normal()}
+    for name, loss in (("global", 0.6), ("local", 0.69)):
+        own = {"log_loss": loss + 0.01 * draw.normal(), "accuracy": 1.25 - loss, "calibration": 0.03}
+        numbers |= {f"own_{name}_{measure}": value for measure, value in own.items()}
     return numbers | {
         f"best_of_{2**k}": 3 + (0.4 if arm == "best_of" else 0.1) * k + 0.05 * draw.normal() for k in range(7)
     }

@@ -27,6 +27,15 @@ HYPOTHESES = {  # as params.yaml names them -> as the page does
     "dial": "Beyond the paper: the gap as a dial",
 }
 CUES = ("simple", "complex"), ("shared", "apart")  # the settings cues_<verifier>_<tokens>
+COMPARED = (  # in the 2 x 2: title, measure, one arm minus the other, decimals
+    ("local RM − global RM, log-loss on test prompts (nats a pair)", "log_loss", "best_of_local", "best_of", 3),
+    ("online − offline, true reward (of 6)", "true_reward", "online", "offline", 2),
+)
+JUDGED = {  # pairs -> reward model -> the arm whose evaluation carries its numbers, and their prefix there
+    "training prompts, fresh pairs": {"global": ("best_of", "fresh_"), "local": ("best_of_local", "fresh_")},
+    "test prompts": {"global": ("best_of", ""), "local": ("best_of_local", "")},
+    "test prompts, completions of online": {"global": ("online", "own_global_"), "local": ("online", "own_local_")},
+}
 
 
 def render(
@@ -57,7 +66,7 @@ def render(
         "reading": reading(len(judged)),
         "figures": figures(judged, evidence, verified),
         "missing": missing,
-        "cues": cues(evidence["cues"]) if "cues" in evidence else [],
+        "tables": tables(evidence),
         "platforms": {name: study.platform for name, study in evidence.items()},
     }
     return tuple(environment.get_template(f"claims.{kind}.jinja").render(words) for kind in ("html", "md"))
@@ -91,22 +100,41 @@ def marks(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
     return places
 
 
-def cues(study: Evidence) -> list[dict]:
-    """The 2 x 2 of verifier and tokens, for log-loss (what the global RM has over the local one) and for the lead."""
-    compared = [
-        ("local RM − global RM, log-loss on test prompts (nats a pair)", "log_loss", "best_of_local", "best_of", 3),
-        ("online − offline, true reward (of 6)", "true_reward", "online", "offline", 2),
-    ]
-    tables = []
-    for title, measure, first, second, decimals in compared:
-        rows = []
-        for verifier in CUES[0]:
+def tables(evidence: dict[str, Evidence]) -> dict[str, list[dict]]:
+    """Title of a section -> its tables, of the studies that were published."""
+    found = {}
+    if "evidence" in evidence:
+        study = evidence["evidence"]
+        found["Reward models, in and out of distribution"] = [judges(study, setting) for setting in study.settings]
+    if "cues" in evidence:
+        found["What tokens give away: verifier × tokens of test prompts"] = [
+            cues(evidence["cues"], *compared) for compared in COMPARED
+        ]
+    return found
+
+
+def judges(study: Evidence, setting: str) -> dict:
+    """Both reward models of a setting, on three kinds of pairs that they have not learned from."""
+    rows = []
+    for pairs, carried in JUDGED.items():
+        for model, (arm, prefix) in carried.items():
             cells = []
-            for tokens in CUES[1]:
-                setting = f"cues_{verifier}_{tokens}"
-                terms = [Term(1.0, setting, first, measure), Term(-1.0, setting, second, measure)]
-                values = contrasts.combine(terms, study)[setting]
-                cells.append(written(statistics.mean(values, generator("claims", measure, setting)), decimals))
-            rows.append((verifier, cells))
-        tables.append({"title": title, "columns": CUES[1], "rows": rows})
-    return tables
+            for measure in ("log_loss", "accuracy", "calibration"):
+                values = study.values(setting, arm, f"{prefix}{measure}")
+                cells.append(written(statistics.mean(values, generator("claims", setting, arm, prefix, measure)), 3))
+            rows.append((f"{pairs}: {model} RM", cells))
+    return {"title": setting, "columns": ("pairs", "log-loss (nats)", "accuracy", "calibration error"), "rows": rows}
+
+
+def cues(study: Evidence, title: str, measure: str, first: str, second: str, decimals: int) -> dict:
+    """The 2 x 2 of verifier and tokens for the difference of two arms in one measure."""
+    rows = []
+    for verifier in CUES[0]:
+        cells = []
+        for tokens in CUES[1]:
+            setting = f"cues_{verifier}_{tokens}"
+            terms = [Term(1.0, setting, first, measure), Term(-1.0, setting, second, measure)]
+            values = contrasts.combine(terms, study)[setting]
+            cells.append(written(statistics.mean(values, generator("claims", measure, setting)), decimals))
+        rows.append((verifier, cells))
+    return {"title": title, "columns": ("verifier", *(f"{tokens} tokens" for tokens in CUES[1])), "rows": rows}
