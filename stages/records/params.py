@@ -287,7 +287,7 @@ class Claim(Section):
     hypothesis: str = Field(description="main, H1 to H6 (paper, section 5), Razin, or dial")
     statement: str
     study: Name = Field(description="the study whose cells decide")
-    measure: str = Field(description="of a term that names none; see stages/evidence/contrasts.py")
+    measure: str = Field(description="of a term that names none; see stages/evidence/claims.py")
     contrast: str = Field(description="sum of terms setting.arm or setting.arm.measure, each with a factor or without")
     expect: Literal["more", "no_more", "same"] = Field(description="more than 0; not above margin; within +- margin")
     margin: Positive = Field(description="the smallest effect that would matter, in the measure's unit")
