@@ -40,7 +40,7 @@ def test_a_folder_in_hub_layout_and_a_llama_go_every_road(tmp_path):
 
     def change(params):
         params["settings"]["mine"] = mine(params["settings"])
-        params["study"]["settings"] = ["mine"]
+        params["study"].update(settings=["mine"], worlds=["mine"], variants={}, verification=["mine"])
 
     edit_params(project, change)
     missing = roads(project, "run")
