@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.names import labels
+from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
 
-PUBLISHED = Path("data/studies")  # what named studies have found (flows/publishing.py)
 DUMP_PERIOD = 10.0  # seconds; dvc.lock is parsed and written as a whole (0.6 s at 200 stages), so not after each stage
 
 

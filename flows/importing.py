@@ -56,7 +56,7 @@ def import_input(setting: str, source: str, root: Path = Path(".")) -> str:
 def missing_input(setting: str, params, root: Path = Path(".")) -> str | None:
     """The import that a setting needs before it can run, as a sentence; None if all it reads is there.
 
-    params: the setting's section, stages.records.params.Setting.
+    params: the setting's section, stages.records.settings.Setting.
     """
     if params.corpus.world != "text":
         return None

@@ -7,9 +7,8 @@ claims anew without running the studies. They are no outs of DVC's, as they come
 import json
 from pathlib import Path
 
-from flows.graph import PUBLISHED
 from flows.plan import Plan
-from stages.records.artifacts import write_file
+from stages.records.artifacts import PUBLISHED, write_file
 from stages.records.params import Params
 
 KINDS = ("base", "corpus", "evaluation", "policy", "preferences", "reward")

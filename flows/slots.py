@@ -16,7 +16,7 @@ from flows.graph import Stage
 from stages.records.errors import UserError
 
 if TYPE_CHECKING:
-    from stages.records.params import Setting
+    from stages.records.settings import Setting
 
 # Equal for all stages of a run, so that the stage server, which has read them at its start, can serve them. None of
 # them changes a result: `dvc repro` gives the same bytes without.

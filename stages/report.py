@@ -40,11 +40,12 @@ def run() -> None:
         found = {(seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms}
         results += rows(study, setting, found, made_on["text"])
         comparisons.append(Comparison(study, setting, found, kind))
-        prompts[setting] = found[study.seeds[0], "base"].by_prompt.loc["test"].sort_index().index.tolist()
+        prompts[setting] = found[study.seeds[0], "base"].by_prompt.loc["test"].index.tolist()
         everything += [in_short(setting, seed, arm, cell) for (seed, arm), cell in found.items()]
     html, markdown, overview = page.render(study, comparisons, Theory(cells.read_theory()), made_on)
     means = nested(results)
-    write_file(EVIDENCE, json.dumps(evidence(study, everything, prompts, made_on), separators=(",", ":")) + "\n")
+    said = rounded(evidence(study, everything, prompts, made_on))
+    write_file(EVIDENCE, json.dumps(said, separators=(",", ":")) + "\n")
     write_file(OUT / "results.json", "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n")
     write_file(OUT / "metrics.json", json.dumps({"platform": made_on, **means}, indent=1) + "\n")
     write_file(OUT / "report.html", html)
@@ -82,7 +83,7 @@ def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], made_on
 
 def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
     """All that a claim may ask of a cell: means of each test prompt, numbers, the learning curve."""
-    of_test = cell.by_prompt.loc["test"].sort_index()
+    of_test = cell.by_prompt.loc["test"]
     numbers = {name: cells.value(cell, "test", name) for name in TEST}
     for prefix, found in (
         ("", cell.metrics.get("pairs", {})),
@@ -98,32 +99,24 @@ def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
         "seed": seed,
         "arm": arm,
         "path": cell.path.as_posix(),
-        "prompts": rounded(prompts),
-        "numbers": rounded({name: value for name, value in numbers.items() if value is not None}),
-        "curve": rounded(curve),
+        "prompts": prompts,
+        "numbers": {name: value for name, value in numbers.items() if value is not None},
+        "curve": curve,
     }
 
 
 def evidence(study: Study, everything: list[dict], prompts: dict[str, list[int]], made_on: dict) -> dict:
-    """What this study says on the paper's claims: the cells, how the settings differ, how many pairs verifiers need."""
-    settings = {}
-    for name in study.settings:
-        corpus = study.params[name]["corpus"]
-        settings[name] = {
-            "kind": cells.read_world(name)["kind"],
-            "prompts": prompts[name],
-            "pairs": study.params[name]["preferences"]["pairs"],
-            **{key: corpus[key] for key in ("horizon", "verdicts", "reward", "split") if key in corpus},
-        }
+    """What this study says on the paper's claims: the test prompts of each setting, the cells, how many pairs verifiers
+    need."""
     verification = []
     for setting in study.verification:
         for seed in study.seeds:
             path, losses = cells.read_verification(setting, seed)
             row = {"setting": setting, "seed": seed, "path": path.as_posix()}
-            verification.append(row | rounded({name: losses[name].tolist() for name in ("pairs", "global", "local")}))
+            verification.append(row | {name: losses[name].tolist() for name in ("pairs", "global", "local")})
     return {
         "platform": made_on,
-        "settings": settings,
+        "settings": {setting: {"prompts": ids} for setting, ids in prompts.items()},
         "seeds": study.seeds,
         "cells": everything,
         "verification": verification,

@@ -7,7 +7,7 @@ validation and test prompts; online arms that start from the base policy take th
 
 import pandas as pd
 
-from stages.learning import likelihood, models
+from stages.learning import judging, models
 from stages.learning.sampling import draw
 from stages.records import artifacts, params
 from stages.records.command import command
@@ -30,10 +30,9 @@ def run(setting: str, seed: int) -> None:
     completions = [c for several in drawn for c in several]
     rows = prompts.loc[prompts.index.repeat(chosen.completions)]
     ids = rows["prompt_ids"].tolist()
-    judge, local = (
-        models.load_reward(verifiers["global"], settings.compute),
-        models.load_policy(verifiers["local"], settings.compute),
-    )
+    judge = judging.scalar(models.load_reward(verifiers["global"], settings.compute))
+    local = models.load_policy(verifiers["local"], settings.compute)
+    local_judge = judging.implicit(local, policy, settings.reward.local_beta)
     samples = pd.DataFrame(
         {
             "prompt_id": rows["prompt_id"].to_numpy(),
@@ -41,8 +40,8 @@ def run(setting: str, seed: int) -> None:
             "sample": list(range(chosen.completions)) * len(prompts),
             "completion_ids": completions,
             "completion": corpus.tokenizer.batch_decode(completions, skip_special_tokens=True),
-            "score": likelihood.scores(judge, ids, completions),
-            "local_score": settings.reward.local_beta * likelihood.log_ratio(local, policy, ids, completions),
+            "score": judge(ids, completions),
+            "local_score": local_judge(ids, completions),
         }
     )
     with artifacts.writing(f"data/sample/{setting}/{seed}") as out:

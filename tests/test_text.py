@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from stages.records.errors import UserError
-from stages.records.params import TextCorpus
+from stages.records.settings import TextCorpus
 from stages.worlds import corpora, text
 
 ROOT = Path(__file__).parents[1]

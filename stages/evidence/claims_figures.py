@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.evidence import contrasts, estimates, plots, statistics
+from stages.evidence import estimates, plots, statistics
 from stages.evidence.claims import Judged
-from stages.evidence.contrasts import PER_GAP
-from stages.evidence.dial import fit
 from stages.evidence.published import Evidence
 from stages.evidence.words import count
 from stages.records.seeds import generator
@@ -33,8 +31,8 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
         )
         shown += [leads(evidence["evidence"], margin), by_kl(evidence["evidence"])]
     for name, study in evidence.items():
-        if fitted := next((c for c in judged if c.claim.study == name and c.claim.measure == PER_GAP), None):
-            shown.append(dial(fitted, study, verified[name]))
+        if fitted := next((c for c in judged if c.claim.study == name and c.found.line), None):
+            shown.append(dial(fitted))
         if verified[name]:
             shown.append(verification(study, verified[name]))
     return shown
@@ -88,15 +86,15 @@ def by_kl(study: Evidence) -> dict:
     return {"title": "Reward at equal distance from base", "caption": caption, "panels": panels}
 
 
-def dial(claim: Judged, study: Evidence, settings: Sequence[str]) -> dict:
-    """Lead against measured gap, with the line of the claim that fits one."""
-    line = fit(claim.name, contrasts.parse(claim.claim.contrast, PER_GAP), study, settings)
+def dial(claim: Judged) -> dict:
+    """Lead against measured gap, with the line of a claim that fits one."""
+    line = claim.found.line
     ends = [end for point in line.points for end in point.gap[:3] if math.isfinite(end)]
     xs = np.linspace(min(ends), max(ends), 41)
     labels = "measured gap (doublings of the data)", "lead in true reward"
     svg = plots.fitted(line.points, (xs, *line.at(xs)), *labels)
     caption = (
-        f"One point a setting: means and 95% intervals over {count(len(study.seeds), 'seed')} (and test prompts, for "
+        f"One point a setting: means and 95% intervals over {count(claim.seeds, 'seed')} (and test prompts, for "
         "the lead). The gap is how many times the global RM's pairs can be halved until it is no better than the local "
         "RM with all pairs; an open point holds a seed whose true gap lies farther out. "
         f"Line: slope {claim.mean} ({claim.interval}) per doubling, with its 95% interval."

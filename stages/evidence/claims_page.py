@@ -3,16 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
-from stages.evidence import contrasts, statistics
+from stages.evidence import statistics
 from stages.evidence.claims import LEVEL, Judged
 from stages.evidence.claims_figures import figures
-from stages.evidence.contrasts import Term
 from stages.evidence.published import Evidence
-from stages.evidence.words import number, written
+from stages.evidence.templates import fill
+from stages.evidence.words import written
 from stages.records.seeds import generator
 
 HYPOTHESES = {  # as params.yaml names them -> as the page does
@@ -46,14 +43,6 @@ def render(
     evidence: study -> what it published, of the studies that a claim names; verified: study -> settings whose
     verification it measured; missing: the studies that have published nothing yet.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=lambda name: bool(name) and not name.endswith(".md.jinja"),
-    )
-    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
-    environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else number(p, 3)
     groups = {}
     for claim in judged:
         groups.setdefault(claim.claim.hypothesis, []).append(claim)
@@ -61,7 +50,7 @@ def render(
     words = {
         "claims": judged,
         "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items()},
-        "tally": [(*verdict, number) for verdict, number in tally.most_common()],
+        "tally": [(*verdict, members) for verdict, members in tally.most_common()],
         "marks": marks(judged),
         "reading": reading(len(judged)),
         "figures": figures(judged, evidence, verified),
@@ -69,7 +58,7 @@ def render(
         "tables": tables(evidence),
         "platforms": {name: study.platform for name, study in evidence.items()},
     }
-    return tuple(environment.get_template(f"claims.{kind}.jinja").render(words) for kind in ("html", "md"))
+    return fill(words, "claims.html", "claims.md")
 
 
 def reading(claims: int) -> list[str]:
@@ -133,8 +122,7 @@ def cues(study: Evidence, title: str, measure: str, first: str, second: str, dec
         cells = []
         for tokens in CUES[1]:
             setting = f"cues_{verifier}_{tokens}"
-            terms = [Term(1.0, setting, first, measure), Term(-1.0, setting, second, measure)]
-            values = contrasts.combine(terms, study)[setting]
+            values = study.values(setting, first, measure) - study.values(setting, second, measure)
             cells.append(written(statistics.mean(values, generator("claims", measure, setting)), decimals))
         rows.append((verifier, cells))
     return {"title": title, "columns": ("verifier", *(f"{tokens} tokens" for tokens in CUES[1])), "rows": rows}

@@ -29,6 +29,7 @@ class Found(NamedTuple):
     prompts: int  # test prompts that the interval resamples, over settings; 0 where a seed counts as one number
     improvement: Estimate | None  # how probable it is that the first arm is better, where two arms are compared
     artifacts: dict[str, str]  # path -> hash of all that it rests on
+    line: dial.Line | None = None  # of a fit
 
 
 def estimate(name: str, claim: Claim, terms: list[Term], evidence: Evidence, study: Study) -> Found:
@@ -38,7 +39,7 @@ def estimate(name: str, claim: Claim, terms: list[Term], evidence: Evidence, stu
         measured = [row["path"] for setting in study.verification for row in evidence.verifications(setting)]
         everywhere = [term for setting in study.verification for term in contrasts.in_setting(terms, setting)]
         artifacts = evidence.hashes(measured + contrasts.paths(everywhere, evidence))
-        return Found(line.slope, [], line.prompts, None, artifacts)
+        return Found(line.slope, [], line.prompts, None, artifacts, line)
     paths = contrasts.paths(terms, evidence)
     if claim.measure == AT_KL:
         paths += [f"data/policy/{term.setting}/{seed}/{term.arm}" for term in terms for seed in evidence.seeds]

@@ -1,13 +1,11 @@
 """The html and the markdown page: what they say of the study as a whole, and their layout from the templates."""
 
 import math
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader
 
 from stages.evidence import plots, statistics
 from stages.evidence.cells import Study
 from stages.evidence.comparison import Comparison
+from stages.evidence.templates import fill
 from stages.evidence.theorems import Theory
 from stages.evidence.words import count, upper
 
@@ -33,9 +31,6 @@ def render(study: Study, settings: list[Comparison], theory: Theory, platform: d
 
     platform: name -> version or model of what computed the numbers.
     """
-    here = Path(__file__).parent
-    environment = Environment(loader=FileSystemLoader(here), trim_blocks=True, lstrip_blocks=True, autoescape=_is_html)
-    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
     words = {
         "study": study,
         "settings": settings,
@@ -48,8 +43,7 @@ def render(study: Study, settings: list[Comparison], theory: Theory, platform: d
         "replicates": statistics.REPLICATES,
         **PANEL,
     }
-    templates = ("report.html", "report.md", "overview.svg")
-    return tuple(environment.get_template(f"{name}.jinja").render(words) for name in templates)
+    return fill(words, "report.html", "report.md", "overview.svg")
 
 
 def limits(settings: list[Comparison]) -> tuple[float, float] | None:
@@ -64,10 +58,6 @@ def limits(settings: list[Comparison]) -> tuple[float, float] | None:
     ]
     margin = 0.05 * (max(ends) - min(ends)) if ends else 0
     return (min(ends) - margin, max(ends) + margin) if ends else None
-
-
-def _is_html(template: str | None) -> bool:
-    return bool(template) and not template.endswith(".md.jinja")
 
 
 def caution(seeds: int) -> str:

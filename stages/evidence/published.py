@@ -7,13 +7,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
-
-PUBLISHED = Path("data/studies")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 def prepare(compute, *parts: object) -> int:
     """Fix threads and every global random state for a stage that trains; returns the seed that belongs to ``parts``.
 
-    ``compute``: stages.records.params.Compute. The libraries (TRL, transformers, torch) draw from global generators,
+    ``compute``: stages.records.settings.Compute. The libraries (TRL, transformers, torch) draw from global generators,
     so a stage sets them once, from its own key.
     """
     torch.set_num_threads(compute.threads)
@@ -38,7 +38,7 @@ def prepare(compute, *parts: object) -> int:
 def new_policy(model, tokenizer: PreTrainedTokenizerFast, longest: int) -> GPTNeoXForCausalLM:
     """A GPT-NeoX with random weights (from torch's global state).
 
-    ``model``: stages.records.params.Network; ``longest``: the most tokens a sequence will have.
+    ``model``: stages.records.settings.Network; ``longest``: the most tokens a sequence will have.
     """
     config = GPTNeoXConfig(
         vocab_size=len(tokenizer),

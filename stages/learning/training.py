@@ -154,9 +154,11 @@ class KeepState(TrainerCallback):
 
 
 class Curve(TrainerCallback):
-    """Measure the policy ``points`` times during training, at equal distances, and before the first step.
+    """Measure the policy ``points`` times during training, and before the first step.
 
-    ``measure()`` returns a dict of numbers. The rows live beside the checkpoints, so a resumed run has them all.
+    Of T steps these are T^(1/points), T^(2/points), ..., T, rounded: most of the way from the base policy is gone
+    early, and a curve that is to be read at a given KL needs its points there. ``measure()`` returns a dict of
+    numbers. The rows live beside the checkpoints, so a resumed run has them all.
     """
 
     def __init__(self, scratch: Path, points: int, measure: Callable[[], dict]):
@@ -177,10 +179,7 @@ class Curve(TrainerCallback):
             self._record(0)
 
     def on_step_end(self, args, state, control, **_kwargs):
-        if (
-            state.global_step * self.points // state.max_steps
-            > (state.global_step - 1) * self.points // state.max_steps
-        ):
+        if state.global_step in {round(state.max_steps ** (i / self.points)) for i in range(1, self.points + 1)}:
             self._record(state.global_step)
 
     def _record(self, step: int) -> None:

@@ -19,7 +19,7 @@ def train(
 ) -> dict[str, PreTrainedModel]:
     """Both, ready to judge, as ``global`` and ``local``.
 
-    settings: stages.records.params.Setting. Random numbers belong to ``parts``; checkpoints lie below ``scratch``.
+    settings: stages.records.settings.Setting. Random numbers belong to ``parts``; checkpoints lie below ``scratch``.
     """
     return {
         "global": train_global(base, corpus, pairs, settings, parts, scratch / "global"),
@@ -51,5 +51,5 @@ def train_local(
 
 
 def recipe(chosen) -> dict:
-    """What both are trained with; chosen: stages.records.params.Reward."""
+    """What both are trained with; chosen: stages.records.settings.Reward."""
     return {"batch": chosen.batch, "num_train_epochs": chosen.epochs, "learning_rate": chosen.learning_rate}

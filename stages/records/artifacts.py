@@ -16,6 +16,7 @@ from pathlib import Path
 from stages.records.errors import UserError
 
 MANIFEST = "manifest.json"
+PUBLISHED = Path("data/studies")  # what named studies have found: `roads run --study` writes it, claims read it
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
 

@@ -140,7 +140,7 @@ class Scorer:
 
 
 def build(params, setting: str) -> Corpus:
-    """The corpus of a road setting (params: stages.records.params.RoadCorpus).
+    """The corpus of a road setting (params: stages.records.settings.RoadCorpus).
 
     Demonstrations are travels of all prompts, as a pretrained model has seen the world.
     """

@@ -42,7 +42,7 @@ def true_reward(references: list[str], completions: list[str]) -> np.ndarray:
 
 
 def build(params, inputs: Path, setting: str) -> Corpus:
-    """The corpus of a text setting (params: stages.records.params.TextCorpus; inputs: data/inputs/<setting>).
+    """The corpus of a text setting (params: stages.records.settings.TextCorpus; inputs: data/inputs/<setting>).
 
     Raises UserError when data is missing or wrong, does not suit the reward, or leaves a split empty.
     """

@@ -1,0 +1,20 @@
+"""Filling the templates beside this file."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from stages.evidence.words import number
+
+
+def fill(words: dict, *names: str) -> tuple[str, ...]:
+    """The text of each template; all but markdown is escaped for html."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=lambda name: bool(name) and not name.endswith(".md.jinja"),
+    )
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else number(p, 3)
+    return tuple(environment.get_template(f"{name}.jinja").render(words) for name in names)

@@ -1,0 +1,191 @@
+"""What a setting in params.yaml may say: every section typed and bounded. All that a stage depends on of the schema."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+
+class Section(BaseModel):
+    """A mapping with exactly the keys below; integers are no strings, and NaN or infinity is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Compute(Section):
+    device: Literal["cpu", "cuda"]  # never chosen by what the machine happens to have
+    dtype: Literal["float32", "bfloat16"]
+    threads: Count  # per stage; part of the result, as the thread count changes bits
+    device_batch: int = Field(ge=0)  # sequences or pairs in one backward pass; 0: the whole batch
+
+
+class RoadCorpus(Section):
+    world: Literal["roads"]
+    rows: Count
+    columns: Count
+    removed: Share
+    map_seed: int
+    horizon: Count
+    reward: Literal["arrival", "overlap"]
+    demonstrations: Count
+    shortest: Share
+    impossible: Share
+    verdicts: Share
+    split: Literal["starts", "prompts", "regions"]
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.rows * self.columns > 64:
+            raise ValueError("rows x columns must not exceed 64, the number of town names")
+        return self
+
+
+class TextCorpus(Section):
+    world: Literal["text"]
+    reward: Literal["rouge_l", "judge"]
+    tokenizer: Annotated[int, Field(ge=258)] | str  # size of a BPE to train, or a name in data/inputs/<setting>
+    max_prompt: Annotated[int, Field(ge=8)]
+    max_completion: Annotated[int, Field(ge=2)]
+    demonstrations: Share = 0.0
+    judge: Share = 0.0
+    validation: Share
+    test: Share
+    group: str | None = None
+    group_until: str | None = None
+
+    @model_validator(mode="after")
+    def _leaves_some(self):
+        if max(self.demonstrations, self.judge) + self.validation + self.test > 1:
+            raise ValueError("the shares demonstrations (or judge), validation and test exceed 1")
+        return self
+
+
+class Network(Section):
+    hidden_size: Count
+    layers: Count
+    heads: Count
+
+
+class Training(Section):
+    learning_rate: Positive
+    epochs: Positive
+    batch: Count
+
+
+class Base(Section):
+    model: Network | str  # a new GPT-NeoX, or a causal LM: a folder below data/inputs, or a hub id
+    steps: Count
+    batch: Count
+    learning_rate: Positive
+    judge: Training | None = None  # of the reward model that scores policies (labelled data)
+
+
+class Preferences(Section):
+    pairs: Count
+    prompts: PositiveShare = 1.0
+    held_out: Count
+    temperature: Positive
+    noise: Positive = 1.0  # the true reward is divided by it before Bradley-Terry
+
+
+class Reward(Training):
+    local_beta: Positive
+
+
+class Verification(Section):
+    halvings: Count
+
+
+class Offline(Section):
+    steps: Count
+    batch: Count
+    learning_rate: Positive
+    beta: Positive
+    points: Count
+
+
+class Sample(Section):
+    completions: Annotated[int, Field(ge=2)]
+    best_of: Count
+    beta: Positive
+    temperature: Positive
+
+    @model_validator(mode="after")
+    def _enough(self):
+        if self.best_of > self.completions:
+            raise ValueError(f"best_of = {self.best_of} needs at least as many completions (found {self.completions})")
+        return self
+
+
+class Online(Section):
+    steps: Count
+    prompts: Count
+    completions: Annotated[int, Field(ge=2)]
+    temperature: Positive
+    learning_rate: Positive
+    beta: Positive
+    points: Count
+
+
+class Evaluate(Section):
+    completions: Count
+    temperature: Positive
+    prompts: int = Field(ge=0)
+
+
+class Arm(Section):
+    """A recipe; where it names steps, a learning rate or a beta, that counts instead of the stage's."""
+
+    loss: list[str] = Field(min_length=1)  # losses of TRL's DPO trainer, summed; or rloo alone
+    labels: Literal["reward", "local", "true"] | None = None  # who ranks samples, or labels pairs anew
+    rounds: Count | None = None  # how often an online arm draws fresh samples
+    prompts: PositiveShare = 1.0  # share of the train prompts that an online arm samples for
+    steps: Count | None = None
+    learning_rate: Positive | None = None
+    beta: Positive | None = None
+
+    @model_validator(mode="after")
+    def _rloo_stands_alone(self):
+        if "rloo" in self.loss and len(self.loss) > 1:
+            raise ValueError("loss: rloo cannot be summed with the losses of another trainer")
+        return self
+
+
+class Setting(Section):
+    compute: Compute
+    corpus: RoadCorpus | TextCorpus = Field(discriminator="world")
+    base: Base
+    preferences: Preferences
+    reward: Reward
+    offline: Offline
+    sample: Sample
+    online: Online
+    evaluate: Evaluate
+    verification: Verification | None = None
+    arms: dict[Name, Arm]
+
+    def arm(self, name: str) -> tuple[Arm, Offline | Online]:
+        """A recipe, and the section of its stage with what the recipe changes."""
+        arm = self.arms[name]
+        changes = {key: found for key in ("steps", "learning_rate", "beta") if (found := getattr(arm, key)) is not None}
+        return arm, (self.online if arm.rounds else self.offline).model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _rounds_divide_steps(self):
+        for name in self.arms:
+            arm, chosen = self.arm(name)
+            if arm.rounds and chosen.steps % arm.rounds:
+                raise ValueError(f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {chosen.steps}")
+            if arm.loss == ["rloo"]:
+                if arm.rounds != chosen.steps:
+                    raise ValueError(f"arms.{name}: rloo samples at every step; write rounds: {chosen.steps}")
+                if {self.online.temperature, self.sample.temperature} != {1.0}:
+                    raise ValueError(f"arms.{name}: rloo needs samples at temperature 1, in sample and online")
+        return self

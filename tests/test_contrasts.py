@@ -1,0 +1,191 @@
+"""What a claim compares, by hand: contrasts, rewards at equal KL, the measured gap, the line through the dial."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from invented import DECLARED, PROJECT, cell, claim, publish
+from ruamel.yaml import YAML
+
+from stages.evidence import contrasts, estimates, statistics
+from stages.evidence.contrasts import Term
+from stages.evidence.dial import fit, measured_gap
+from stages.evidence.published import Evidence
+from stages.records import seeds
+from stages.records.errors import UserError
+
+
+def read(root: Path, monkeypatch, seeds_: list[int], study: str = "small") -> Evidence:
+    monkeypatch.chdir(root)
+    return Evidence.read(study, seeds_)
+
+
+SMALL = DECLARED.studies["micro"].model_copy(update={"settings": ["a", "b"], "seeds": [0, 1], "verification": []})
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch) -> Evidence:
+    """Two settings, two seeds, two prompts."""
+    cells = [
+        cell("a", 0, "online", [4.0, 5.0], {"log_loss": 0.5}),
+        cell("a", 1, "online", [3.0, 6.0], {"log_loss": 0.7}),
+        cell("a", 0, "offline", [3.0, 3.0]),
+        cell("a", 1, "offline", [2.0, 4.0]),
+        cell("b", 0, "online", [1.0, 1.0]),
+        cell("b", 1, "online", [2.0, 1.0]),
+    ]
+    publish(tmp_path, "small", cells)
+    return read(tmp_path, monkeypatch, [0, 1])
+
+
+def test_terms_have_sign_factor_arm_and_measure():
+    assert contrasts.parse("gap.online - gap.offline", "true_reward") == [
+        Term(1.0, "gap", "online", "true_reward"),
+        Term(-1.0, "gap", "offline", "true_reward"),
+    ]
+    assert contrasts.parse(" - 0.5 * a.best_of.best_of_16\n+2*b_1.local ", "log_loss") == [
+        Term(-0.5, "a", "best_of", "best_of_16"),
+        Term(2.0, "b_1", "local", "log_loss"),
+    ]
+    assert contrasts.parse("fit(online - offline)", "lead_per_gap") == [
+        Term(1.0, "", "online", "true_reward"),
+        Term(-1.0, "", "offline", "true_reward"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("contrast", "measure", "wrong"),
+    [
+        ("", "true_reward", "cannot be read from ''"),
+        ("gap", "true_reward", "cannot be read from 'gap'"),
+        ("gap.online gap.offline", "true_reward", "cannot be read from 'gap.offline'"),
+        ("gap.online - ", "true_reward", "cannot be read from '- '"),
+        ("0.5 gap.online", "true_reward", "cannot be read from '0.5 gap.online'"),
+        ("gap.online.true_reward.mean", "true_reward", "cannot be read from '.mean'"),
+        ("gap.online - gap.offline.rewards", "true_reward", "the measure rewards, which does not exist"),
+        ("gap.online - short.offline", "true_reward_at_kl", "one arm minus another of the same setting"),
+        ("gap.online - 0.5 * gap.offline", "true_reward_at_kl", "one arm minus another of the same setting"),
+        ("gap.online - gap.offline", "lead_per_gap", r"must read fit\(arm - arm\)"),
+        ("fit(online - offline)", "true_reward", "cannot be read from"),
+        ("gap.onlin - gap.offline", "true_reward", "names onlin, which is not among the arms of studies.evidence"),
+        ("gap.online - gapp.offline", "true_reward", "names gapp, which is not among studies.evidence.settings"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(contrast, measure, wrong):
+    with pytest.raises(UserError, match=rf"params.yaml: claims.mine.contrast .*{wrong}"):
+        contrasts.resolve("mine", claim(contrast, measure=measure, study="evidence"), DECLARED.studies)
+
+
+def test_terms_of_a_setting_are_paired_and_settings_added(small):
+    terms = contrasts.parse("a.online - a.offline - 0.5 * b.online", "true_reward")
+    matrices = contrasts.combine(terms, small)
+    assert matrices["a"].tolist() == [[1.0, 2.0], [1.0, 2.0]]
+    assert matrices["b"].tolist() == [[-0.5, -0.5], [-1.0, -0.5]]
+    found = estimates.estimate("mine", claim("..."), terms, small, SMALL)
+    assert found.estimate.mean == pytest.approx(1.5 - 0.625)
+    a, b = (statistics.mean(matrices[s], seeds.generator("claims", "mine", s)) for s in "ab")
+    assert found.estimate == statistics.total([a, b])
+    assert found.prompts == 4 and found.improvement is None
+    assert sorted(found.artifacts) == sorted({c["path"] for c in small.cells.values()})
+
+
+def test_prompts_are_averaged_beside_what_is_known_by_seed(small):
+    terms = contrasts.parse("a.online.log_loss - a.offline", "true_reward")
+    assert contrasts.combine(terms, small)["a"] == pytest.approx(np.array([[0.5 - 3.0], [0.7 - 3.0]]))
+
+
+def test_improvement_counts_pairs_of_seed_and_prompt(small):
+    terms = contrasts.parse("-a.offline + a.online", "true_reward")
+    assert estimates.estimate("mine", claim("..."), terms, small, SMALL).improvement.mean == 1.0
+
+
+def test_reward_is_read_where_a_curve_first_reaches_a_kl():
+    curve = {"kl": [0.0, 2.0, 1.0, 4.0], "true_reward": [1.0, 3.0, 0.0, 6.0]}
+    assert estimates.reward_at(curve, np.array([0.0, 1.0, 2.0, 2.5, 4.0])) == pytest.approx([1, 2, 3, 3, 6])
+    other = {"kl": [0.0, 5.0], "true_reward": [1.0, 1.0]}
+    # up to 4, at 0.8, 1.6, 2.4, 3.2, 4: 1.8, 2.6, 2.8, 4.4, 6
+    assert estimates.lead_at_kl(curve, other) == pytest.approx(np.mean([0.8, 1.6, 1.8, 3.4, 5.0]))
+    assert estimates.lead_at_kl(other, curve) == pytest.approx(-np.mean([0.8, 1.6, 1.8, 3.4, 5.0]))
+    with pytest.raises(UserError, match="starts at KL 1"):
+        estimates.reward_at({"kl": [1.0, 2.0], "true_reward": [1.0, 2.0]}, np.array([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "gap"),
+    [
+        ([0.50, 0.60, 0.70], [0.60, 0.65, 0.70], (1.0, False)),  # half of the pairs are enough
+        ([0.50, 0.60, 0.70], [0.55, 0.65, 0.70], (0.5, False)),
+        ([0.50, 0.60, 0.58], [0.55, 0.65, 0.70], (0.625, False)),  # 500 pairs count as no worse than 250
+        ([0.50, 0.52, 0.54], [0.60, 0.65, 0.70], (2.0, True)),  # a quarter of them is more than enough
+        ([0.50, 0.52, 0.60], [0.60, 0.65, 0.70], (2.0, False)),  # exactly enough
+        ([0.60, 0.65, 0.70], [0.50, 0.60, 0.70], (-1.0, False)),  # the local one is the better one
+        ([0.60, 0.65, 0.70], [0.50, 0.52, 0.54], (-2.0, True)),
+        ([0.50, 0.60, 0.70], [0.50, 0.60, 0.70], (0.0, False)),
+    ],
+)
+def test_the_measured_gap_is_in_doublings(ours, theirs, gap):
+    row = {"pairs": [1000, 500, 250], "global": ours, "local": theirs}
+    assert measured_gap(row) == (pytest.approx(gap[0]), gap[1])
+    backwards = {name: values[::-1] for name, values in row.items()}
+    assert measured_gap(backwards) == (pytest.approx(gap[0]), gap[1])
+
+
+def dial(root: Path, slope: float, noise: float, scatter: float = 0.0, n: int = 6) -> None:
+    """Settings whose gap is 0, 1, ... and whose lead is ``slope`` times it, but for noise of seeds and settings."""
+    cells, rows = [], []
+    for place in range(n):
+        off = scatter * seeds.generator("test", "scatter", place).normal()
+        for seed in range(3):
+            draw = seeds.generator("test", "dial", place, seed)
+            offline = 2 + draw.normal(size=4)
+            online = offline + slope * place + off + noise * draw.normal()
+            cells += [
+                cell(f"s{place}", seed, "offline", offline.tolist()),
+                cell(f"s{place}", seed, "online", online.tolist()),
+            ]
+            losses = [0.5 + 0.01 * halving for halving in range(n)]
+            row = {"setting": f"s{place}", "seed": seed, "path": f"data/verification/s{place}/{seed}"}
+            rows.append(row | {"pairs": [1024 >> h for h in range(n)], "global": losses, "local": [losses[place]] * n})
+    publish(root, "small", cells, tuple(rows))
+
+
+def test_a_line_through_the_dial(tmp_path, monkeypatch):
+    dial(tmp_path, slope=0.5, noise=0.0)
+    evidence = read(tmp_path, monkeypatch, [0, 1, 2])
+    study = SMALL.model_copy(update={"verification": [f"s{place}" for place in range(6)]})
+    terms = contrasts.parse("fit(online - offline)", "lead_per_gap")
+    found = estimates.estimate("dial", claim("...", measure="lead_per_gap"), terms, evidence, study)
+    assert found.estimate.mean == pytest.approx(0.5) and found.estimate.error == pytest.approx(0, abs=1e-9)
+    assert found.estimate.freedom == 4 and found.prompts == 24
+    assert len(found.artifacts) == 6 * 3 * 3
+    line = fit("dial", terms, evidence, study.verification)
+    assert [point.gap.mean for point in line.points] == pytest.approx(range(6))
+    assert line.at(np.array([0.0, 5.0]))[0] == pytest.approx([0.0, 2.5])
+
+
+@pytest.mark.parametrize(("noise", "scatter", "larger"), [(0.0, 1.0, "settings"), (1.0, 0.0, "either")])
+def test_the_slope_errs_with_settings_and_with_seeds(tmp_path, monkeypatch, noise, scatter, larger):
+    dial(tmp_path, 0.5, noise, scatter)
+    evidence = read(tmp_path, monkeypatch, [0, 1, 2])
+    terms = contrasts.parse("fit(online - offline)", "lead_per_gap")
+    line = fit("dial", terms, evidence, list(evidence.settings))
+    x, leads = (
+        np.arange(6.0),
+        [contrasts.combine([t._replace(setting=s) for t in terms], evidence)[s] for s in evidence.settings],
+    )
+    y = np.array([lead.mean() for lead in leads])
+    fitted = np.polyfit(x, y, 1)
+    residual = np.sqrt(((y - np.polyval(fitted, x)) ** 2).sum() / 4 / 17.5)
+    by_seed = np.sqrt((((x - 2.5) / 17.5) ** 2 * [lead.mean(axis=1).var(ddof=1) / 3 for lead in leads]).sum())
+    assert line.slope.mean == pytest.approx(fitted[0])
+    assert line.slope.error == pytest.approx(max(residual, by_seed), rel=0.1)
+    assert (residual > by_seed) or larger == "either"
+
+
+def test_params_of_an_unknown_study_are_refused():
+    with pytest.raises(UserError, match=r"claims.mine.study names big, but there is no studies.big"):
+        contrasts.resolve("mine", claim("gap.online", study="big"), DECLARED.studies)
+    assert YAML(typ="safe", pure=True).load((PROJECT / "dvc.yaml").read_text())["stages"]["claims"]["params"] == [
+        "claims",
+        "studies",
+    ]
