@@ -36,9 +36,7 @@ def run() -> None:
             name: estimates.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])
             for name, claim in decided.items()
         }
-        judged = claims.judge(
-            [(name, claim, found[name], len(evidence[claim.study].seeds)) for name, claim in decided.items()]
-        )
+        judged = claims.judge([(name, claim, found[name], studies[claim.study]) for name, claim in decided.items()])
         verified = {name: study.verification for name, study in studies.items()}
         html, markdown = claims_page.render(judged, evidence, verified, [name for name in names if name not in studies])
     write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1) + "\n")

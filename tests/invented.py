@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.evidence.cells import ALWAYS
 from stages.records import params, seeds
-from stages.records.params import Claim
+from stages.records.params import Claim, Study
 
 PROJECT = Path(__file__).parent.parent
 DECLARED = params.load(PROJECT / "params.yaml")
@@ -24,6 +24,11 @@ REWARD |= {
 def claim(contrast: str, expect: str = "more", margin: float = 0.2, measure: str = "true_reward", study: str = "small"):
     texts = {"hypothesis": "main", "statement": "A statement.", "unit": "of 6", "paper": "none"}
     return Claim(study=study, measure=measure, contrast=contrast, expect=expect, margin=margin, **texts)
+
+
+def study(**changes) -> Study:
+    """The study evidence as declared, or with other seeds or looks."""
+    return DECLARED.studies["evidence"].model_copy(update={"seeds": [0, 1, 2, 3, 4], "looks": 1} | changes)
 
 
 def cell(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invented import DECLARED, PROJECT, claim, invent
+from invented import DECLARED, PROJECT, claim, invent, study
 
 from stages import claims as stage
 from stages.evidence import claims, claims_figures, claims_page, contrasts, estimates
@@ -20,8 +20,8 @@ from stages.evidence.statistics import Estimate
 from stages.records import seeds
 from stages.records.errors import UserError
 
-FIELDS = """id hypothesis statement contrast measure estimate low high unit seeds prompts margin expect p p_against
-verdict seeds_needed improvement paper artifacts""".split()
+FIELDS = """id hypothesis statement contrast measure estimate low high unit seeds looks prompts margin expect p
+p_against verdict seeds_needed improvement paper artifacts""".split()
 
 
 def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claims.Judged:
@@ -30,7 +30,7 @@ def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claim
     draw = seeds.generator("test", "judged")
     matrix = mean + error * np.sqrt(5) * draw.normal(size=(5, 1))
     found = Found(estimate, [matrix], 0, None, {})
-    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, 5)])[0]
+    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())])[0]
 
 
 def test_every_declared_claim_names_what_exists():
@@ -77,18 +77,26 @@ def test_the_verdict_of_one_claim_is_that_of_its_interval():
 
 
 def test_many_claims_are_judged_more_strictly():
-    entries = [("one", claim("a.online - a.offline"), judged("more", 0.25, 0.1).found, 5)]
+    entries = [("one", claim("a.online - a.offline"), judged("more", 0.25, 0.1).found, study())]
     assert claims.judge(entries)[0].verdict == "supported"
-    nothing = ("two", claim("a.online - a.offline"), judged("more", 0.1, 0.1).found, 5)
+    nothing = ("two", claim("a.online - a.offline"), judged("more", 0.1, 0.1).found, study())
     together = claims.judge(entries + [nothing] * 9)
     assert together[0].verdict == "undecided"
     assert together[0].p == pytest.approx(10 * claims.judge(entries)[0].p)
     assert together[0].seeds_needed > 5
 
 
+def test_seeds_added_after_a_look_cost_that_look():
+    found = judged("more", 0.21, 0.1).found
+    once, twice = (claims.judge([("one", claim("a.online - a.offline"), found, study(looks=n))])[0] for n in (1, 2))
+    assert twice.p == pytest.approx(2 * once.p)
+    assert (once.verdict, twice.verdict) == ("supported", "undecided")
+    assert "Look 2 at it, each with more seeds: p counts 2 times." in twice.details()
+
+
 def test_an_estimate_without_an_interval_decides_nothing():
     found = Found(Estimate(3.0), [np.array([[3.0]])], 0, None, {})
-    one = claims.judge([("one", claim("a.online"), found, 1)])[0]
+    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))])[0]
     assert (one.verdict, one.p, one.p_against, one.seeds_needed) == ("undecided", 1.0, 1.0, None)
     assert one.row()["low"] is None and json.dumps(one.row(), allow_nan=False)
 
@@ -163,8 +171,8 @@ def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypa
     assert {row["id"] for row in rows} == {n for n, c in DECLARED.claims.items() if c.study != "cues"}
     for page in ("claims.html", "claims.md"):
         assert "roads run --study cues" in Path("data/report", page).read_text()
-    for study in Path("data/studies").iterdir():
-        shutil.rmtree(study)
+    for published in Path("data/studies").iterdir():
+        shutil.rmtree(published)
     stage.run()
     assert json.loads(Path("data/report/claims.json").read_text()) == []
 

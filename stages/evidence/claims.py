@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+import numpy as np
 
 from stages.evidence import statistics
 from stages.evidence.contrasts import PER_GAP
 from stages.evidence.estimates import Found
 from stages.evidence.statistics import Estimate
 from stages.evidence.words import count, number, written
-from stages.records.params import Claim
+from stages.records.params import Claim, Study
 
 LEVEL = 0.025  # one-sided; of each of the two families of p-values, for and against
 DIGITS = 6  # as in results.json
@@ -21,12 +21,12 @@ EXPECTED = {"more": "more than 0", "no_more": "less than {margin}", "same": "wit
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim, what was found, and the verdict. The p-values are adjusted for the number of claims."""
+    """A claim, what was found, and the verdict. The p-values are adjusted for the number of claims and of looks."""
 
     name: str
     claim: Claim
     found: Found
-    seeds: int
+    study: Study
     p: float  # for the claim
     p_against: float
     verdict: str
@@ -44,6 +44,7 @@ class Judged:
             **_rounded(self.found.estimate),
             "unit": self.claim.unit,
             "seeds": self.seeds,
+            "looks": self.study.looks,
             "prompts": self.found.prompts,
             "margin": self.claim.margin,
             "expect": self.claim.expect,
@@ -55,6 +56,10 @@ class Judged:
             "paper": self.claim.paper,
             "artifacts": self.found.artifacts,
         }
+
+    @property
+    def seeds(self) -> int:
+        return len(self.study.seeds)
 
     @property
     def decimals(self) -> int:
@@ -86,6 +91,8 @@ class Judged:
             resampled = f"{count(self.seeds, 'seed')}, each one number"
         expected = EXPECTED[self.claim.expect].format(margin=f"{self.claim.margin:g}")
         said = [f"Expected: {expected}. Interval from {resampled}."]
+        if self.study.looks > 1:
+            said.append(f"Look {self.study.looks} at it, each with more seeds: p counts {self.study.looks} times.")
         if self.found.improvement:
             chance, interval = written(self.found.improvement, 2)
             said.append(f"Probability of improvement: {chance}{interval and f' ({interval})'}.")
@@ -110,21 +117,23 @@ def _rounded(estimate: Estimate) -> dict[str, float | None]:
     return {name: round(value, DIGITS) + 0.0 if math.isfinite(value) else None for name, value in ends}
 
 
-def judge(claims: Sequence[tuple[str, Claim, Found, int]]) -> list[Judged]:
-    """The verdicts on (name, claim, what was found, seeds), judged together as one family.
+def judge(claims: Sequence[tuple[str, Claim, Found, Study]]) -> list[Judged]:
+    """The verdicts on (name, claim, what was found, its study), judged together as one family.
 
-    The p-values for all claims are adjusted by Holm's method, those against as a family of their own. "more" and
+    The p-values for all claims are adjusted by Holm's method, those against as a family of their own; where seeds were
+    added after a look at the verdicts, p counts once for each look (Bonferroni's inequality). "more" and
     "no more" may be both shown and refuted, where an effect lies between 0 and the margin: then they are supported.
     """
     if not claims:
         return []
     pairs = [p_values(claim.expect, claim.margin, found.estimate) for _, claim, found, _ in claims]
-    adjusted = zip(*(statistics.holm(family) for family in zip(*pairs)))
+    looks = np.array([study.looks for *_, study in claims])
+    adjusted = zip(*(statistics.holm(np.minimum(looks * family, 1)) for family in zip(*pairs)))
     judged = []
-    for (name, claim, found, seeds), (p, against) in zip(claims, adjusted):
+    for (name, claim, found, study), (p, against) in zip(claims, adjusted):
         verdict = SUPPORTED if p < LEVEL else REFUTED if against < LEVEL else UNDECIDED
-        needed = seeds_needed(claim, found, seeds, len(claims)) if verdict == UNDECIDED else None
-        judged.append(Judged(name, claim, found, seeds, float(p), float(against), verdict, needed))
+        needed = seeds_needed(claim, found, study, len(claims)) if verdict == UNDECIDED else None
+        judged.append(Judged(name, claim, found, study, float(p), float(against), verdict, needed))
     return judged
 
 
@@ -137,16 +146,15 @@ def p_values(expect: str, margin: float, found: Estimate) -> tuple[float, float]
     return (some, little) if expect == "more" else (little, some)
 
 
-def seeds_needed(claim: Claim, found: Found, seeds: int, claims: int) -> int | None:
+def seeds_needed(claim: Claim, found: Found, study: Study, claims: int) -> int | None:
     """The seeds that can be expected to decide an undecided claim, if its estimate stays; None if no number can.
 
     The interval must shrink until it leaves out the bound that is farther of those that decide (0 and the margin; for
-    "same" the margin's end on the estimate's side), at the level of Holm's first and hardest step.
+    "same" the margin's end on the estimate's side), at the level of Holm's first and hardest step, in one more look.
     """
     if not found.matrices or not found.estimate.resolved:
         return None
     mean, margin = found.estimate.mean, claim.margin
     distance = abs(margin - abs(mean)) if claim.expect == "same" else max(mean, margin - mean)
-    stretch = stats.norm.ppf(LEVEL / claims) / stats.norm.ppf(LEVEL)
-    needed = statistics.seeds_needed(found.matrices, distance / stretch)
-    return needed and max(needed, seeds + 1)
+    needed = statistics.seeds_needed(found.matrices, distance, LEVEL / (claims * (study.looks + 1)))
+    return needed and max(needed, len(study.seeds) + 1)

@@ -160,8 +160,11 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return multipletests(p_values, method="holm")[1] if len(p_values) else np.empty(0)
 
 
-def seeds_needed(values: np.ndarray | Sequence[np.ndarray], distance: float, most: int = 1000) -> int | None:
-    """The least number of seeds for which ``mean`` can be expected to reach ``distance`` to either side, not more.
+def seeds_needed(
+    values: np.ndarray | Sequence[np.ndarray], distance: float, level: float = (1 - LEVEL) / 2, most: int = 1000
+) -> int | None:
+    """The least number of seeds for which a bound at ``distance`` from the mean can be expected to have a one-sided p
+    of ``level`` at most.
 
     values: (seeds, prompts), as of ``mean``, or several such matrices for the sum of their means, which are
     independent. The prompts stay the same, and the parts of the variance are those measured here. None where even
@@ -173,7 +176,7 @@ def seeds_needed(values: np.ndarray | Sequence[np.ndarray], distance: float, mos
     measured = [_parts(matrix, keyed("seeds_needed", i), REPLICATES) for i, matrix in enumerate(matrices)]
     for seeds in range(2, most + 1):
         parts = [part.at(seeds) for part in measured]
-        if total([_estimate(0.0, part.variance, part.freedom) for part in parts]).high <= distance:
+        if total([_estimate(0.0, part.variance, part.freedom) for part in parts]).above(-distance) <= level:
             return seeds
     return None
 

@@ -71,6 +71,7 @@ class Study(Section):
     worlds: list[Name] = Field(min_length=1)  # those with a corpus and a base policy of their own
     variants: dict[Name, Name]  # the others: whose corpus and base policy they take
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    looks: Count = 1  # how often its claims were judged, with these seeds or with fewer; p counts so many times
     offline: list[Name]
     offline_relabelled: list[Name]
     online: list[Name]
