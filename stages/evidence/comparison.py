@@ -151,7 +151,7 @@ class Comparison:
                 if all(c.curve is not None and {x, "true_reward"} <= set(c.curve) for c in cells)
             }
             if lines:
-                svg = plots.curves(self.study.arms, lines, base, label, self.unit)
+                svg = plots.curves(self.study.arms, lines, base, label, self.unit, steps=x == "step")
                 title = "Learning, by step" if x == "step" else "Learning, by distance from base"
                 shown.append({"title": title, "svg": svg, "caption": f"{thin}Validation prompts, {seeds}."})
         pairs = self._pairs()

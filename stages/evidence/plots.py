@@ -1,48 +1,15 @@
-"""Figures as inline SVG: the same bytes for the same numbers, readable on light and dark pages.
+"""Figures as inline SVG: the same bytes for the same numbers, readable on light and dark pages."""
 
-Matplotlib draws with stand-in colours, which become CSS variables of the page (--ink, --offline, ...), so one drawing
-serves both themes. Text stays text, in the page's font.
-"""
-
-import io
-import itertools
 import math
-import re
 
 import numpy as np
-from matplotlib import style
 from matplotlib.figure import Figure
 
+from stages.evidence.canvas import FAMILIES, SHADES, STANDINS, axes_of, drawing, ended, label_points, svg
 from stages.evidence.words import number
 
-FAMILIES = ("best_of", "base", "local", "offline", "online")
-SHADES = 4  # colours a family of arms has on the page (report.html.jinja)
-TONES = ["ink", "muted", "grid", "surface", "base", "best_of", "local"]
-TONES += [f"{family}-{shade}" for family in ("offline", "online") for shade in range(SHADES)]
-STANDINS = {tone: f"#{0x0A0B00 + i:06x}" for i, tone in enumerate(TONES)}
 MARKERS = "osD^"
 VERIFIERS = {"best_of": "global RM", "local": "local RM"}  # by the arm that carries their numbers
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "all-roads",
-    "text.color": STANDINS["ink"],
-    "axes.edgecolor": STANDINS["muted"],
-    "axes.labelcolor": STANDINS["muted"],
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": STANDINS["grid"],
-    "grid.linewidth": 0.7,
-    "xtick.color": STANDINS["muted"],
-    "ytick.color": STANDINS["muted"],
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
-drawing = style.context(["default", STYLE])  # "default": whatever matplotlibrc this machine has
 
 
 def family(arm: str) -> str:
@@ -76,7 +43,9 @@ def forest(
     """
     named = tones(arms)
     shown = [arm for arm in arms if arm in rows]
-    figure, axes = _axes(3.7, 0.34 * len(shown) + 0.55, left=1.3 if margin else 1.05, bottom=0.45, right=0.45, top=0.05)
+    figure, axes = axes_of(
+        3.7, 0.34 * len(shown) + 0.55, left=1.3 if margin else 1.05, bottom=0.45, right=0.45, top=0.05
+    )
     if margin:
         axes.axvspan(-margin, margin, color=STANDINS["grid"], linewidth=0)
         axes.axvline(0, color=STANDINS["muted"], linewidth=1.2)
@@ -102,17 +71,20 @@ def forest(
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(unit)
-    return _svg(figure)
+    return svg(figure)
 
 
 @drawing
-def curves(arms: list[str], lines: dict[str, list], levels: dict[str, float], x: str, unit: str) -> str:
+def curves(
+    arms: list[str], lines: dict[str, list], levels: dict[str, float], x: str, unit: str, steps: bool = False
+) -> str:
     """Lines against ``x``: bold the mean over seeds, thin each seed; dashed a level without an x of its own.
 
-    lines: arm -> [(x values, y values) of each seed]. levels: arm -> y.
+    lines: arm -> [(x values, y values) of each seed]. levels: arm -> y. steps: x counts steps from 0 on, which are
+    drawn on a scale of powers, as they were measured.
     """
     named = tones(arms)
-    figure, axes = _axes(5.4, 3.2, left=0.5, bottom=0.5, right=1.2, top=0.25)
+    figure, axes = axes_of(5.4, 3.2, left=0.5, bottom=0.5, right=1.2, top=0.25)
     ends = []
     for arm in [a for a in arms if a in lines]:
         colour = STANDINS[named[arm]]
@@ -129,7 +101,13 @@ def curves(arms: list[str], lines: dict[str, list], levels: dict[str, float], x:
     for arm, y in levels.items():
         axes.axhline(y, color=STANDINS[named[arm]], linewidth=1.2, linestyle=(0, (4, 3)))
         ends.append((None, y, arm, STANDINS[named[arm]]))
-    return _ended(figure, axes, ends, x, unit)
+    if steps:
+        axes.set_xscale("symlog", linthresh=1)
+        most = max((xs[-1] for of_arm in lines.values() for xs, _ in of_arm), default=1)
+        ticks = sorted({0, *(10**power for power in range(math.floor(math.log10(max(most, 1))) + 1)), most})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    return ended(figure, axes, ends, x, unit)
 
 
 @drawing
@@ -147,7 +125,7 @@ def dial(
     level: dashed, None for none. colours: name -> colour name, if not those of online arms in turn. doubling: x values
     double from point to point, and every one of them is a tick. size: inches.
     """
-    figure, axes = _axes(*size, left=0.5, bottom=0.5, right=1.2, top=0.25)
+    figure, axes = axes_of(*size, left=0.5, bottom=0.5, right=1.2, top=0.25)
     if level is not None:
         axes.axhline(level, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
     ends = []
@@ -161,7 +139,7 @@ def dial(
         ticks = sorted({tick for xs, *_ in lines.values() for tick in xs})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-    return _ended(figure, axes, ends, x, unit)
+    return ended(figure, axes, ends, x, unit)
 
 
 @drawing
@@ -170,7 +148,7 @@ def fitted(points: list[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray],
 
     points: (name, Estimate of x, Estimate of y, whether to draw it open). line: (x values, heights, half widths).
     """
-    figure, axes = _axes(6.4, 4.2, left=0.5, bottom=0.5, right=0.15, top=0.25)
+    figure, axes = axes_of(6.4, 4.2, left=0.5, bottom=0.5, right=0.15, top=0.25)
     colour = STANDINS["online-0"]
     xs, heights, half = line
     axes.fill_between(xs, heights - half, heights + half, color=colour, alpha=0.12, linewidth=0)
@@ -191,8 +169,8 @@ def fitted(points: list[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray],
     axes.set_xlabel(x)
     axes.set_title(unit, loc="left", fontsize=9.5, color=STANDINS["muted"])
     axes.margins(x=0.04, y=0.06)
-    _label_points(axes, [(across.mean, up.mean, name) for name, across, up, _ in points])
-    return _svg(figure)
+    label_points(axes, [(across.mean, up.mean, name) for name, across, up, _ in points])
+    return svg(figure)
 
 
 @drawing
@@ -233,14 +211,14 @@ def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(title, labelpad=2)
         axes.tick_params(pad=2)
-    return _svg(figure)
+    return svg(figure)
 
 
 @drawing
 def best_of(arms: list[str], by_seed: list[dict[int, float]], levels: dict[str, float], unit: str) -> str:
     """True reward of the completion that the RM likes best among n, against n; dashed the arms it is measured by."""
     named = tones(arms)
-    figure, axes = _axes(5.4, 3.2, left=0.5, bottom=0.5, right=1.2, top=0.25)
+    figure, axes = axes_of(5.4, 3.2, left=0.5, bottom=0.5, right=1.2, top=0.25)
     ns = sorted(by_seed[0])
     for curve in by_seed if len(by_seed) > 1 else []:
         axes.plot(ns, [curve[n] for n in ns], color=STANDINS["best_of"], linewidth=0.8, alpha=0.4)
@@ -253,87 +231,4 @@ def best_of(arms: list[str], by_seed: list[dict[int, float]], levels: dict[str, 
     axes.set_xscale("log", base=2)
     axes.set_xticks(ns, [str(n) for n in ns])
     axes.minorticks_off()
-    return _ended(figure, axes, ends, "n, completions to choose from", unit)
-
-
-def _axes(width: float, height: float, left: float, bottom: float, right: float, top: float) -> tuple:
-    """A figure of inches with one pair of axes, its margins in inches too, so that panels align on the page."""
-    figure = Figure(figsize=(width, height))
-    box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
-    return figure, figure.add_axes(box)
-
-
-def _ended(figure: Figure, axes, ends: list[tuple], x: str, unit: str) -> str:
-    """The figure of lines that are named at their ends: (x or None, y, name, colour) of each."""
-    axes.set_xlabel(x)
-    axes.set_title(unit, loc="left", fontsize=9.5, color=STANDINS["muted"])
-    axes.margins(x=0.02, y=0.08)
-    _label_ends(axes, ends)
-    return _svg(figure)
-
-
-def _label_points(axes, points: list[tuple[float, float, str]]) -> None:
-    """Write each point's name near it, at the first of places farther and farther out where it covers nothing."""
-    axes.autoscale_view()  # before it, the data have no place
-    point = axes.figure.dpi / 72  # pixels
-    places = [(at, *axes.transData.transform(at)) for *at, _ in points]
-    taken = [(x - 3 * point, y - 3 * point, x + 3 * point, y + 3 * point) for _, x, y in places]
-    for (at, x, y), (*_, name) in zip(places, points):
-        width, height = 5.5 * len(name) + 4, 11  # of a text of 8.5 points, roughly
-        for far, angle in itertools.product((8, 18, 32, 48, 64, 80), np.deg2rad((45, -45, 135, -135, 90, -90, 0, 180))):
-            right, up = far * math.cos(angle), far * math.sin(angle)
-            left, bottom = right - width * (right < -1) - width / 2 * (abs(right) <= 1), up - height / 2
-            corners = (left, bottom, left + width, bottom + height)
-            box = tuple(start + point * corner for start, corner in zip((x, y, x, y), corners))
-            if not any(_overlap(box, other) for other in taken):
-                break
-        taken.append(box)
-        axes.annotate(
-            name,
-            at,
-            xytext=(left, bottom),
-            textcoords="offset points",
-            fontsize=8.5,
-            color=STANDINS["ink"],
-            zorder=5,
-            bbox={"boxstyle": "square,pad=0.1", "facecolor": STANDINS["surface"], "edgecolor": "none", "alpha": 0.75},
-            arrowprops={"arrowstyle": "-", "color": STANDINS["muted"], "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
-        )
-
-
-def _overlap(first: tuple, second: tuple) -> bool:
-    """Whether two boxes (left, bottom, right, top) share any area."""
-    return all(first[i] < second[i + 2] and second[i] < first[i + 2] for i in (0, 1))
-
-
-def _label_ends(axes, ends: list[tuple]) -> None:
-    """Write each line's name in the right margin at its end's height, moved apart where names would overlap."""
-    (low, high), (left, right) = axes.get_ylim(), axes.get_xlim()
-    gap = 13 / (axes.bbox.height / axes.figure.dpi * 72) * (high - low)
-    height = None
-    for x, y, arm, colour in sorted(ends, key=lambda end: end[1]):
-        height = y if height is None else max(y, height + gap)
-        if x is not None:  # a dotted way from the line's end to its name
-            axes.plot([x, right], [y, y], color=colour, linewidth=1, alpha=0.6, linestyle=(0, (1, 2)))
-        axes.plot(
-            [1.0, 1.04], [y, height], color=colour, linewidth=0.8, clip_on=False, transform=axes.get_yaxis_transform()
-        )
-        axes.annotate(arm, (1.05, height), xycoords=("axes fraction", "data"), va="center", color=colour)
-    axes.set_xlim(left, right)
-    axes.set_ylim(low, high)
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an <svg> element without fixed size, ids that only clutter, or a fixed palette."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[\w.]+_\d+"', "", text)
-    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    text = re.sub(r' xmlns(?::xlink)?="[^"]*"| version="1.1"', "", text)
-    for tone, standin in STANDINS.items():
-        text = text.replace(standin, f"var(--{tone})")
-    return text
+    return ended(figure, axes, ends, "n, completions to choose from", unit)
