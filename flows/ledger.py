@@ -6,74 +6,19 @@ so that the chain model -> run -> data -> run ... can be walked by content.
 
 import collections
 import contextlib
-import fcntl
 import hashlib
 import json
-import logging
 import os
 import re
-import sqlite3
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from flows import names
+from flows.store import connect
 from stages.records import artifacts
 
-EXPERIMENT = "all-roads"
 STATUS = {"Completed": "FINISHED", "Cached": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
-_connecting = threading.Lock()
-
-
-def address(root: str | Path = ".") -> str:
-    """The tracking URI: MLFLOW_TRACKING_URI, or the project's own SQLite database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root).resolve()}/mlflow.db"
-
-
-def connect(root: str | Path) -> tuple:
-    """(MlflowClient, id of the project's experiment); the database is there and up to date."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own patience with a server is minutes
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    uri, private = address(root), Path(root).resolve() / ".roads"
-    with _alone(private / "mlflow.lock"):
-        from mlflow import MlflowClient
-
-        for logger in ("mlflow", "urllib3"):  # they print tracebacks and retries of what is handled here
-            logging.getLogger(logger).setLevel(logging.CRITICAL)
-        if uri.startswith("sqlite:///"):
-            _create(Path(uri.removeprefix("sqlite:///")))
-        client = MlflowClient(uri, uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            location = None if uri.startswith("http") else (private / "mlflow").as_uri()
-            return client, client.create_experiment(EXPERIMENT, location)
-    return client, experiment.experiment_id
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with _connecting, lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _create(database: Path) -> None:
-    """Make the database if there is none; MLflow itself upgrades an older one, which is safe only under our lock."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    database.parent.mkdir(parents=True, exist_ok=True)
-    partial = database.with_name(database.name + ".partial")
-    partial.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(database if database.exists() else partial)) as connection:
-        connection.execute("BEGIN IMMEDIATE")  # fails at once where MLflow would try for a minute and a half
-    if not database.exists():  # made under another name, so that a kill never leaves half of the tables
-        SqlAlchemyStore(f"sqlite:///{partial}", "mlruns").engine.dispose()
-        partial.rename(database)
 
 
 class Ledger:

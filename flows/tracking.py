@@ -15,7 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from flows.ledger import Ledger, address, connect
+from flows.ledger import Ledger
+from flows.store import address, connect
 from stages.records.errors import UserError
 
 PERIOD = 1.5  # seconds between two batches of a running stage's curves
