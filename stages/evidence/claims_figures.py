@@ -29,7 +29,8 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
         margin = next(
             c.claim.margin for c in judged if c.claim.study == "evidence" and c.claim.measure == "true_reward"
         )
-        shown += [leads(evidence["evidence"], margin), by_kl(evidence["evidence"])]
+        study = evidence["evidence"]
+        shown += [leads(study, margin), matched(study, margin), by_kl(study)]
     for name, study in evidence.items():
         if fitted := next((c for c in judged if c.claim.study == name and c.found.line), None):
             shown.append(dial(fitted))
@@ -40,27 +41,55 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
 
 def leads(study: Evidence, margin: float) -> dict:
     """The lead in true reward of every arm over offline, by setting."""
-    by_setting, ends = {}, []
-    for setting in study.settings:
-        arms = list(dict.fromkeys(arm for where, _, arm in study.cells if where == setting and arm != "offline"))
-        offline = study.values(setting, "offline", "true_reward")
-        for arm in arms:
-            values = study.values(setting, arm, "true_reward") - offline
-            found = statistics.mean(values, generator("claims", "leads", setting, arm))
-            by_setting.setdefault(setting, {})[arm] = (found, values.mean(axis=1).tolist())
-            ends += [*values.mean(axis=1), *(end for end in found[:3] if math.isfinite(end))]
-    beyond = 0.04 * (max(ends) - min(ends))
-    limits = min(ends) - beyond, max(ends) + beyond
-    unit = "true reward, more than offline"
-    panels = [
-        (setting, plots.forest(list(rows), rows, unit, 2, limits, margin=margin))
-        for setting, rows in by_setting.items()
-    ]
+    found = {
+        setting: {
+            arm: study.values(setting, arm, "true_reward") - study.values(setting, "offline", "true_reward")
+            for arm in _others(study, setting)
+        }
+        for setting in study.settings
+    }
     caption = (
         f"Mean and 95% interval over {count(len(study.seeds), 'seed')} and all test prompts, paired on both; ticks: "
         "each seed. Effects in the band would not matter."
     )
-    return {"title": "Every road against the offline one", "caption": caption, "panels": panels}
+    return {"title": "Every road against the offline one", "caption": caption, "panels": _forests(found, margin)}
+
+
+def matched(study: Evidence, margin: float) -> dict:
+    """The same at equal KL to the base policy, of the arms whose learning curve starts there."""
+    found = {}
+    for setting in study.settings:
+        offline = study.curves(setting, "offline")
+        found[setting] = {
+            arm: np.array([[estimates.lead_at_kl(*curves)] for curves in zip(study.curves(setting, arm), offline)])
+            for arm in _others(study, setting)
+            if estimates.starts_at_base(study.cells[setting, study.seeds[0], arm]["curve"])
+        }
+    caption = (
+        f"As above, but read off the learning curves (validation prompts) at {estimates.LEVELS} KL values that both "
+        "roads of a seed reach."
+    )
+    return {"title": "The same at equal distance from base", "caption": caption, "panels": _forests(found, margin)}
+
+
+def _others(study: Evidence, setting: str) -> list[str]:
+    """The arms of a setting but offline."""
+    return list(dict.fromkeys(arm for where, _, arm in study.cells if where == setting and arm != "offline"))
+
+
+def _forests(leads: dict[str, dict[str, np.ndarray]], margin: float) -> list[tuple[str, str]]:
+    """One panel a setting, all on one axis; leads: setting -> arm -> (seeds, prompts or 1)."""
+    rows, ends = {}, []
+    for setting, by_arm in leads.items():
+        rows[setting] = {}
+        for arm, values in by_arm.items():
+            found = statistics.mean(values, generator("claims", "leads", setting, arm))
+            rows[setting][arm] = (found, values.mean(axis=1).tolist())
+            ends += [*values.mean(axis=1), *(end for end in found[:3] if math.isfinite(end))]
+    beyond = 0.04 * (max(ends) - min(ends))
+    limits = min(ends) - beyond, max(ends) + beyond
+    unit = "true reward, more than offline"
+    return [(name, plots.forest(list(arms), arms, unit, 2, limits, margin=margin)) for name, arms in rows.items()]
 
 
 def by_kl(study: Evidence) -> dict:
@@ -70,7 +99,7 @@ def by_kl(study: Evidence) -> dict:
         arms = [arm for arm in BY_KL if (setting, study.seeds[0], arm) in study.cells]
         curves = {arm: study.curves(setting, arm) for arm in arms}
         reach = {arm: min(max(curve["kl"]) for curve in of_arm) for arm, of_arm in curves.items()}
-        grid = np.linspace(0, max(reach.values()), STEPS + 1)
+        grid = max(reach.values()) * np.linspace(0, 1, STEPS + 1) ** 2  # closer where all roads have been
         lines = {}
         for arm, of_arm in curves.items():
             levels = grid[grid <= reach[arm]]
@@ -83,7 +112,7 @@ def by_kl(study: Evidence) -> dict:
         f"Mean and 95% interval over {count(len(study.seeds), 'seed')}, read off the learning curves (validation "
         "prompts) at the same KL to the base policy; each road as far as all of its seeds got."
     )
-    return {"title": "Reward at equal distance from base", "caption": caption, "panels": panels}
+    return {"title": "Reward by distance from base", "caption": caption, "panels": panels}
 
 
 def dial(claim: Judged) -> dict:

@@ -71,6 +71,11 @@ def lead_at_kl(first: dict, second: dict) -> float:
     return float((reward_at(first, levels) - reward_at(second, levels)).mean())
 
 
+def starts_at_base(curve: dict | None) -> bool:
+    """Whether there is a learning curve, of an arm that started from the base policy."""
+    return bool(curve) and curve["kl"][0] <= START
+
+
 def reward_at(curve: dict, levels: np.ndarray) -> np.ndarray:
     """True reward where a learning curve first reaches each KL of ``levels``, linear between its points.
 
@@ -78,7 +83,7 @@ def reward_at(curve: dict, levels: np.ndarray) -> np.ndarray:
     starts elsewhere (an arm that goes on from another policy).
     """
     kl, reward = np.asarray(curve["kl"], float), np.asarray(curve["true_reward"], float)
-    if kl[0] > START:
+    if not starts_at_base(curve):
         raise UserError(
             f"A learning curve starts at KL {kl[0]:g}: only arms that start from base can be compared by KL."
         )
