@@ -1,7 +1,7 @@
 """A study that claims are about ends in data/studies/NAME, which git keeps: what it has found, and of what artifacts.
 
-Workspaces come and go; the stage `claims` of the project reads these two small files, so that a clone decides the
-claims anew without running the studies. They are no outs of DVC's, as they come from the graphs of other workspaces.
+Workspaces come and go; the stage `claims` of the project reads the json here, so that a clone decides the claims anew
+without running the studies. The files are no outs of DVC's, as they come from the graphs of other workspaces.
 """
 
 import json
@@ -16,7 +16,7 @@ ARTIFACTS = tuple(f"data/{kind}/" for kind in KINDS)
 
 
 def publish(study: str, plan: Plan, params: Params, project: Path) -> str:
-    """Write what changed of evidence.json and artifacts.json (DVC's hash of each artifact); one line if anything did.
+    """Write evidence.json, report.md and artifacts.json (DVC's hash of each artifact); one line if one has changed.
 
     ``plan``: what has been carried out. Nothing is published of a study that no claim names, or of which stages that
     were not selected are out of date.
@@ -29,6 +29,7 @@ def publish(study: str, plan: Plan, params: Params, project: Path) -> str:
     hashes = {out["path"]: f"md5 {out['md5']}" for out in outs if out["path"].startswith(ARTIFACTS)}
     contents = {
         "evidence.json": (graph.root / "data" / "evidence.json").read_bytes(),
+        "report.md": (graph.root / "data" / "report" / "report.md").read_bytes(),
         "artifacts.json": (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode(),
     }
     written = [_write(project / PUBLISHED / study / name, content) for name, content in contents.items()]

@@ -19,10 +19,10 @@ stages:
     cmd: [sh work.sh data/reward/gap/global, sh work.sh data/reward/gap/local]
     outs: [data/reward/gap/global, data/reward/gap/local]
   report:
-    cmd: mkdir -p data/report; cat data/policy/*/* > data/evidence.json; echo > data/report/report.html
+    cmd: mkdir -p data/report; cat data/policy/*/* > data/evidence.json; echo words > data/report/report.md
     deps: [data/policy, data/reward]
     params: [study]
-    outs: [data/evidence.json, data/report/report.html]
+    outs: [data/evidence.json, data/report/report.md]
   claims:
     cmd: mkdir -p data/report; ls data/studies/three_seeds > data/report/claims.json
     deps: [data/studies]
@@ -68,7 +68,7 @@ def kept_by_git():
 
 
 def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
-    """Not after a selection that leaves something to do, or with a failure. Both files are those of the workspace."""
+    """Not after a selection that leaves something to do, or with a failure. The files are those of the workspace."""
     claim()
     code, output = run("--stages", "offline")
     assert code == 0 and "Published" not in output, output
@@ -80,8 +80,9 @@ def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
     before = kept_by_git()
     code, output = run("--stages", "report")
     assert code == 0 and "of 8 done" in output and SAID in output, output
-    assert kept_by_git() - before == {f"{PUBLISHED}/evidence.json", f"{PUBLISHED}/artifacts.json"}
+    assert kept_by_git() - before == {f"{PUBLISHED}/{name}" for name in ("evidence.json", "artifacts.json", "report.md")}
     assert (PUBLISHED / "evidence.json").read_bytes() == (WORKSPACE / "data/evidence.json").read_bytes()
+    assert (PUBLISHED / "report.md").read_text() == "words\n"
     locked = YAML(typ="safe").load(WORKSPACE / "dvc.lock")["stages"]
     artifacts = {out["path"]: f"md5 {out['md5']}" for n in locked if n != "report" for out in locked[n]["outs"]}
     assert len(artifacts) == 8 and "data/reward/gap/local" in artifacts
@@ -96,7 +97,7 @@ def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
     assert run()[1].startswith("Nothing to do: 8 stages are up to date")
     assert (WORKSPACE / PUBLISHED / "evidence.json").exists()
     assert roads("run", **NO_PREFECT)[0] == 0
-    assert Path("data/report/claims.json").read_text() == "artifacts.json\nevidence.json\n"
+    assert Path("data/report/claims.json").read_text() == "artifacts.json\nevidence.json\nreport.md\n"
     assert subprocess.run(["dvc", "status", "-q"], env=environment()).returncode == 0
 
 
