@@ -216,3 +216,14 @@ def test_nothing_missing_is_passed_over(project, tmp_path, monkeypatch, change, 
             if declared.study == "evidence":
                 estimates.estimate(name, declared, contrasts.resolve(name, declared, DECLARED.studies), evidence, study)
         claims_figures.leads(evidence, 0.2)
+
+
+def test_results_md_says_what_the_claims_say():
+    lines = (PROJECT / "RESULTS.md").read_text().splitlines()
+    for row in json.loads((PROJECT / "data/report/claims.json").read_text()):
+        said = next(line for line in lines if line.startswith(f"| {row['id']} | {row['statement']} |"))
+        decimals = 3 if row["margin"] < 0.1 else 2
+        assert (
+            f"| {row['estimate']:+.{decimals}f} | {row['low']:+.{decimals}f} to {row['high']:+.{decimals}f} |" in said
+        )
+        assert f"| {row['verdict']}" in said and f"| {row['seeds']} |" in said

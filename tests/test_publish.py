@@ -80,7 +80,9 @@ def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
     before = kept_by_git()
     code, output = run("--stages", "report")
     assert code == 0 and "of 8 done" in output and SAID in output, output
-    assert kept_by_git() - before == {f"{PUBLISHED}/{name}" for name in ("evidence.json", "artifacts.json", "report.md")}
+    assert kept_by_git() - before == {
+        f"{PUBLISHED}/{name}" for name in ("evidence.json", "artifacts.json", "report.md")
+    }
     assert (PUBLISHED / "evidence.json").read_bytes() == (WORKSPACE / "data/evidence.json").read_bytes()
     assert (PUBLISHED / "report.md").read_text() == "words\n"
     locked = YAML(typ="safe").load(WORKSPACE / "dvc.lock")["stages"]
