@@ -19,6 +19,7 @@ from flows.services import PREFECT_ENVIRONMENT, StageServer, answers, prefect_se
 from flows.slots import Slots, need
 from flows.terminal import Terminal
 from stages.records.params import Params
+from stages.records.pins import check_installed
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 START_UP = 60.0  # seconds that a Prefect server of our own may take; one that was given must answer at once
@@ -33,6 +34,8 @@ def run(plan: Plan, study: str, params: Params, here: Path) -> int:
     """
     root = plan.graph.root
     check_inputs(plan, params)
+    if (lock := root / "requirements.lock").exists():  # digests checks it too, but only after an edit
+        check_installed(lock)
     slots = Slots()
     needs = {name: need(plan.graph.stages[name], params.settings) for name in plan.names}
     for name in plan.due + plan.maybe_due:

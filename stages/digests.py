@@ -8,14 +8,16 @@ from pathlib import Path
 
 from stages.records.code import LOADED, MAIN, Code
 from stages.records.command import command
-from stages.records.pins import packages
+from stages.records.pins import check_installed, packages
 
 
 def run() -> None:
     """Write data/digests/<stage>.json for each stage: {"code": {piece: SHA-256}, "packages": {name: version}}.
 
-    Raises UserError for source that is not valid Python and for what requirements.lock lacks.
+    Raises UserError for source that is not valid Python, for what requirements.lock lacks, and for what is not
+    installed as it says.
     """
+    check_installed(Path("requirements.lock"))
     folder = Path("data/digests")
     folder.mkdir(parents=True, exist_ok=True)
     found = digests(Path("."))

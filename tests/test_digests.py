@@ -12,6 +12,7 @@ import pytest
 
 from stages.digests import digests
 from stages.records.errors import UserError
+from stages.records.pins import check_installed
 
 ROOT = Path(__file__).parent.parent
 STAGE = 'if __name__ == "__main__":\n    command(run)\n'
@@ -306,3 +307,19 @@ def test_the_real_stages(tmp_path):
     code = json.loads(first["sample.json"])["code"]
     assert "stages.sample.run" in code and "stages.learning.sampling.draw" in code
     assert not any(name.startswith(("stages.serve", "stages.client", "stages.evidence")) for name in code)
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("numpy==0.1\n", r"requirements\.lock names numpy 0\.1, but .* has \d.*: pip install"),
+        ("no-such-package==1.0\n", r"names no-such-package 1\.0, but .* has none: pip install"),
+    ],
+)
+def test_what_is_installed_must_be_what_is_locked(tmp_path, line, says):
+    lock = tmp_path / "requirements.lock"
+    lock.write_bytes((ROOT / "requirements.lock").read_bytes())
+    check_installed(lock)
+    lock.write_text(lock.read_text() + line)
+    with pytest.raises(UserError, match=says):
+        check_installed(lock)

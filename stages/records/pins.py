@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stages.records.errors import UserError
@@ -32,6 +33,21 @@ def read_lock(path: Path) -> dict[str, str]:
         raise UserError(f"{path} is missing: restore it, as results depend on the versions that it names.") from None
     pins = re.findall(r"^\s*([\w.-]+)(?:\[.*?\])?\s*(?:==|@)\s*([^\s;]+)", text, re.MULTILINE)
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
+
+
+def check_installed(path: Path) -> None:
+    """Raises UserError if this environment lacks a version of a requirements file: what it makes would be of another
+    than the one on record. What a build adds to a version ("+cpu") does not count."""
+    for name, pinned in read_lock(path).items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = None
+        if "/" not in pinned and (found is None or found.partition("+")[0] != pinned):
+            raise UserError(
+                f"{path.name} names {name} {pinned}, but {sys.prefix} has {found or 'none'}: "
+                f"pip install --no-deps -r {path.name}, so that results are of the versions on record."
+            )
 
 
 def packages(used: set[str], versions: dict[str, str]) -> dict[str, str]:
