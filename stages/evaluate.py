@@ -4,7 +4,8 @@ In: the corpus, the base policy (for KL), a policy or the samples that best-of-n
 held-out pairs.
 Out: completions.parquet, one row a completion; metrics.json: means for each split; the held-out preference loss of the
 reward model that the arm is or carries, on the prompts of the training pairs ("fresh") and on test prompts ("pairs");
-that of both reward models on pairs of the policy's own completions ("own"); the curves of best-of-n.
+that of both reward models on pairs of the policy's own completions ("own_..."); the curve of best-of-n. What of these
+is about test prompts is also in prompts.parquet, by prompt.
 """
 
 import json
@@ -42,7 +43,7 @@ def run(setting: str, seed: int, arm: str) -> None:
         "global": scalar(models.load_reward(verifiers["global"], compute)),
         "local": implicit(models.load_policy(verifiers["local"], compute), reference, settings.reward.local_beta),
     }
-    pairs = {name: read_pairs(setting, seed, split)[0] for name, split in (("fresh", "fresh"), ("pairs", "test"))}
+    fresh, test = (read_pairs(setting, seed, split)[0] for split in ("fresh", "test"))
 
     prompts = pd.concat(
         [corpus.prompts[corpus.prompts["split"] == split].iloc[: chosen.prompts or None] for split in SPLITS]
@@ -52,9 +53,10 @@ def run(setting: str, seed: int, arm: str) -> None:
         samples = samples[samples["prompt_id"].isin(prompts["prompt_id"])]
         rows, completions, divergence = pick(prompts, samples, arm, settings.sample, (setting, seed, "soft optimum"))
         judge = judges["local" if arm == "best_of_local" else "global"]
-        metrics = held_out(judge, pairs)
+        metrics, by_prompt = held_out({"fresh": (judge, fresh), "pairs": (judge, test)})
         if arm != "best_of_soft":
-            metrics["best_of"] = best_of_curve(prompts, samples, STORED[arm], score)
+            by_prompt["best_of"] = best_of_curve(prompts, samples, STORED[arm], score)
+            metrics["best_of"] = by_prompt["best_of"].mean().to_dict()
     else:
         trained = Path(f"data/policy/{setting}/{seed}/{arm}")
         folder = {"base": base, "local": verifiers["local"]}.get(arm) or artifacts.reading(trained)
@@ -66,11 +68,12 @@ def run(setting: str, seed: int, arm: str) -> None:
         drawn = draw(policy, ids, chosen.completions, corpus.world, chosen.temperature, parts)
         completions = [c for several in drawn for c in several]
         divergence = likelihood.kl(policy, reference, rows["prompt_ids"], completions)
-        metrics = own_pairs(rows, completions, judges, score, settings.preferences.noise)
-        if arm == "local":
-            metrics |= held_out(judges["local"], pairs)
-        elif arm != "base":
-            metrics |= held_out(implicit(policy, reference, settings.arm(arm)[1].beta), pairs)
+        own = own_pairs(rows, completions, score, settings.preferences.noise)
+        judged_pairs = {f"own_{name}": (judge, own) for name, judge in judges.items()}
+        if arm != "base":
+            judge = judges["local"] if arm == "local" else implicit(policy, reference, settings.arm(arm)[1].beta)
+            judged_pairs |= {"fresh": (judge, fresh), "pairs": (judge, test)}
+        metrics, by_prompt = held_out(judged_pairs)
 
     table = judged(rows, completions, divergence, corpus, score)
     for split, of_split in table.groupby("split", sort=False):
@@ -79,6 +82,7 @@ def run(setting: str, seed: int, arm: str) -> None:
         metrics[split] = {name: float(value) for name, value in means.items()}
     with artifacts.writing(f"data/evaluation/{setting}/{seed}/{arm}") as out:
         table.to_parquet(out / "completions.parquet", index=False)
+        prompts_table(by_prompt).to_parquet(out / "prompts.parquet")
         (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
 
 
@@ -97,6 +101,15 @@ def judged(
         theirs = score(rows, rows["reference_ids"].tolist())["true_reward"]
         table["win"] = (np.sign(found["true_reward"] - theirs) + 1) / 2
     return pd.concat([table, found.astype(float)], axis=1)
+
+
+def prompts_table(by_prompt: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Index prompt_id, of test prompts; columns log_loss and accuracy (of "pairs"), own_global_log_loss, ...,
+    best_of_1, best_of_2, ..."""
+    tables = [
+        found.add_prefix("" if name == "pairs" else f"{name}_") for name, found in by_prompt.items() if name != "fresh"
+    ]
+    return pd.concat(tables, axis=1).rename_axis("prompt_id") if tables else pd.DataFrame()
 
 
 def pick(prompts: pd.DataFrame, samples: pd.DataFrame, arm: str, chosen, parts: tuple):
@@ -126,8 +139,8 @@ def pick(prompts: pd.DataFrame, samples: pd.DataFrame, arm: str, chosen, parts: 
     return rows, [list(map(int, ids)) for ids in picked["completion_ids"]], divergence
 
 
-def best_of_curve(prompts: pd.DataFrame, samples: pd.DataFrame, column: str, score: scoring.Scorer) -> dict[str, float]:
-    """The mean true reward of best-of-k by a reward model on test prompts, for k = 1, 2, 4, ...
+def best_of_curve(prompts: pd.DataFrame, samples: pd.DataFrame, column: str, score: scoring.Scorer) -> pd.DataFrame:
+    """The true reward of best-of-k by a reward model, one row a test prompt and one column each k = "1", "2", "4", ...
 
     It is averaged exactly over all subsets of k of the m samples: the sample with rank i by score (1 is the lowest) is
     the best of a subset with probability C(i - 1, k - 1) / C(m, k).
@@ -140,9 +153,9 @@ def best_of_curve(prompts: pd.DataFrame, samples: pd.DataFrame, column: str, sco
     ranked, curve, k = np.take_along_axis(rewards, order, axis=1), {}, 1
     while k <= m:
         weights = np.exp([_log_choose(i, k - 1) - _log_choose(m, k) if i >= k - 1 else -np.inf for i in range(m)])
-        curve[str(k)] = float((ranked @ weights).mean())
+        curve[str(k)] = ranked @ weights
         k *= 2
-    return curve
+    return pd.DataFrame(curve, index=samples["prompt_id"].to_numpy()[::m])
 
 
 def _log_choose(n: int, k: int) -> float:

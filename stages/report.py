@@ -6,6 +6,7 @@ platform: no date, host or commit is in it (DVC and MLflow know those).
 
 import json
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from stages.records.events import emit
 OUT, EVIDENCE = Path("data/report"), Path("data/evidence.json")
 TEST = ("true_reward", "arrived", "win_rate", "kl", "length", "rouge_l")  # also on preference prompts, as <name>_train
 PAIRS = ("log_loss", "accuracy")  # of the global RM under arm best_of, of the local RM under arm local
+BY_PROMPT = re.compile(r"true_reward|arrived|log_loss|accuracy|own_(global|local)_log_loss|best_of_\d+")  # for claims
 PACKAGES = ("torch", "transformers", "trl", "numpy", "scipy")
 DIGITS = 6  # kept in git: more would show rounding of the last bits as a change
 
@@ -83,23 +85,24 @@ def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], made_on
 
 def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
     """All that a claim may ask of a cell: means of each test prompt, numbers, the learning curve."""
-    of_test = cell.by_prompt.loc["test"]
+    of_test = cell.by_prompt.loc["test"].join(cell.prompts)
     numbers = {name: cells.value(cell, "test", name) for name in TEST}
     for prefix, found in (
         ("", cell.metrics.get("pairs", {})),
         ("fresh_", cell.metrics.get("fresh", {})),
-        *((f"own_{name}_", found) for name, found in cell.metrics.get("own", {}).items()),
+        ("own_global_", cell.metrics.get("own_global", {})),
+        ("own_local_", cell.metrics.get("own_local", {})),
         ("best_of_", cell.metrics.get("best_of", {})),
     ):
         numbers |= {f"{prefix}{name}": value for name, value in found.items()}
-    prompts = {name: of_test[name].tolist() for name in ("true_reward", "arrived") if name in of_test}
+    known = [name for name in of_test if BY_PROMPT.fullmatch(name) and of_test[name].notna().all()]
     curve = None if cell.curve is None else {name: cell.curve[name].tolist() for name in ("step", "true_reward", "kl")}
     return {
         "setting": setting,
         "seed": seed,
         "arm": arm,
         "path": cell.path.as_posix(),
-        "prompts": prompts,
+        "prompts": {name: of_test[name].tolist() for name in known},
         "numbers": {name: value for name, value in numbers.items() if value is not None},
         "curve": curve,
     }

@@ -36,8 +36,8 @@ def run(setting: str, seed: int) -> None:
             "global": scalar(trained["global"]),
             "local": implicit(trained["local"], reference, settings.reward.local_beta),
         }
-        losses = {name: held_out(judge, {"pairs": test})["pairs"]["log_loss"] for name, judge in judges.items()}
-        rows.append({"pairs": count, **losses})
+        found, _ = held_out({name: (judge, test) for name, judge in judges.items()})
+        rows.append({"pairs": count, **{name: found[name]["log_loss"] for name in judges}})
     with artifacts.writing(f"data/evaluation/{setting}/{seed}/verification") as out:
         pd.DataFrame(rows).to_parquet(out / "losses.parquet", index=False)
 

@@ -87,13 +87,24 @@ def test_who_knows_the_probabilities_is_calibrated_and_has_the_least_loss():
 
 
 def test_a_reward_model_is_judged_on_each_table_that_has_pairs():
-    table = pd.DataFrame({"prompt_ids": [[1], [2]], "chosen_ids": [[9], [3]], "rejected_ids": [[4], [5]]})
+    table = pd.DataFrame(
+        {"prompt_ids": [[1], [2], [1]], "chosen_ids": [[9], [3], [7]], "rejected_ids": [[4], [5], [8]]}
+    )
+    table["prompt_id"] = [8, 6, 8]
 
     def judge(prompts, completions):
         return np.array([prompt[0] * completion[0] for prompt, completion in zip(prompts, completions)]) / 10
 
-    found = held_out(judge, {"fresh": table[:0], "pairs": table})
-    assert found == {"pairs": verdicts(np.array([0.9 - 0.4, 0.6 - 1.0]), np.ones(2))}
+    soft = table.assign(preferred=0.5)
+    found, by_prompt = held_out({"fresh": (judge, table[:0]), "pairs": (judge, table), "own": (judge, soft)})
+    margin = np.array([0.9 - 0.4, 0.6 - 1.0, 0.7 - 0.8])
+    assert found == {"pairs": verdicts(margin, np.ones(3)), "own": verdicts(margin, np.full(3, 0.5))}
+    assert by_prompt.keys() == found.keys() and by_prompt["pairs"].index.tolist() == [6, 8]
+    assert by_prompt["pairs"]["accuracy"].tolist() == [0, 0.5]
+    assert by_prompt["pairs"]["log_loss"].tolist() == pytest.approx(
+        [-np.log(expit(-0.4)), -np.log(expit([0.5, -0.1])).mean()]
+    )
+    assert by_prompt["own"]["accuracy"].tolist() == [0.5, 0.5]
 
 
 def test_a_margin_however_large_has_a_finite_loss():
@@ -106,13 +117,11 @@ def test_the_curve_of_best_of_k_is_the_mean_over_all_subsets_of_k(column):
     stored, worth = samples(6, rng), rng.normal(size=(5, 6))
     found = evaluate.best_of_curve(PROMPTS, stored, column, true(worth))
     scores = stored[column].to_numpy().reshape(5, 6)
-    expected = {
-        str(k): np.mean(
-            [worth[p, max(some, key=lambda s: scores[p, s])] for p in (1, 3, 4) for some in combinations(range(6), k)]
-        )
-        for k in (1, 2, 4)
-    }
-    assert found == pytest.approx(expected)
+    assert found.index.tolist() == [1, 3, 4] and list(found) == ["1", "2", "4"]
+    for k in found:
+        for p in found.index:
+            best = [worth[p, max(some, key=lambda s: scores[p, s])] for some in combinations(range(6), int(k))]
+            assert found[k][p] == pytest.approx(np.mean(best))
 
 
 @pytest.mark.parametrize("arm, column", [("best_of", "score"), ("best_of_local", "local_score")])
@@ -167,28 +176,29 @@ def test_the_soft_optimum_is_as_far_from_the_base_policy_as_its_weights_and_neve
 
 @pytest.mark.parametrize("count", [2, 4, 5])
 def test_own_pairs_are_two_completions_of_one_test_prompt_and_an_odd_one_is_left_out(count):
-    worth, noise, seen = np.random.default_rng(0).normal(size=(5, count)), 0.3, []
+    worth, noise = np.random.default_rng(0).normal(size=(5, count)), 0.3
     rows = PROMPTS.loc[PROMPTS.index.repeat(count)].reset_index(drop=True)
     rows["sample"] = np.tile(range(count), len(PROMPTS))
     completions = [[p, s] for p in range(5) for s in range(count)]
 
-    def knows(prompts, answers):
-        assert prompts == [[p] for p, _ in answers]
-        seen.extend(answers)
-        return np.array([worth[p, s] / noise for p, s in answers])
-
-    judges = {"global": knows, "local": lambda prompts, answers: np.zeros(len(answers))}
-    found = own_pairs(rows, completions, judges, true(worth), noise)["own"]
-    assert seen == [[p, s] for p in (1, 3, 4) for s in range(count // 2 * 2)]
-    pairs = [(worth[p, s] - worth[p, s + 1]) / noise for p in (1, 3, 4) for s in range(0, count - 1, 2)]
-    assert found["global"] == pytest.approx(verdicts(np.array(pairs), expit(pairs)))
-    assert found["global"]["calibration"] == pytest.approx(0), "the labels are those of the true reward"
-    assert found["local"] == pytest.approx({"log_loss": log(2), "accuracy": 0.5, "calibration": 0})
+    pairs = own_pairs(rows, completions, true(worth), noise)
+    places = [(p, s) for p in (1, 3, 4) for s in range(0, count - 1, 2)]
+    assert pairs["prompt_id"].tolist() == [p for p, _ in places] == [p for (p,) in pairs["prompt_ids"]]
+    assert pairs["chosen_ids"].tolist() == [[p, s] for p, s in places]
+    assert pairs["rejected_ids"].tolist() == [[p, s + 1] for p, s in places]
+    margin = np.array([(worth[p, s] - worth[p, s + 1]) / noise for p, s in places])
+    assert pairs["preferred"].tolist() == pytest.approx(expit(margin))
+    knows = held_out({"own": (lambda prompts, answers: np.array([worth[p, s] / noise for p, s in answers]), pairs)})[0]
+    assert knows["own"] == pytest.approx(verdicts(margin, expit(margin)))
+    assert knows["own"]["calibration"] == pytest.approx(0), "the labels are those of the true reward"
 
 
 def test_one_completion_a_prompt_makes_no_own_pairs():
     rows = PROMPTS.assign(sample=0)
-    assert own_pairs(rows, [[p, 0] for p in range(5)], {}, true(np.zeros((5, 1))), 1.0) == {}
+    assert held_out({"own": (None, own_pairs(rows, [[p, 0] for p in range(5)], true(np.zeros((5, 1))), 1.0))}) == (
+        {},
+        {},
+    )
 
 
 def test_verification_measures_both_verifiers_on_all_pairs_and_on_half_of_them(micro):

@@ -51,9 +51,10 @@ class Cell:
     """One evaluated arm of one setting and seed."""
 
     path: Path  # of its evaluation
-    metrics: dict  # as evaluate wrote it: by split, plus "pairs", "fresh", "own" and "best_of" where they apply
+    metrics: dict  # as evaluate wrote it: by split, plus "pairs", "fresh", "own_..." and "best_of" where they apply
     completions: pd.DataFrame  # one row a completion
     by_prompt: pd.DataFrame  # index (split, prompt_id), one column a measure: means over a prompt's completions
+    prompts: pd.DataFrame  # index prompt_id of test prompts, one column a measure of pairs or of best-of-n
     curve: pd.DataFrame | None  # validation prompts during training, by step; None for the arms that every study has
 
 
@@ -89,7 +90,7 @@ def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
     if study.trained_by(arm):
         policy = DATA / "policy" / setting / str(seed) / arm
         curve = pd.read_parquet(_artifact(policy, f"{study.trained_by(arm)}@{setting}-{seed}-{arm}") / "curve.parquet")
-    return Cell(folder, metrics, completions, by_prompt, curve)
+    return Cell(folder, metrics, completions, by_prompt, pd.read_parquet(folder / "prompts.parquet"), curve)
 
 
 def read_verification(setting: str, seed: int) -> tuple[Path, pd.DataFrame]:

@@ -25,35 +25,43 @@ def implicit(policy, reference, beta: float) -> Judge:
     return lambda prompts, completions: beta * likelihood.log_ratio(policy, reference, prompts, completions)
 
 
-def held_out(judge: Judge, pairs: dict[str, pd.DataFrame]) -> dict[str, dict]:
-    """How well a reward model predicts labels that it has not learned from, for each table of pairs that has any."""
-    found = {}
-    for name, table in pairs.items():
-        if len(table):
-            chosen, rejected = (judge(table["prompt_ids"], table[side]) for side in SIDES)
-            found[name] = verdicts(chosen - rejected, np.ones(len(table)))
-    return found
+def held_out(judged: dict[str, tuple[Judge, pd.DataFrame]]) -> tuple[dict[str, dict], dict[str, pd.DataFrame]]:
+    """How well reward models predict labels that they have not learned from: name -> (reward model, pairs).
+
+    pairs: prompt_id, prompt_ids, chosen_ids, rejected_ids, and perhaps preferred, the probability that the first is
+    preferred to the second (1 where there is none). Returns, for each name with any pairs, the verdicts, and mean
+    log_loss and accuracy by prompt_id.
+    """
+    found, by_prompt = {}, {}
+    for name, (judge, pairs) in judged.items():
+        if len(pairs):
+            first, second = (judge(pairs["prompt_ids"], pairs[side]) for side in SIDES)
+            preferred = pairs["preferred"].to_numpy() if "preferred" in pairs else np.ones(len(pairs))
+            found[name] = verdicts(first - second, preferred)
+            by_prompt[name] = losses(first - second, preferred).groupby(pairs["prompt_id"].to_numpy()).mean()
+    return found, by_prompt
 
 
-def own_pairs(
-    rows: pd.DataFrame, completions: list, judges: dict[str, Judge], score: Scorer, noise: float
-) -> dict[str, dict]:
-    """How well both reward models judge a policy's own completions of test prompts, two by two as they were drawn:
-    out of the distribution that they were trained on."""
+def own_pairs(rows: pd.DataFrame, completions: list, score: Scorer, noise: float) -> pd.DataFrame:
+    """A policy's own completions of test prompts, two by two as they were drawn, as pairs: out of the distribution that
+    reward models are trained on. ``preferred`` is sigmoid of the difference of true rewards / noise."""
     even = (rows["sample"].max() + 1) // 2 * 2  # with an odd number the last completion of a prompt has no other
-    places = np.flatnonzero(((rows["split"] == "test") & (rows["sample"] < even)).to_numpy())
-    if not len(places):
-        return {}
-    pairs = places.reshape(-1, 2)
-    asked = rows.iloc[pairs.reshape(-1)].reset_index(drop=True)
-    answers = [completions[place] for place in pairs.reshape(-1)]
+    places = np.flatnonzero(((rows["split"] == "test") & (rows["sample"] < even)).to_numpy()).reshape(-1, 2)
+    asked = rows.iloc[places.reshape(-1)].reset_index(drop=True)
+    answers = [completions[place] for place in places.reshape(-1)]
+    if not answers:
+        return pd.DataFrame({name: [] for name in ("prompt_id", "prompt_ids", *SIDES, "preferred")})
     first, second = score(asked, answers)["true_reward"].to_numpy().reshape(-1, 2).T
-    preferred = expit((first - second) / noise)
-    own = {}
-    for name, judge in judges.items():
-        ours, theirs = judge(asked["prompt_ids"].tolist(), answers).reshape(-1, 2).T
-        own[name] = verdicts(ours - theirs, preferred)
-    return {"own": own}
+    sides = dict(zip(SIDES, (answers[0::2], answers[1::2])))
+    pairs = asked.loc[0::2, ["prompt_id", "prompt_ids"]].reset_index(drop=True)
+    return pairs.assign(**sides, preferred=expit((first - second) / noise))
+
+
+def losses(margin: np.ndarray, preferred: np.ndarray) -> pd.DataFrame:
+    """Bradley-Terry log_loss (nats) and accuracy of each pair; the arguments as in ``verdicts``."""
+    right = np.where(margin == 0, 0.5, np.where(margin > 0, preferred, 1 - preferred))  # a tie is half right
+    loss = preferred * np.logaddexp(0, -margin) + (1 - preferred) * np.logaddexp(0, margin)
+    return pd.DataFrame({"log_loss": loss, "accuracy": right})
 
 
 def verdicts(margin: np.ndarray, preferred: np.ndarray) -> dict[str, float]:
@@ -62,13 +70,12 @@ def verdicts(margin: np.ndarray, preferred: np.ndarray) -> dict[str, float]:
     margin: its score of the first completion minus that of the second, (pairs,); preferred: the probability that the
     first is preferred, 1 where the label is known.
     """
-    confidence = expit(np.abs(margin))
-    right = np.where(margin == 0, 0.5, np.where(margin > 0, preferred, 1 - preferred))  # a tie is half right
+    found, confidence = losses(margin, preferred), expit(np.abs(margin))
+    right = found["accuracy"].to_numpy()
     bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
     gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum()) for b in range(BINS)]
-    loss = preferred * np.logaddexp(0, -margin) + (1 - preferred) * np.logaddexp(0, margin)
     return {
-        "log_loss": float(loss.mean()),
+        "log_loss": float(found["log_loss"].mean()),
         "accuracy": float(right.mean()),
         "calibration": float(sum(gaps) / len(margin)),
     }
