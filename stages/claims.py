@@ -36,9 +36,13 @@ def run() -> None:
             name: estimates.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])
             for name, claim in decided.items()
         }
-        judged = claims.judge([(name, claim, found[name], studies[claim.study]) for name, claim in decided.items()])
+        family = len(declared.claims)
+        judged = claims.judge(
+            [(name, claim, found[name], studies[claim.study]) for name, claim in decided.items()], family
+        )
         verified = {name: study.verification for name, study in studies.items()}
-        html, markdown = claims_page.render(judged, evidence, verified, [name for name in names if name not in studies])
+        missing = [name for name in names if name not in studies]
+        html, markdown = claims_page.render(judged, family, evidence, verified, missing)
     write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1) + "\n")
     write_file(OUT / "claims.html", html)
     write_file(OUT / "claims.md", markdown)

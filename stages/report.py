@@ -21,7 +21,7 @@ from stages.records.command import command
 from stages.records.events import emit
 
 OUT, EVIDENCE = Path("data/report"), Path("data/evidence.json")
-TEST = ("true_reward", "arrived", "win_rate", "kl", "length", "rouge_l")  # also on preference prompts, as <name>_train
+TEST = ("true_reward", "arrived", "win_rate", "kl", "length", "rouge_l")  # also on train prompts, as <name>_train
 PAIRS = ("log_loss", "accuracy")  # of the global RM under arm best_of, of the local RM under arm local
 BY_PROMPT = re.compile(r"true_reward|arrived|log_loss|accuracy|own_(global|local)_log_loss|best_of_\d+")  # for claims
 PACKAGES = ("torch", "transformers", "trl", "numpy", "scipy")

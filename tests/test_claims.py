@@ -30,7 +30,7 @@ def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claim
     draw = seeds.generator("test", "judged")
     matrix = mean + error * np.sqrt(5) * draw.normal(size=(5, 1))
     found = Found(estimate, [matrix], 0, None, {})
-    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())])[0]
+    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())], 1)[0]
 
 
 def test_every_declared_claim_names_what_exists():
@@ -78,25 +78,32 @@ def test_the_verdict_of_one_claim_is_that_of_its_interval():
 
 def test_many_claims_are_judged_more_strictly():
     entries = [("one", claim("a.online - a.offline"), judged("more", 0.25, 0.1).found, study())]
-    assert claims.judge(entries)[0].verdict == "supported"
+    assert claims.judge(entries, 1)[0].verdict == "supported"
     nothing = ("two", claim("a.online - a.offline"), judged("more", 0.1, 0.1).found, study())
-    together = claims.judge(entries + [nothing] * 9)
+    together = claims.judge(entries + [nothing] * 9, 10)
     assert together[0].verdict == "undecided"
-    assert together[0].p == pytest.approx(10 * claims.judge(entries)[0].p)
+    assert together[0].p == pytest.approx(10 * claims.judge(entries, 1)[0].p)
     assert together[0].seeds_needed > 5
+    assert claims.judge(entries, 10)[0].p == together[0].p, "claims that wait for their study count as well"
 
 
 def test_seeds_added_after_a_look_cost_that_look():
     found = judged("more", 0.21, 0.1).found
-    once, twice = (claims.judge([("one", claim("a.online - a.offline"), found, study(looks=n))])[0] for n in (1, 2))
+    once, twice = (claims.judge([("one", claim("a.online - a.offline"), found, study(looks=n))], 1)[0] for n in (1, 2))
     assert twice.p == pytest.approx(2 * once.p)
     assert (once.verdict, twice.verdict) == ("supported", "undecided")
-    assert "Look 2 at it, each with more seeds: p counts 2 times." in twice.details()
+    assert "Look 2, each with more seeds: p counts 2 times, and only this verdict counts." in twice.details()
+
+
+def test_one_seed_decides_nothing_however_many_prompts():
+    found = judged("more", 0.5, 0.01).found
+    one = claims.judge([("one", claim("a.online - a.offline"), found, study(seeds=[0]))], 1)[0]
+    assert (one.verdict, one.p, one.p_against) == ("undecided", 1.0, 1.0)
 
 
 def test_an_estimate_without_an_interval_decides_nothing():
     found = Found(Estimate(3.0), [np.array([[3.0]])], 0, None, {})
-    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))])[0]
+    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))], 1)[0]
     assert (one.verdict, one.p, one.p_against, one.seeds_needed) == ("undecided", 1.0, 1.0, None)
     assert one.row()["low"] is None and json.dumps(one.row(), allow_nan=False)
 

@@ -65,6 +65,8 @@ def test_terms_have_sign_factor_arm_and_measure():
         ("gap.online - gap.offline.rewards", "true_reward", "the measure rewards, which does not exist"),
         ("gap.online - short.offline", "true_reward_at_kl", "one arm minus another of the same setting"),
         ("gap.online - 0.5 * gap.offline", "true_reward_at_kl", "one arm minus another of the same setting"),
+        ("gap.online.kl - gap.offline.kl", "true_reward_at_kl", "without other measures"),
+        ("gap.online.true_reward_at_kl - gap.offline.true_reward_at_kl", "kl", "without other measures"),
         ("gap.online - gap.offline", "lead_per_gap", r"must read fit\(arm - arm\)"),
         ("fit(online - offline)", "true_reward", "cannot be read from"),
         ("gap.onlin - gap.offline", "true_reward", "names onlin, which is not among the arms of studies.evidence"),

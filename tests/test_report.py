@@ -181,7 +181,7 @@ def test_markdown_table_shows_the_json_numbers(project):
     metrics = json.loads(out(project, "metrics.json"))
     text = out(project, "report.md").replace("−", "-")
     headings = {"true reward": "true_reward", "arrived": "arrived", "win rate": "win_rate", "ROUGE-L": "rouge_l"}
-    headings |= {"KL to base": "kl", "length": "length", "true reward, pref. prompts": "true_reward_train"}
+    headings |= {"KL to base": "kl", "length": "length", "true reward, train prompts": "true_reward_train"}
     for setting in KINDS:
         lines = text[text.index(f"## {setting}\n") :].splitlines()
         table = [line for line in lines[: lines.index("", lines.index("", 4) + 1)] if line.startswith("|")]

@@ -88,11 +88,12 @@ class Judged:
         """What the table leaves out, as short sentences."""
         resampled = f"{count(self.seeds, 'seed')} and {count(self.found.prompts, 'test prompt')}"
         if not self.found.prompts:
-            resampled = f"{count(self.seeds, 'seed')}, each one number"
+            resampled = f"{count(self.seeds, 'seed')}, each one number on the same prompts"
         expected = EXPECTED[self.claim.expect].format(margin=f"{self.claim.margin:g}")
         said = [f"Expected: {expected}. Interval from {resampled}."]
         if self.study.looks > 1:
-            said.append(f"Look {self.study.looks} at it, each with more seeds: p counts {self.study.looks} times.")
+            looks = self.study.looks
+            said.append(f"Look {looks}, each with more seeds: p counts {looks} times, and only this verdict counts.")
         if self.found.improvement:
             chance, interval = written(self.found.improvement, 2)
             said.append(f"Probability of improvement: {chance}{interval and f' ({interval})'}.")
@@ -104,7 +105,7 @@ class Judged:
 
     def _outlook(self) -> str:
         if self.seeds_needed:
-            return f"To be decided with about {self.seeds_needed} seeds, if the estimate stays."
+            return f"About {self.seeds_needed} seeds have an even chance to decide, if the estimate stays."
         if self.claim.measure == PER_GAP:
             return "To be decided by more settings rather than by more seeds."
         if self.seeds == 1:
@@ -117,22 +118,26 @@ def _rounded(estimate: Estimate) -> dict[str, float | None]:
     return {name: round(value, DIGITS) + 0.0 if math.isfinite(value) else None for name, value in ends}
 
 
-def judge(claims: Sequence[tuple[str, Claim, Found, Study]]) -> list[Judged]:
-    """The verdicts on (name, claim, what was found, its study), judged together as one family.
+def judge(claims: Sequence[tuple[str, Claim, Found, Study]], family: int) -> list[Judged]:
+    """The verdicts on (name, claim, what was found, its study), judged as one family with those that wait for a study:
+    ``family`` claims in all.
 
     The p-values for all claims are adjusted by Holm's method, those against as a family of their own; where seeds were
-    added after a look at the verdicts, p counts once for each look (Bonferroni's inequality). "more" and
+    added after a look at the verdicts, p counts once for each look (Bonferroni's inequality), and only the verdicts of
+    the last look count. One seed decides nothing: it does not show how much seeds differ. "more" and
     "no more" may be both shown and refuted, where an effect lies between 0 and the margin: then they are supported.
     """
     if not claims:
         return []
-    pairs = [p_values(claim.expect, claim.margin, found.estimate) for _, claim, found, _ in claims]
-    looks = np.array([study.looks for *_, study in claims])
-    adjusted = zip(*(statistics.holm(np.minimum(looks * family, 1)) for family in zip(*pairs)))
+    pairs = np.ones((family, 2))
+    for i, (_, claim, found, study) in enumerate(claims):
+        if len(study.seeds) > 1:
+            pairs[i] = np.minimum(study.looks * np.array(p_values(claim.expect, claim.margin, found.estimate)), 1)
+    adjusted = zip(*(statistics.holm(p) for p in pairs.T))
     judged = []
     for (name, claim, found, study), (p, against) in zip(claims, adjusted):
         verdict = SUPPORTED if p < LEVEL else REFUTED if against < LEVEL else UNDECIDED
-        needed = seeds_needed(claim, found, study, len(claims)) if verdict == UNDECIDED else None
+        needed = seeds_needed(claim, found, study, family) if verdict == UNDECIDED else None
         judged.append(Judged(name, claim, found, study, float(p), float(against), verdict, needed))
     return judged
 
@@ -141,13 +146,14 @@ def p_values(expect: str, margin: float, found: Estimate) -> tuple[float, float]
     """One-sided p-values for and against a claim, not adjusted."""
     if expect == "same":
         inside = max(found.above(-margin), found.below(margin))  # two one-sided tests
-        return inside, found.above(margin) if found.mean > 0 else found.below(-margin)
+        tail = found.above if found.mean > 0 else found.below
+        return inside, min(1.0, tail(margin) + tail(-margin))  # both tails of an interval null: the sign chose one
     some, little = found.above(0.0), found.below(margin)
     return (some, little) if expect == "more" else (little, some)
 
 
-def seeds_needed(claim: Claim, found: Found, study: Study, claims: int) -> int | None:
-    """The seeds that can be expected to decide an undecided claim, if its estimate stays; None if no number can.
+def seeds_needed(claim: Claim, found: Found, study: Study, family: int) -> int | None:
+    """The seeds with an even chance to decide an undecided claim, if its estimate stays; None if no number has it.
 
     The interval must shrink until it leaves out the bound that is farther of those that decide (0 and the margin; for
     "same" the margin's end on the estimate's side), at the level of Holm's first and hardest step, in one more look.
@@ -156,5 +162,5 @@ def seeds_needed(claim: Claim, found: Found, study: Study, claims: int) -> int |
         return None
     mean, margin = found.estimate.mean, claim.margin
     distance = abs(margin - abs(mean)) if claim.expect == "same" else max(mean, margin - mean)
-    needed = statistics.seeds_needed(found.matrices, distance, LEVEL / (claims * (study.looks + 1)))
+    needed = statistics.seeds_needed(found.matrices, distance, LEVEL / (family * (study.looks + 1)))
     return needed and max(needed, len(study.seeds) + 1)

@@ -27,7 +27,7 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
     shown = []
     if "evidence" in evidence:
         margin = next(
-            c.claim.margin for c in judged if c.claim.study == "evidence" and c.claim.measure == "true_reward"
+            (c.claim.margin for c in judged if c.claim.study == "evidence" and c.claim.measure == "true_reward"), None
         )
         study = evidence["evidence"]
         shown += [leads(study, margin), matched(study, margin), by_kl(study)]
@@ -63,7 +63,7 @@ def matched(study: Evidence, margin: float) -> dict:
         found[setting] = {
             arm: np.array([[estimates.lead_at_kl(*curves)] for curves in zip(study.curves(setting, arm), offline)])
             for arm in _others(study, setting)
-            if estimates.starts_at_base(study.cells[setting, study.seeds[0], arm]["curve"])
+            if all(estimates.starts_at_base(study.cell(setting, seed, arm)["curve"]) for seed in study.seeds)
         }
     caption = (
         f"As above, but read off the learning curves (validation prompts) at {estimates.LEVELS} KL values that both "

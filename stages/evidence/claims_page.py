@@ -36,12 +36,16 @@ JUDGED = {  # pairs -> reward model -> the arm whose evaluation carries its numb
 
 
 def render(
-    judged: Sequence[Judged], evidence: dict[str, Evidence], verified: dict[str, list[str]], missing: list[str]
+    judged: Sequence[Judged],
+    family: int,
+    evidence: dict[str, Evidence],
+    verified: dict[str, list[str]],
+    missing: list[str],
 ) -> tuple[str, str]:
     """The page as html and as markdown.
 
-    evidence: study -> what it published, of the studies that a claim names; verified: study -> settings whose
-    verification it measured; missing: the studies that have published nothing yet.
+    family: how many claims are declared; evidence: study -> what it published, of the studies that a claim names;
+    verified: study -> settings whose verification it measured; missing: the studies that have published nothing yet.
     """
     groups = {}
     for claim in judged:
@@ -52,7 +56,7 @@ def render(
         "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items()},
         "tally": [(*verdict, members) for verdict, members in tally.most_common()],
         "marks": marks(judged),
-        "reading": reading(len(judged)),
+        "reading": reading(family),
         "figures": figures(judged, evidence, verified),
         "missing": missing,
         "tables": tables(evidence),
@@ -61,15 +65,18 @@ def render(
     return fill(words, "claims.html", "claims.md")
 
 
-def reading(claims: int) -> list[str]:
+def reading(family: int) -> list[str]:
     """How to read the table."""
     return [
         "A claim says that an effect is more than 0, is no more than the margin, or is the same as 0 within the "
         "margin: the smallest effect that would matter, set with the claim before the study ran.",
-        f"A verdict needs p < {LEVEL} after Holm's adjustment, which raises the p of each claim so that all {claims} "
-        "together lead to any false verdict for a claim (or to any against one) no more often than that.",
-        '"Supported" and "not supported" are both findings; "undecided" means that the seeds at hand show neither, '
-        "which is no evidence that an effect is absent.",
+        '"Supported" means shown: an effect above 0; one below the margin; one within it. "Not supported" means shown: '
+        "an effect below the margin; one above 0; one beyond the margin. (A real effect that is too small to matter "
+        'may thus earn either.) "Undecided": the seeds at hand show neither, which is no evidence of absence.',
+        f"A verdict needs p < {LEVEL} after Holm's adjustment, which raises the p of each claim so that all {family} "
+        "declared claims together show anything for them (or against them) that is not so no more often than that.",
+        "Intervals are about other preference samples, training runs and test prompts on the same map, corpus and base "
+        "policy; prompts count as independent, though in the road world a few start towns share them.",
     ]
 
 

@@ -19,7 +19,7 @@ COLUMNS = [  # split, metric, heading, decimals of a road world, of text
     ("test", "rouge_l", "ROUGE-L", 3, 3),
     ("test", "kl", "KL to base", 2, 2),
     ("test", "length", "length", 1, 1),
-    ("train", "true_reward", "true reward, pref. prompts", 2, 3),
+    ("train", "true_reward", "true reward, train prompts", 2, 3),
 ]
 BOUNDS = {"arrived": (0, 1), "win_rate": (0, 1), "rouge_l": (0, 1), "kl": (0, math.inf), "length": (0, math.inf)}
 
@@ -183,7 +183,7 @@ class Comparison:
         return (
             f"Mean and 95% interval over {words.count(len(self.study.seeds), 'seed')} and {self.prompts('test')} test "
             f"prompts that no preference and no online step used ({samples} completions a prompt; last column: "
-            f"{self.prompts('train')} prompts of the preference pairs' distribution, fresh samples)."
+            f"{self.prompts('train')} prompts that preferences and online steps may use, fresh samples)."
         )
 
     def forest(self, limits: tuple[float, float] | None) -> str:

@@ -71,6 +71,13 @@ def measured_gap(row: dict) -> tuple[float, bool]:
     return sign * float(doublings[-1] - enough), False
 
 
+def _possible(evidence: Evidence, setting: str) -> tuple[float, float]:
+    """The least and the most gap that the numbers of pairs of a setting can show, in doublings."""
+    pairs = evidence.verifications(setting)[0]["pairs"]
+    most = math.log2(max(pairs) / min(pairs))
+    return -most, most
+
+
 def fit(name: str, terms: list[Term], evidence: Evidence, settings: Sequence[str]) -> Line:
     """Ordinary least squares of lead on measured gap, one point a setting.
 
@@ -113,7 +120,7 @@ def fit(name: str, terms: list[Term], evidence: Evidence, settings: Sequence[str
     points = [
         Point(
             setting,
-            statistics.mean(gap, generator("claims", name, setting, "gap")),
+            statistics.mean(gap, generator("claims", name, setting, "gap")).within(*_possible(evidence, setting)),
             statistics.mean(lead, generator("claims", name, setting, "lead")),
             any(censored for _, censored in seeds),
         )

@@ -1,8 +1,8 @@
 """What the evidence says of a contrast: its estimate, and the artifacts that it rests on.
 
-Settings are independent samples, so their estimates are added; where two of them share prompts, the interval of a
-difference is rather too long. Two arms are compared at equal distance from the base policy on their learning curves
-(validation prompts), and there a seed counts as one number.
+Settings are taken for independent samples, so their estimates are added; where two of them share prompts, the interval
+of a difference is rather too long. Two arms are compared at equal distance from the base policy on their learning
+curves (validation prompts), and there a seed counts as one number.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from stages.records.params import Claim, Study
 from stages.records.seeds import generator
 
 LEVELS = 5  # KL values at which two learning curves are compared
-START = 0.01  # nats; an arm whose curve starts farther from the base policy did not start there
+START = 1e-6  # nats, as published; an arm whose curve starts farther from the base policy did not start there
 
 
 class Found(NamedTuple):

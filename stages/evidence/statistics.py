@@ -163,8 +163,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def seeds_needed(
     values: np.ndarray | Sequence[np.ndarray], distance: float, level: float = (1 - LEVEL) / 2, most: int = 1000
 ) -> int | None:
-    """The least number of seeds for which a bound at ``distance`` from the mean can be expected to have a one-sided p
-    of ``level`` at most.
+    """The least number of seeds with an even chance that a bound at ``distance`` from the mean has a one-sided p of
+    ``level`` at most.
 
     values: (seeds, prompts), as of ``mean``, or several such matrices for the sum of their means, which are
     independent. The prompts stay the same, and the parts of the variance are those measured here. None where even
