@@ -239,6 +239,25 @@ def test_ways_to_reach_a_function(project, text):
     assert "stages.rare.trick" in changed_by(project, "stages/rare.py", "100", "101")["draw"]
 
 
+@pytest.mark.parametrize(
+    "above, reached",
+    [
+        ("class Shape:\n    size = 1\n", False),
+        ("class Shape:\n    def __init_subclass__(cls):\n        ALL.append(cls)\n\n\nALL = []\n", True),
+        ("class Kind(type):\n    pass\n\n\nclass Shape(metaclass=Kind):\n    pass\n", True),
+        ("from elsewhere import Shape\n", True),
+    ],
+)
+def test_a_class_matters_by_being_defined_only_where_what_it_inherits_from_may_keep_it(project, above, reached):
+    (project / "requirements.lock").write_text((project / "requirements.lock").read_text() + "elsewhere==1.0\n")
+    (project / "stages/shape.py").write_text(above)
+    circle = "from stages.shape import Shape\n\nSIDES = 0\n\n\nclass Circle(Shape):\n    pi = 3\n"
+    (project / "stages/circle.py").write_text(circle)
+    edit(project, "stages/draw.py", "from stages import far", "from stages import far\nfrom stages.circle import SIDES")
+    edit(project, "stages/draw.py", "pd.DataFrame(", "SIDES, pd.DataFrame(")
+    assert ("draw" in changed_by(project, "stages/circle.py", "pi = 3", "pi = 4")) == reached
+
+
 def test_modules_that_import_from_each_other_are_followed_to_the_end(project):
     edit(project, "stages/rare.py", "", "\nfrom stages.middle import step, trick\n")
     edit(project, "stages/middle.py", "", "\nfrom stages.rare import trick\n")

@@ -74,7 +74,7 @@ class Module:
                 self.definitions[bound].append(statement)
         self.imports = [node for s in statements for node in _executed(s) if isinstance(node, IMPORTS)]
         self.bindings = self.bind(self.imports)
-        self.effects = [s for s in statements if not isinstance(s, IMPORTS) and self.has_effect(s)]
+        self.statements = [s for s in statements if not isinstance(s, IMPORTS)]
 
     def source(self, node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
         """The absolute name of the module that an import statement reads."""
@@ -108,26 +108,10 @@ class Module:
             for field, child in _children(node):
                 yield from self.chains(child, local, inner if field == "body" else visible)
 
-    def has_effect(self, statement: ast.stmt) -> bool:
-        """Whether importing the module could do more by this statement than give values to names.
-
-        Calls, decorators and base classes can (a registry, say), unless they are known to be harmless.
-        """
-        nodes = list(_executed(statement))
-        changed = [node for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))]
-        if any(isinstance(node.ctx, ast.Store) for node in changed):
-            return True
-        if not isinstance(statement, (*DEFINITIONS, ast.Assign, ast.AnnAssign)):
-            return True
-        called = [node.func for node in nodes if isinstance(node, ast.Call)]
-        called += [
-            used for node in nodes for used in [*getattr(node, "decorator_list", []), *getattr(node, "bases", [])]
-        ]
-        return not all(self._is_harmless(expression) for expression in called)
-
-    def _is_harmless(self, expression: ast.expr) -> bool:
+    def is_harmless(self, expression: ast.expr) -> bool:
+        """Whether what is called or inherited from is known to leave nothing but a value."""
         if isinstance(expression, ast.Call):
-            return self._is_harmless(expression.func)
+            return self.is_harmless(expression.func)
         if dotted := _dotted(expression):
             meanings = self.bindings.get(dotted[0], [dotted[:1]])
             return dotted[0] not in self.definitions and all(HARMLESS.match(".".join(m + dotted[1:])) for m in meanings)
@@ -147,7 +131,45 @@ class Code:
                 self.modules[name] = Module(path, name)
             elif path.is_file() and not any(part.startswith((".", "__pycache__")) for part in parts):
                 self.files.append(path)
+        self.effects = {
+            name: [s for s in module.statements if self.has_effect(module, s)] for name, module in self.modules.items()
+        }
         self.follow = cache(self.follow)  # stages share most of what they reach
+
+    def has_effect(self, module: Module, statement: ast.stmt) -> bool:
+        """Whether importing the module could do more by this statement than give values to names.
+
+        Calls, decorators and base classes can (a registry, say), unless they are known to be harmless.
+        """
+        nodes = list(_executed(statement))
+        changed = [node for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))]
+        if any(isinstance(node.ctx, ast.Store) for node in changed):
+            return True
+        if not isinstance(statement, (*DEFINITIONS, ast.Assign, ast.AnnAssign)):
+            return True
+        called = [node.func for node in nodes if isinstance(node, ast.Call)]
+        called += [decorator for node in nodes for decorator in getattr(node, "decorator_list", [])]
+        bases = [base for node in nodes for base in getattr(node, "bases", [])]
+        return not all(map(module.is_harmless, called)) or not all(self.is_plain(module, base) for base in bases)
+
+    def is_plain(self, module: Module, base: ast.expr) -> bool:
+        """Whether a base class is harmless, or a class of ours that does nothing to those that inherit from it."""
+        if module.is_harmless(base):
+            return True
+        dotted = _dotted(base)
+        pieces = self.lookup(module.name, dotted) if dotted else set()
+        return bool(pieces) and all(self._hands_nothing_down(*piece) for piece in pieces)
+
+    def _hands_nothing_down(self, name: str, part: str) -> bool:
+        owner = self.modules.get(name)
+        statements = owner.definitions.get(part, []) if owner else []
+        return bool(statements) and all(
+            isinstance(statement, ast.ClassDef)
+            and not statement.keywords  # a metaclass
+            and not any(getattr(inner, "name", "") == "__init_subclass__" for inner in statement.body)
+            and all(self.is_plain(owner, base) for base in statement.bases)
+            for statement in statements
+        )
 
     def reach(self, start: set[Piece]) -> set[Piece]:
         """Everything that the pieces lead to, themselves included."""
@@ -174,9 +196,10 @@ class Code:
             return leads.union({(name, LOADED), (name, FILES)}, *(self.lookup(name, (n,)) for n in names)), None
         if part == LOADED:
             leads = {(name.rpartition(".")[0], LOADED)} if "." in name else set()
-            leads |= {(name, bound) for statement in module.effects for bound in _bound(statement)}
-            own = [statement for statement in module.effects if not _bound(statement)]
-            order = [_bound(statement) for statement in module.effects]
+            effects = self.effects[name]
+            leads |= {(name, bound) for statement in effects for bound in _bound(statement)}
+            own = [statement for statement in effects if not _bound(statement)]
+            order = [_bound(statement) for statement in effects]
             more, digest = self._read(module, own, order)
             return leads | self._load(module, module.imports) | more, digest if order else None
         statements = module.main if part == MAIN else module.definitions[part]
