@@ -21,7 +21,7 @@ from stages.records import seeds
 from stages.records.errors import UserError
 
 FIELDS = """id hypothesis statement contrast measure estimate low high unit seeds looks prompts margin expect p
-p_against verdict seeds_needed improvement paper artifacts""".split()
+p_against verdict verdict_alone seeds_needed improvement paper artifacts""".split()
 
 
 def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claims.Judged:
@@ -81,7 +81,8 @@ def test_many_claims_are_judged_more_strictly():
     assert claims.judge(entries, 1)[0].verdict == "supported"
     nothing = ("two", claim("a.online - a.offline"), judged("more", 0.1, 0.1).found, study())
     together = claims.judge(entries + [nothing] * 9, 10)
-    assert together[0].verdict == "undecided"
+    assert (together[0].verdict, together[0].alone, together[0].aside) == ("undecided", "supported", "alone: supported")
+    assert not claims.judge(entries, 1)[0].aside
     assert together[0].p == pytest.approx(10 * claims.judge(entries, 1)[0].p)
     assert together[0].seeds_needed > 5
     assert claims.judge(entries, 10)[0].p == together[0].p, "claims that wait for their study count as well"
@@ -165,7 +166,8 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
     for row in rows:
         assert f'id="{row["id"]}"' in html and f'href="#{row["id"]}"' in html
         line = next(line for line in text.splitlines() if line.startswith(f"| {row['statement']} |"))
-        assert f" {row['verdict']} |" in line
+        aside = "" if row["verdict_alone"] == row["verdict"] else f" (alone: {row['verdict_alone']})"
+        assert f" {row['verdict']}{aside} |" in line
         for path, hash_ in row["artifacts"].items():
             assert path in html and hash_ in html
 

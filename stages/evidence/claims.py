@@ -30,6 +30,7 @@ class Judged:
     p: float  # for the claim
     p_against: float
     verdict: str
+    alone: str  # the verdict if this were the only claim
     seeds_needed: int | None
 
     def row(self) -> dict:
@@ -51,6 +52,7 @@ class Judged:
             "p": round(self.p, DIGITS),
             "p_against": round(self.p_against, DIGITS),
             "verdict": self.verdict,
+            "verdict_alone": self.alone,
             "seeds_needed": self.seeds_needed,
             "improvement": better and _rounded(better),
             "paper": self.claim.paper,
@@ -83,6 +85,11 @@ class Judged:
     def mark(self) -> str:
         """The verdict as one character."""
         return {SUPPORTED: "✓", REFUTED: "✗", UNDECIDED: "?"}[self.verdict]
+
+    @property
+    def aside(self) -> str:
+        """What the verdict would be without the other claims, where that is another one."""
+        return f"alone: {self.alone}" if self.alone != self.verdict else ""
 
     def details(self) -> list[str]:
         """What the table leaves out, as short sentences."""
@@ -135,11 +142,16 @@ def judge(claims: Sequence[tuple[str, Claim, Found, Study]], family: int) -> lis
             pairs[i] = np.minimum(study.looks * np.array(p_values(claim.expect, claim.margin, found.estimate)), 1)
     adjusted = zip(*(statistics.holm(p) for p in pairs.T))
     judged = []
-    for (name, claim, found, study), (p, against) in zip(claims, adjusted):
-        verdict = SUPPORTED if p < LEVEL else REFUTED if against < LEVEL else UNDECIDED
+    for (name, claim, found, study), (p, against), alone in zip(claims, adjusted, pairs):
+        verdict = decide(p, against)
         needed = seeds_needed(claim, found, study, family) if verdict == UNDECIDED else None
-        judged.append(Judged(name, claim, found, study, float(p), float(against), verdict, needed))
+        judged.append(Judged(name, claim, found, study, float(p), float(against), verdict, decide(*alone), needed))
     return judged
+
+
+def decide(p: float, against: float) -> str:
+    """The verdict of two p-values, for and against a claim."""
+    return SUPPORTED if p < LEVEL else REFUTED if against < LEVEL else UNDECIDED
 
 
 def p_values(expect: str, margin: float, found: Estimate) -> tuple[float, float]:

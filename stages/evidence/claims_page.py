@@ -72,7 +72,8 @@ def reading(family: int) -> list[str]:
         "margin: the smallest effect that would matter, set with the claim before the study ran.",
         '"Supported" means shown: an effect above 0; one below the margin; one within it. "Not supported" means shown: '
         "an effect below the margin; one above 0; one beyond the margin. (A real effect that is too small to matter "
-        'may thus earn either.) "Undecided": the seeds at hand show neither, which is no evidence of absence.',
+        'may thus earn either.) "Undecided": the seeds at hand show neither, which is no evidence of absence. "Alone": '
+        "the verdict if this claim were the only one.",
         f"A verdict needs p < {LEVEL} after Holm's adjustment, which raises the p of each claim so that all {family} "
         "declared claims together show anything for them (or against them) that is not so no more often than that.",
         "Intervals are about other preference samples, training runs and test prompts on the same map, corpus and base "
