@@ -115,6 +115,9 @@ def add_cells(root: Path, study: dict, setting: str, seed: int, kind: str, promp
         with artifacts.writing(root / "data/evaluation" / setting / str(seed) / arm) as folder:
             (folder / "metrics.json").write_text(json.dumps(metrics))
             table.to_parquet(folder / "completions.parquet")
+            asked = sorted(set(table.loc[table["split"] == "test", "prompt_id"]))
+            losses = {name: metrics["pairs"][name] for name in ("log_loss", "accuracy")} if arm != "base" else {}
+            pd.DataFrame(losses, index=pd.Index(asked, name="prompt_id")).to_parquet(folder / "prompts.parquet")
         if arm in trained:
             steps = np.linspace(0, 94 if arm == "offline" else 400, 9)
             top = metrics["validation"]["true_reward"]
@@ -334,3 +337,12 @@ def test_a_metric_that_the_completions_do_not_show_counts_by_seed(project, monke
     assert cells.matrix(tldr, "test", "true_reward").shape == (2, 6)
     assert cells.matrix(tldr, "test", "rouge_l").shape == (2, 1)
     assert cells.matrix(tldr, "test", "arrived") is None
+
+
+def test_the_evidence_has_losses_by_prompt(project):
+    found = json.loads((project / "data/evidence.json").read_text())
+    cell = next(c for c in found["cells"] if (c["setting"], c["seed"], c["arm"]) == ("gap", 0, "offline"))
+    assert len(cell["prompts"]["log_loss"]) == len(found["settings"]["gap"]["prompts"]) == 6
+    assert np.mean(cell["prompts"]["log_loss"]) == pytest.approx(cell["numbers"]["log_loss"])
+    base = next(c for c in found["cells"] if (c["setting"], c["seed"], c["arm"]) == ("gap", 0, "base"))
+    assert "log_loss" not in base["prompts"] and "true_reward" in base["prompts"]
