@@ -54,8 +54,8 @@ def parse(text: str, measure: str) -> list[Term]:
         sign, factor, setting, arm, own = found.groups()
         terms.append(Term(float(f"{sign or '+'}{factor or 1}"), setting, arm, own or measure))
         place = found.end()
-    at_kl = [AT_KL in (measure, term.measure) for term in terms]
-    if any(at_kl) and (not opposed(terms) or {measure, *(term.measure for term in terms)} != {AT_KL}):
+    measures = {measure, *(term.measure for term in terms)}
+    if AT_KL in measures and (measures != {AT_KL} or not opposed(terms)):
         raise ValueError(f"must be one arm minus another of the same setting, without other measures, for {AT_KL}")
     if wrong := [term.measure for term in terms if not MEASURE.fullmatch(term.measure)]:
         raise ValueError(f"names the measure {wrong[0]}, which does not exist; see stages/evidence/contrasts.py")

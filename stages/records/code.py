@@ -7,32 +7,32 @@ everything that could be meant counts.
 import ast
 import hashlib
 import json
-import re
-import symtable
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from stages.records.errors import UserError
 from stages.records.pins import counts, distribution, read_lock
+from stages.records.source import (
+    ALL,
+    DEFINITIONS,
+    Module,
+    bound_names,
+    dotted_name,
+    executed,
+    import_statements,
+    top_level,
+)
 
-# A piece of code is a (module, name) pair: a definition, or one of the four below. Further there are (path, FILES), a
-# file that is no Python, and ("", "numpy.exp"), something outside stages/.
+# A piece of code is a (module, name) pair: a definition, ALL in a module, or one of the three below. Further there are
+# (path, FILES), a file that is no Python, and ("", "numpy.exp"), something outside stages/.
 Piece = tuple[str, str]
 LOADED = "<module>"  # what importing the module does
 MAIN = "__main__"  # its `if __name__ == "__main__":` block
-ALL = "*"  # everything in it
 FILES = "__file__"  # the files beside it that are no Python, such as templates
 
 # Every stage starts through it, but it decides only where a stage runs: a test holds the results of both ways equal.
 TRANSPORT = "stages.client"
-# What a module may call or inherit from at import without leaving more than a value under the name it defines.
-HARMLESS = re.compile(
-    r"(abc|collections|contextlib|dataclasses|enum|functools|itertools|math|operator|pathlib|pydantic|re|string|typing)\."
-    r"|(bool|bytes|classmethod|dict|enumerate|float|frozenset|int|len|list|max|min|object|property|range|reversed|round"
-    r"|set|sorted|staticmethod|str|sum|tuple|zip|\w*Error|\w*Exception|torch\.(no_grad|inference_mode|nn\.Module))$"
-)
 # Names from outside that can lead to code or files by a string: to anything, or ("" stands for it) in the same module.
 DYNAMIC_NAMES = {
     "globals": ("", ALL),
@@ -42,80 +42,6 @@ DYNAMIC_NAMES = {
     "__import__": ("stages", ALL),
 }
 DYNAMIC = ("importlib.import_module", "importlib.reload", "importlib.resources", "pkgutil.", "runpy.")
-IMPORTS = (ast.Import, ast.ImportFrom)
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-class Module:
-    """One file: what it defines, what importing it does, and what its names mean.
-
-    Raises UserError with file and line if the source is not valid Python.
-    """
-
-    def __init__(self, path: Path, name: str):
-        self.path, self.name = path, name
-        self.package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        source = path.read_bytes()
-        try:
-            tree = ast.parse(source)
-            tables = symtable.symtable(source, str(path), "exec").get_children()
-        except (SyntaxError, ValueError) as error:
-            line, what = getattr(error, "lineno", None) or 1, getattr(error, "msg", error)
-            raise UserError(f"{path}, line {line}: not valid Python ({what}): correct it and run again.") from None
-        nodes = list(ast.walk(tree))
-        _strip(nodes)
-        self.scopes = {(table.get_name(), table.get_lineno()): _global_names(table) for table in tables}
-        self.names = {node.id for node in nodes if isinstance(node, ast.Name)}
-        self.definitions: dict[str, list[ast.stmt]] = defaultdict(list)
-        self.main = [s for s in tree.body if isinstance(s, ast.If) and ast.unparse(s.test) == "__name__ == '__main__'"]
-        statements = [s for s in tree.body if s not in self.main]
-        for statement in statements:
-            for bound in _bound(statement):
-                self.definitions[bound].append(statement)
-        self.imports = [node for s in statements for node in _executed(s) if isinstance(node, IMPORTS)]
-        self.bindings = self.bind(self.imports)
-        self.statements = [s for s in statements if not isinstance(s, IMPORTS)]
-
-    def source(self, node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
-        """The absolute name of the module that an import statement reads."""
-        if isinstance(node, ast.Import):
-            return alias.name
-        above = self.package.split(".")[: self.package.count(".") + 2 - node.level] if node.level else []
-        return ".".join([*above, *filter(None, [node.module])])
-
-    def bind(self, imports: Iterable[ast.Import | ast.ImportFrom]) -> dict[str, list[tuple[str, ...]]]:
-        """Name -> what imports may let it mean: (module,) or (module, attribute); star imports stand under "*"."""
-        bindings = defaultdict(list)
-        for node in imports:
-            for alias in node.names:
-                module = self.source(node, alias)
-                if isinstance(node, ast.Import):
-                    module = module if alias.asname else _top(module)
-                    bindings[alias.asname or module].append((module,))
-                else:
-                    bindings[alias.asname or alias.name].append((module, alias.name)[: 1 if alias.name == ALL else 2])
-        return bindings
-
-    def chains(self, node: ast.AST, local: Iterable[str] = (), visible: set[str] | None = None) -> Iterator[tuple]:
-        """The dotted names in code, as tuples, that mean something outside of it; ``local``: what it imports itself."""
-        dotted = _dotted(node)
-        if dotted and (visible is None or dotted[0] in visible):
-            yield dotted
-        elif not dotted:
-            inner = visible
-            if visible is None and isinstance(node, DEFINITIONS):
-                inner = self.scopes[node.name, node.lineno].union(local)
-            for field, child in _children(node):
-                yield from self.chains(child, local, inner if field == "body" else visible)
-
-    def is_harmless(self, expression: ast.expr) -> bool:
-        """Whether what is called or inherited from is known to leave nothing but a value."""
-        if isinstance(expression, ast.Call):
-            return self.is_harmless(expression.func)
-        if dotted := _dotted(expression):
-            meanings = self.bindings.get(dotted[0], [dotted[:1]])
-            return dotted[0] not in self.definitions and all(HARMLESS.match(".".join(m + dotted[1:])) for m in meanings)
-        return isinstance(expression, ast.Attribute) and isinstance(expression.value, ast.Constant)  # "a b".split()
 
 
 class Code:
@@ -141,7 +67,7 @@ class Code:
 
         Calls, decorators and base classes can (a registry, say), unless they are known to be harmless.
         """
-        nodes = list(_executed(statement))
+        nodes = list(executed(statement))
         changed = [node for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))]
         if any(isinstance(node.ctx, ast.Store) for node in changed):
             return True
@@ -156,7 +82,7 @@ class Code:
         """Whether a base class is harmless, or a class of ours that does nothing to those that inherit from it."""
         if module.is_harmless(base):
             return True
-        dotted = _dotted(base)
+        dotted = dotted_name(base)
         pieces = self.lookup(module.name, dotted) if dotted else set()
         return bool(pieces) and all(self._hands_nothing_down(*piece) for piece in pieces)
 
@@ -197,9 +123,9 @@ class Code:
         if part == LOADED:
             leads = {(name.rpartition(".")[0], LOADED)} if "." in name else set()
             effects = self.effects[name]
-            leads |= {(name, bound) for statement in effects for bound in _bound(statement)}
-            own = [statement for statement in effects if not _bound(statement)]
-            order = [_bound(statement) for statement in effects]
+            leads |= {(name, bound) for statement in effects for bound in bound_names(statement)}
+            own = [statement for statement in effects if not bound_names(statement)]
+            order = [bound_names(statement) for statement in effects]
             more, digest = self._read(module, own, order)
             return leads | self._load(module, module.imports) | more, digest if order else None
         statements = module.main if part == MAIN else module.definitions[part]
@@ -208,7 +134,7 @@ class Code:
 
     def _read(self, module: Module, statements: list, order: Iterable = ()) -> tuple[set[Piece], str]:
         """What statements lead to by their names and imports, and the SHA-256 of them and of what their names mean."""
-        imports = _imports(statements)
+        imports = import_statements(statements)
         local, leads, meanings = module.bind(imports), self._load(module, imports), {}
         for chain in {chain for statement in statements for chain in module.chains(statement, local)}:
             pieces = self.lookup(module.name, chain)
@@ -228,13 +154,13 @@ class Code:
                 where = f"{module.path}, line {node.lineno}"
                 if target in self.modules:
                     leads |= {(n, LOADED) for n in (target, f"{target}.{alias.name}") if n in self.modules}
-                elif _top(target) == "stages":
+                elif top_level(target) == "stages":
                     raise UserError(f"{where}: there is no module {target} to import: correct the name or add it.")
                 elif counts(target) and distribution(target) not in self.versions:
                     raise UserError(
                         f"{where}: requirements.lock has no version of {distribution(target)}: pin it there."
                     )
-                elif (alias.asname or _top(alias.name)) not in module.names:
+                elif (alias.asname or top_level(alias.name)) not in module.names:
                     leads.add(("", target))
         return leads
 
@@ -263,65 +189,3 @@ class Code:
             dotted = ".".join((target, *chain))
             return {("", dotted), ("stages", ALL)} if dotted.startswith(DYNAMIC) else {("", dotted)}
         return (self.lookup(target, chain, trail) if chain else set()) or {(target, ALL)}
-
-
-def _top(dotted: str) -> str:
-    return dotted.partition(".")[0]
-
-
-def _dotted(node: ast.AST) -> tuple[str, ...]:
-    """("a", "b") for the expression a.b; nothing for what is more than names."""
-    attributes = []
-    while isinstance(node, ast.Attribute):
-        attributes.append(node.attr)
-        node = node.value
-    return (node.id, *reversed(attributes)) if isinstance(node, ast.Name) else ()
-
-
-def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    for field, value in ast.iter_fields(node):
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield field, child
-
-
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a statement that run when its module is imported: not the bodies of functions and lambdas."""
-    yield node
-    for field, child in _children(node):
-        if field != "body" or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            yield from _executed(child)
-
-
-def _bound(statement: ast.stmt) -> list[str]:
-    """The names that a statement gives values to (of a compound one also those that are local to parts of it)."""
-    if isinstance(statement, DEFINITIONS):
-        return [statement.name]
-    nodes = list(_executed(statement))
-    names = {node.name for node in nodes if isinstance(node, DEFINITIONS)}
-    return sorted(names | {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)})
-
-
-def _imports(statements: Iterable[ast.AST]) -> list[ast.Import | ast.ImportFrom]:
-    return [node for statement in statements for node in ast.walk(statement) if isinstance(node, IMPORTS)]
-
-
-def _strip(nodes: list[ast.AST]) -> None:
-    """Remove what does nothing: docstrings and other constants that stand alone, and ``pass``."""
-    for node in nodes:
-        for field in ("body", "orelse", "finalbody"):
-            if isinstance(statements := getattr(node, field, None), list):
-                setattr(node, field, [s for s in statements if not _is_idle(s)])
-
-
-def _is_idle(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Pass) or (
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    )
-
-
-def _global_names(table: symtable.SymbolTable) -> set[str]:
-    """Names that a function or class looks up outside of itself; a class may also look outside for its own names."""
-    is_class = table.get_type() == "class"
-    own = {s.get_name() for s in table.get_symbols() if s.is_global() or (is_class and s.is_referenced())}
-    return own.union(*(_global_names(child) for child in table.get_children()))
