@@ -1,7 +1,6 @@
 """The report says what the artifacts hold, of the study and of nothing else, and says it twice in the same bytes."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -13,120 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
+from invented_cells import PROJECT, add_cells, build
 
 from stages import report
-from stages.evidence import cells, plots, theorems
-from stages.records import artifacts, seeds
+from stages.evidence import cells, plots
 from stages.records.errors import UserError
-
-PROJECT = Path(__file__).parent.parent
-SKILL = {"base": 0.3, "best_of": 0.8, "local": 0.4, "offline": 0.45, "online_batch": 0.5, "online": 0.75, "after": 0.8}
-TOWNS = ["Arbon", "Belt", "Corin", "Dale", "Esk", "Fenn", "Gorse", "Holt"]
-
-
-def evaluation(setting: str, seed: int, arm: str, kind: str, prompts: int, samples: int) -> tuple[dict, pd.DataFrame]:
-    """An invented evaluation: (metrics, completions) that agree with each other."""
-    draw = seeds.generator("fixture", setting, seed, arm)
-    skill = SKILL.get(arm, 0.5) + 0.05 * draw.standard_normal()
-    rows = []
-    for split, first in (("train", 0), ("validation", 1000), ("test", 2000)):
-        for prompt in range(first, first + prompts):
-            for sample in range(samples):
-                arrived = draw.random() < skill
-                words = [TOWNS[i] for i in draw.integers(0, len(TOWNS), 4)]
-                row = {
-                    "prompt_id": prompt,
-                    "split": split,
-                    "sample": sample,
-                    "prompt": f"from Arbon to Holt #{prompt} :",
-                }
-                row |= {
-                    "completion": " ".join(words),
-                    "reference": "",
-                    "win": float(draw.random() < skill),
-                    "length": 4,
-                }
-                row |= {"kl": 0.0 if arm == "base" else 2 * skill * draw.random()}
-                if kind == "roads":
-                    row |= {"true_reward": 6.0 if arrived else 3.0 * (draw.random() < 0.7), "arrived": arrived}
-                else:
-                    text = "my <b>cat</b> ate | the couch & I want to know what to do about it"
-                    row |= {"true_reward": 0.3 * skill * draw.random(), "arrived": None, "completion": text}
-                    row |= {
-                        "prompt": "SUBREDDIT: r/pets\nPOST: " + 40 * "long ago " + "\nTL;DR:",
-                        "reference": "my cat",
-                    }
-                rows.append(row)
-    table = pd.DataFrame(rows)
-    metrics = {}
-    for split, part in table.groupby("split"):
-        found = {"true_reward": part.true_reward, "win_rate": part.win, "kl": part.kl, "length": part.length}
-        metrics[split] = {name: float(column.mean()) for name, column in found.items()}
-        if kind == "roads":
-            metrics[split]["arrived"] = float(part.arrived.mean())
-        else:
-            metrics[split]["rouge_l"] = metrics[split]["true_reward"] / 2  # not in completions.parquet
-    if arm != "base":
-        loss = 0.56 if arm == "best_of" else 0.65
-        metrics["pairs"] = {"log_loss": loss + 0.01 * draw.random(), "accuracy": 1.2 - loss, "calibration": 0.02}
-    if arm in ("best_of", "best_of_local"):
-        metrics["best_of"] = {str(n): 3 + 0.5 * math.log2(n) + 0.1 * draw.random() for n in (1, 2, 4, 8, 16)}
-    return metrics, table
-
-
-def build(root: Path, study: dict, kinds: dict[str, str], prompts: int = 6, samples: int = 3) -> Path:
-    """A project folder with params.yaml and the artifacts of a study, all invented."""
-    params = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
-    arms = {key: [] for key in ("offline", "offline_relabelled", "online", "online_from_offline", "verification")}
-    params["study"] = {"worlds": study["settings"], "variants": {}} | arms | study
-    recipe = params["settings"]["gap"]["arms"]["online"]
-    named = {arm: recipe for arm in study.get("online", []) + study.get("online_from_offline", [])}
-    params["settings"] |= {
-        name: params["settings"]["gap"] | {"arms": named | params["settings"]["gap"]["arms"]} for name in kinds
-    }
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "params.yaml").open("w") as file:
-        YAML(typ="safe", pure=True).dump(params, file)
-    points = [
-        {"votes": 10.0, "pairs": n, "dimension": d, "seed": seed, "two_stage": d / n, "offline": 3 / n}
-        for n in (50, 200)
-        for d in (1, 2, 3)
-        for seed in (0, 1)
-    ]
-    with artifacts.writing(root / "data/theory") as folder:
-        pd.DataFrame(points).to_parquet(folder / "dial.parquet")
-        found = {name: {"cases": 3, "largest": 1e-12} for name in theorems.STATEMENTS}
-        found["not isomorphic"] = {"cases": 3, "mean": 0.52, "smallest": 0.01}
-        (folder / "summary.json").write_text(json.dumps({"theorems": found}))
-    for setting, kind in kinds.items():
-        with artifacts.writing(root / "data/corpus" / setting) as folder:
-            (folder / "world.json").write_text(json.dumps({"kind": kind}))
-        for seed in study["seeds"]:
-            add_cells(root, study, setting, seed, kind, prompts, samples)
-    return root
-
-
-def add_cells(root: Path, study: dict, setting: str, seed: int, kind: str, prompts: int, samples: int) -> None:
-    """The cells of one setting and seed."""
-    trained = [*study.get("offline", []), *study.get("online", []), *study.get("online_from_offline", [])]
-    for arm in [*cells.ALWAYS, *trained]:
-        metrics, table = evaluation(setting, seed, arm, kind, prompts, samples)
-        with artifacts.writing(root / "data/evaluation" / setting / str(seed) / arm) as folder:
-            (folder / "metrics.json").write_text(json.dumps(metrics))
-            table.to_parquet(folder / "completions.parquet")
-            asked = sorted(set(table.loc[table["split"] == "test", "prompt_id"]))
-            losses = {name: metrics["pairs"][name] for name in ("log_loss", "accuracy")} if arm != "base" else {}
-            pd.DataFrame(losses, index=pd.Index(asked, name="prompt_id")).to_parquet(folder / "prompts.parquet")
-        if arm in trained:
-            steps = np.linspace(0, 94 if arm == "offline" else 400, 9)
-            top = metrics["validation"]["true_reward"]
-            start = top * 0.7
-            curve = pd.DataFrame({"step": steps.astype(int), "true_reward": top - (top - start) * np.exp(-steps / 80)})
-            curve["kl"] = metrics["validation"]["kl"] * (1 - np.exp(-steps / 120))
-            with artifacts.writing(root / "data/policy" / setting / str(seed) / arm) as folder:
-                curve.to_parquet(folder / "curve.parquet")
-
 
 STUDY = {"settings": ["gap", "tldr"], "seeds": [0, 1], "offline": ["offline"], "online": ["online_batch", "online"]}
 KINDS = {"gap": "roads", "tldr": "text"}
