@@ -6,6 +6,7 @@ groups that neither the reward model under study nor any policy sees.
 """
 
 from stages.learning import models, training
+from stages.learning.trial import trial
 from stages.records import artifacts, params
 from stages.records.command import command
 from stages.worlds import corpora
@@ -18,6 +19,8 @@ def run(setting: str) -> None:
     chosen, compute = settings.base, settings.compute
     folder = artifacts.reading(f"data/corpus/{setting}")
     corpus = corpora.load(folder)
+    if isinstance(chosen.model, str):
+        trial(chosen.model, corpus.tokenizer, corpus.world, compute)
     seed = models.prepare(compute, setting, "base")
     scratch = artifacts.scratch("base", setting, chosen, compute, artifacts.digest(folder))
 
@@ -26,16 +29,14 @@ def run(setting: str) -> None:
         for prompt, completion in zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"])
     ]
     if isinstance(chosen.model, str):
-        policy = models.load_policy(chosen.model, compute)
+        policy = models.load_base(chosen.model, corpus.tokenizer, compute)
     else:
         policy = models.new_policy(chosen.model, corpus.tokenizer, max(len(row["input_ids"]) for row in rows) + 1)
-    policy.config.pad_token_id = corpus.world["pad"]  # many a model brings none, and batches need one
-    if len(corpus.tokenizer) > policy.get_input_embeddings().num_embeddings:
-        policy.resize_token_embeddings(len(corpus.tokenizer))
     args = training.options(
         compute, seed, scratch / "policy", chosen.batch, max_steps=chosen.steps, learning_rate=chosen.learning_rate
     )
-    training.train(training.supervised(policy, corpus.tokenizer, rows, args), scratch / "policy")
+    trainer = training.supervised(policy, corpus.tokenizer, rows, args)
+    training.train(trainer, scratch / "policy", f"data/base/{setting}")
 
     with artifacts.writing(f"data/base/{setting}") as out:
         models.save(policy, corpus.tokenizer, out)
@@ -49,9 +50,8 @@ def run(setting: str) -> None:
                 num_train_epochs=chosen.judge.epochs,
                 learning_rate=chosen.judge.learning_rate,
             )
-            training.train(
-                training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args), scratch / "judge"
-            )
+            trainer = training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args)
+            training.train(trainer, scratch / "judge", f"the judge in data/base/{setting}")
             models.save(judge, corpus.tokenizer, out / "judge")
     artifacts.forget(scratch)
 

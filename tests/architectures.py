@@ -100,17 +100,16 @@ ARCHITECTURES = {
     "bart": PLAIN
     | {"d_model": 32, "decoder_layers": 2, "encoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 48,
        "init_std": 0.3},
-    "xlnet": PLAIN | {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
+    "xlnet": {"vocab_size": 60, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48} | ENDS,
     "bert": PLAIN,
     "bert_decoder": PLAIN | {"is_decoder": True, "model_type": "bert"},
     "ctrl": PLAIN | {"n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 48},
-    "t5": PLAIN,
 }
 
 
-def make(name: str):
+def make(name: str, **changes):
     """The network of a name, in float32; its weights belong to a seed."""
-    given = {"model_type": name} | ARCHITECTURES[name]
+    given = {"model_type": name} | ARCHITECTURES[name] | changes
     config = AutoConfig.for_model(**given)
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GPTNeoXConfig,
@@ -14,7 +15,9 @@ from transformers import (
     set_seed,
 )
 
+from stages.learning.finite import finite_weights
 from stages.records.artifacts import refuse_pickles
+from stages.records.errors import UserError
 from stages.records.seeds import key
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -56,34 +59,72 @@ def new_policy(model, tokenizer: PreTrainedTokenizerFast, longest: int) -> GPTNe
 
 
 def load_policy(folder: str | Path, compute) -> PreTrainedModel:
-    """The causal LM in ``folder`` (or, for a base model, of a hub id), on the device, in float32 master weights."""
+    """The causal LM in ``folder`` (or, for a base model, of a hub id), on the device, in float32 master weights.
+
+    Raises UserError for pickled weights, and for weights that are not finite.
+    """
     if Path(folder).is_dir():
         refuse_pickles(Path(folder))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return model.to(compute.device).eval()
+    return finite_weights(model, folder).to(compute.device).eval()
+
+
+def load_base(folder: str | Path, tokenizer: PreTrainedTokenizerFast, compute) -> PreTrainedModel:
+    """A ready-made causal LM, as ``load_policy``, with the tokenizer's padding token (many a model brings none, and
+    batches need one) and an embedding for each of its tokens."""
+    model = load_policy(folder, compute)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    return model
 
 
 def load_reward(folder: str | Path, compute) -> PreTrainedModel:
-    """The reward model in ``folder``: a sequence classifier with one output."""
+    """The reward model in ``folder``: a sequence classifier with one output. Raises UserError as ``load_policy``."""
     refuse_pickles(Path(folder))
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return model.to(compute.device).eval()
+    return _read_at_last_token(finite_weights(model, folder).to(compute.device).eval())
 
 
 def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTrainedModel:
     """A reward model from the base policy's weights, with a fresh scalar head that belongs to ``parts``.
 
-    The head's weights are normal with standard deviation 1 / sqrt(width + 1) (as in the paper's code).
+    The head's weights are normal with standard deviation 1 / sqrt(width + 1) (as in the paper's code). Raises
+    UserError if transformers has no such model for the base policy's architecture.
     """
+    config = AutoConfig.from_pretrained(base)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise UserError(f"{base}: transformers makes no reward model of a {config.model_type}: take another model.")
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=1, dtype=torch.float32, use_safetensors=True
     )
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UserError(f"{base}: a {type(model).__name__} does not score a text at its last token: take another model.")
     model.config.pad_token_id = pad_id
     width = model.score.weight.shape[1]
     generator = torch.Generator().manual_seed(key(*parts) % 2**63)
     with torch.no_grad():
         model.score.weight.copy_(torch.randn((1, width), generator=generator) / (width + 1) ** 0.5)
-    return model.to(compute.device)
+    return _read_at_last_token(model.to(compute.device))
+
+
+def _read_at_last_token(model: PreTrainedModel) -> PreTrainedModel:
+    """Let a reward model read each text at the last token that the attention mask shows.
+
+    transformers looks for the last token that differs from the padding token, which is another one where a text itself
+    ends in that token: a policy may sample it.
+    """
+    scores = []  # of every token, (texts, length, 1), between the two hooks
+
+    def read(_model, _args, kwargs, output):
+        of_all, mask = scores.pop(), kwargs["attention_mask"]
+        last = (torch.arange(mask.shape[1], device=mask.device) * mask.int()).argmax(dim=1)
+        output.logits = of_all[torch.arange(len(of_all), device=mask.device), last]
+        return output
+
+    model.score.register_forward_hook(lambda _head, _args, found: scores.append(found))
+    model.register_forward_hook(read, with_kwargs=True)
+    return model
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

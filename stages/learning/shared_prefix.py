@@ -14,7 +14,7 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 REPACK = 8  # tokens between looks at which completions have ended
-HARMLESS = {"position_ids", "use_cache", "is_causal", "output_attentions", "output_hidden_states"}  # to _attend
+HARMLESS = {"position_ids", "use_cache", "is_causal", "output_router_logits"}  # what a model may hand on to _attend
 
 
 class NotShared(Exception):
