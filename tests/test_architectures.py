@@ -64,7 +64,7 @@ def test_what_is_said_of_texts_together_is_what_is_said_of_each_alone(named):
         assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_reward_model_reads_each_text_at_its_last_token_whichever_that_is(named, tmp_path):
+def test_a_reward_model_reads_each_text_at_its_last_token_that_is_not_padding(named, tmp_path):
     name, model = named
     model.save_pretrained(tmp_path)
     if name in UNREWARDED:
@@ -75,12 +75,13 @@ def test_a_reward_model_reads_each_text_at_its_last_token_whichever_that_is(name
     reward = models.new_reward(tmp_path, COMPUTE, PAD, "head").eval()
     every = []
     reward.score.register_forward_hook(lambda _head, _args, found: every.append(found))
-    prompts, completions = texts(12, 6), [*texts(7, 4, seed=1), [5, PAD, 6, PAD], [7, EOS]]
+    prompts, completions = texts(12, 6), [*texts(7, 3, seed=1), [5, PAD, 6], [5, PAD], [7, EOS]]
     found = likelihood.scores(reward, prompts, completions)
     for prompt, completion, score in zip(prompts, completions, found):
         with torch.no_grad():
             reward(torch.tensor([prompt + completion]), attention_mask=torch.ones(1, len(prompt + completion)))
-        assert score == pytest.approx(every[-1][0, -1, 0].item(), abs=1e-3)
+        last = -2 if completion[-1] == PAD else -1
+        assert score == pytest.approx(every[-1][0, last, 0].item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", NOT_CAUSAL)

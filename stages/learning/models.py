@@ -83,7 +83,7 @@ def load_reward(folder: str | Path, compute) -> PreTrainedModel:
     """The reward model in ``folder``: a sequence classifier with one output. Raises UserError as ``load_policy``."""
     refuse_pickles(Path(folder))
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return _read_at_last_token(finite_weights(model, folder).to(compute.device).eval())
+    return finite_weights(model, folder).to(compute.device).eval()
 
 
 def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTrainedModel:
@@ -105,26 +105,7 @@ def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTra
     generator = torch.Generator().manual_seed(key(*parts) % 2**63)
     with torch.no_grad():
         model.score.weight.copy_(torch.randn((1, width), generator=generator) / (width + 1) ** 0.5)
-    return _read_at_last_token(model.to(compute.device))
-
-
-def _read_at_last_token(model: PreTrainedModel) -> PreTrainedModel:
-    """Let a reward model read each text at the last token that the attention mask shows.
-
-    transformers looks for the last token that differs from the padding token, which is another one where a text itself
-    ends in that token: a policy may sample it.
-    """
-    scores = []  # of every token, (texts, length, 1), between the two hooks
-
-    def read(_model, _args, kwargs, output):
-        of_all, mask = scores.pop(), kwargs["attention_mask"]
-        last = (torch.arange(mask.shape[1], device=mask.device) * mask.int()).argmax(dim=1)
-        output.logits = of_all[torch.arange(len(of_all), device=mask.device), last]
-        return output
-
-    model.score.register_forward_hook(lambda _head, _args, found: scores.append(found))
-    model.register_forward_hook(read, with_kwargs=True)
-    return model
+    return model.to(compute.device)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
