@@ -1,18 +1,20 @@
 """A training that diverges is an error that says where, and never a result."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import edit_params, neox, roads
+from conftest import ROOT, edit_params, neox, roads
 from test_training import CPU, TOKENIZER
 
-from stages.learning import likelihood, models, sampling, training
+from stages.learning import likelihood, models, sampling, scoring, training
 from stages.learning.finite import finite
-from stages.records import events
+from stages.records import events, params
 from stages.records.errors import UserError
+from stages.worlds import roads as roads_world
 from stages.worlds.pairs import joined, separate
 
 STEPS, TOO_FAST = 40, {"learning_rate": 1e8}
@@ -145,3 +147,25 @@ def test_an_event_says_finite_numbers_only(tmp_path, monkeypatch):
     assert not (tmp_path / "events.jsonl").exists()
     events.emit(3, loss=1.0)
     assert json.loads((tmp_path / "events.jsonl").read_text())["metrics"] == {"loss": 1.0}
+
+
+def test_a_state_that_is_not_finite_is_never_kept_to_be_resumed(monkeypatch):
+    monkeypatch.setenv(training.CHECKPOINT_SECONDS, "0")
+    policy, control = neox(), SimpleNamespace(should_save=False)
+    training.KeepState().on_step_end(None, None, control, model=policy)
+    assert control.should_save
+    control.should_save = False
+    with torch.no_grad():
+        policy.get_output_embeddings().weight[7] = float("nan")
+    with pytest.raises(UserError, match="its state: the weight lm_head.weight holds NaN"):
+        training.KeepState().on_step_end(None, None, control, model=policy)
+    assert not control.should_save
+
+
+def test_a_true_reward_is_finite(monkeypatch, tmp_path):
+    corpus = roads_world.build(params.load(ROOT / "params.yaml").settings["micro"].corpus, "micro")
+    score, asked = scoring.scorer(corpus, tmp_path, CPU), corpus.prompts.iloc[:2]
+    assert len(score(asked, [[8, 9], [9, 8]])) == 2
+    monkeypatch.setattr(roads_world, "SCALE", float("nan"))
+    with pytest.raises(UserError, match="the true reward, true_reward has 2 of 2"):
+        scoring.scorer(corpus, tmp_path, CPU)(asked, [[8, 9], [9, 8]])

@@ -159,14 +159,16 @@ def _as_it_is(rows: list[dict]) -> dict:
 
 
 class KeepState(TrainerCallback):
-    """Save the training state now and then, and say the metrics; a loss or a gradient that is not finite ends it."""
+    """Save the training state now and then, never with a weight of NaN, which would be resumed for ever; say the metrics.
+    A loss or a gradient that is not finite ends the training."""
 
     def __init__(self):
         self.every = float(os.environ.get(CHECKPOINT_SECONDS, 60))
         self.saved = time.monotonic()
 
-    def on_step_end(self, args, state, control, **_kwargs):
+    def on_step_end(self, args, state, control, model=None, **_kwargs):
         if time.monotonic() - self.saved >= self.every:
+            finite_weights(model, "its state")
             control.should_save = True
             self.saved = time.monotonic()
 
