@@ -15,7 +15,7 @@ import pytest
 from flows.importing import import_input, missing_input
 from stages.records.errors import UserError
 from stages.records.params import load
-from stages.worlds import inputs, text
+from stages.worlds import encoding, inputs, text
 from tests.test_text import comparisons, params, summaries
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
         part.to_parquet(hub / f"data/{split}-00000-of-00001.parquet")
     rows.to_json(tmp_path / "rows.jsonl.gz", orient="records", lines=True)
     rows.assign(prompt=rows["prompt"] + "!").to_parquet(tmp_path / "other.parquet")
-    tokenizer = text.train_tokenizer(rows["prompt"], 300)
+    tokenizer = encoding.train_tokenizer(rows["prompt"], 300)
     tokenizer.save_pretrained(model)
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=300, **sizes)).save_pretrained(model)

@@ -57,6 +57,10 @@ class TextCorpus(Section):
     judge: Share = 0.0
     validation: Share
     test: Share
+    max_dropped: Annotated[float, Field(ge=0, lt=1)] = (
+        0.05  # share of the rows that rules may drop before it is refused
+    )
+    max_cut: Share = 0.5  # share of the prompts, and of the completions, that may be longer than the maximum
     group: str | None = None
     group_until: str | None = None
 
