@@ -217,13 +217,10 @@ def _margin(row: dict) -> float:
 
 def _together(wrong: dict[str, list[str]]) -> str:
     """One sentence for all that is wrong; wrong: what it is -> the rows."""
-    first, *others = (f"{rows[0]}{_more(rows)}{what.removesuffix('.')}" for what, rows in wrong.items())
+    more = {what: f" ({len(rows) - 1} more rows too)" if len(rows) > 1 else "" for what, rows in wrong.items()}
+    first, *others = (f"{rows[0]}{what.removesuffix('.')}{more[what]}" for what, rows in wrong.items())
     also = "; ".join([*others[:3], *(["and more"] if len(others) > 3 else [])])
     return f"{first} (also wrong: {also})." if also else f"{first}."
-
-
-def _more(rows: list[str]) -> str:
-    return f" and {len(rows) - 1} more" if len(rows) > 1 else ""
 
 
 def refuse_leaks(rows: list[dict]) -> None:
