@@ -24,6 +24,7 @@ from stages.worlds import encoding, inputs, text
 from tests.test_text import comparisons, params, summaries
 
 ROOT = Path(__file__).parents[1]
+CASES = ROOT / "tests/cases"
 GOOD = [{"prompt": f"post {i}", "completion": "short"} for i in range(10)]
 PAIRS = [{"prompt": f"post {i}", "chosen": "yes", "rejected": "no"} for i in range(10)]
 
@@ -175,6 +176,22 @@ def test_what_cannot_be_imported_leaves_the_former_input(project, tmp_path, monk
     assert tracked(project, "tldr") == before
     assert (project / "data/inputs/tldr/demonstrations/good.jsonl").read_bytes() == good.read_bytes()
     assert list((project / ".roads").iterdir()) == []
+
+
+def test_an_import_says_what_rules_do_to_the_rows(project, tmp_path):
+    said = import_input("tldr", str(CASES / "prompt_repeated.jsonl"))
+    assert "120 rows of preferences" in said
+    assert said.endswith("Rules: 120 of 120 rows: the prompt once more at the head of each completion: cut off.")
+    before = tracked(project, "tldr")
+    with pytest.raises(
+        UserError, match=r"24 of 120 rows of demonstrations .*settings\.tldr\.corpus\.max_dropped = 0\.05"
+    ):
+        import_input("tldr", str(CASES / "special_tokens.jsonl"))
+    with pytest.raises(UserError, match="row 1 lacks the column topic"):
+        import_input("ukp", str(CASES / "prompt_repeated.jsonl"))  # debates stay together by their topic
+    with pytest.raises(UserError, match=r"pairs\.csv holds no data file"):
+        import_input("tldr", str(CASES / "pairs.csv"))
+    assert tracked(project, "tldr") == before
 
 
 def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):
