@@ -1,15 +1,19 @@
 """The base policy: supervised fine-tuning on demonstrations (the paper's SFT). Trained once a setting.
 
-In: the corpus; for a ready-made model, the folder or hub id that params name.
+In: the corpus; a ready-made model, where params name one below data/inputs/<setting>.
 Out: the policy. Where policies are judged by human preferences, also ``judge``: a reward model trained on the pairs of
 groups that neither the reward model under study nor any policy sees.
 """
+
+from pathlib import Path
 
 from stages.learning import models, training
 from stages.learning.trial import trial
 from stages.records import artifacts, params
 from stages.records.command import command
+from stages.records.errors import UserError
 from stages.worlds import corpora
+from stages.worlds.inputs import inside
 from stages.worlds.pairs import joined
 
 
@@ -19,8 +23,9 @@ def run(setting: str) -> None:
     chosen, compute = settings.base, settings.compute
     folder = artifacts.reading(f"data/corpus/{setting}")
     corpus = corpora.load(folder)
-    if isinstance(chosen.model, str):
-        trial(chosen.model, corpus.tokenizer, corpus.world, compute)
+    ready = _ready_made(chosen.model, setting) if isinstance(chosen.model, str) else None
+    if ready:
+        trial(ready, len(corpus.tokenizer), corpus.world, compute)
     seed = models.prepare(compute, setting, "base")
     scratch = artifacts.scratch("base", setting, chosen, compute, artifacts.digest(folder))
 
@@ -28,8 +33,8 @@ def run(setting: str) -> None:
         {"input_ids": [*prompt, *completion]}
         for prompt, completion in zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"])
     ]
-    if isinstance(chosen.model, str):
-        policy = models.load_base(chosen.model, corpus.tokenizer, compute)
+    if ready:
+        policy = models.load_base(ready, len(corpus.tokenizer), corpus.world["pad"], compute)
     else:
         policy = models.new_policy(chosen.model, corpus.tokenizer, max(len(row["input_ids"]) for row in rows) + 1)
     args = training.options(
@@ -54,6 +59,14 @@ def run(setting: str) -> None:
             training.train(trainer, scratch / "judge", f"the judge in data/base/{setting}")
             models.save(judge, corpus.tokenizer, out / "judge")
     artifacts.forget(scratch)
+
+
+def _ready_made(model: str, setting: str) -> Path:
+    """The folder of an imported model. Raises UserError if it is not below the setting's inputs."""
+    inputs = Path(f"data/inputs/{setting}")
+    if Path(model).parent != inputs:
+        raise UserError(f"settings.{setting}.base.model is {model}: import it, then write {inputs}/model.")
+    return inside(inputs, Path(model).name)
 
 
 if __name__ == "__main__":

@@ -82,8 +82,11 @@ ARCHITECTURES = {
     "biogpt": PLAIN,
     "mamba": PLAIN | MAMBA,
     "mamba2": PLAIN | MAMBA | {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 4},
-    "recurrent_gemma": PLAIN | {"lru_width": 32, "attention_window_size": WINDOW, "block_types": ["recurrent", "attention"]},
-    "jamba": PLAIN | MOE | {"use_mamba_kernels": False, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8},
+    "recurrent_gemma": PLAIN
+    | {"lru_width": 32, "attention_window_size": WINDOW, "block_types": ["recurrent", "attention"]},
+    "jamba": PLAIN
+    | MOE
+    | {"use_mamba_kernels": False, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8},
     "lfm2": PLAIN | {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
     "qwen3_next": PLAIN
     | MOE
@@ -98,8 +101,14 @@ ARCHITECTURES = {
     },
     "rwkv": PLAIN | {"attention_hidden_size": 32, "context_length": 64},
     "bart": PLAIN
-    | {"d_model": 32, "decoder_layers": 2, "encoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 48,
-       "init_std": 0.3},
+    | {
+        "d_model": 32,
+        "decoder_layers": 2,
+        "encoder_layers": 1,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 48,
+        "init_std": 0.3,
+    },
     "xlnet": {"vocab_size": 60, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48} | ENDS,
     "bert": PLAIN,
     "bert_decoder": PLAIN | {"is_decoder": True, "model_type": "bert"},

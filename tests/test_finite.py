@@ -66,7 +66,9 @@ def policy_gradient(pairs, folder, args):
 def test_a_learning_rate_that_is_far_too_high_ends_the_training_and_is_named(made, pairs, tmp_path):
     args = training.options(CPU, 0, tmp_path / "scratch", 8, max_steps=STEPS, **TOO_FAST)
     trainer = made(pairs, tmp_path, args)
-    with pytest.raises(UserError, match=rf"^a policy, after step \d+ of {STEPS} at the learning rate 1e\+08: ") as error:
+    with pytest.raises(
+        UserError, match=rf"^a policy, after step \d+ of {STEPS} at the learning rate 1e\+08: "
+    ) as error:
         training.train(trainer, tmp_path / "scratch", "a policy")
     assert trainer.state.global_step < STEPS and "lower" in str(error.value) and "\n" not in str(error.value)
 

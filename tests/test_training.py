@@ -211,7 +211,9 @@ def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
         return (softmax(ours, axis=1) * (log_softmax(ours, axis=1) - log_softmax(theirs, axis=1))).sum(axis=1).mean()
 
     def scored_at(step):
-        drawn = draw(policy, prompts, 64, {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}, 1.0, ("bandit", step))
+        drawn = draw(
+            policy, prompts, 64, {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}, 1.0, ("bandit", step)
+        )
         return prompts, drawn, np.array([[worth[i, a, b] for a, b in several] for i, several in enumerate(drawn)])
 
     before = divergence(beta)

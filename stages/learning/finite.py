@@ -23,8 +23,7 @@ def finite(values, what: str):
     if bad := int((~np.isfinite(numbers)).sum()):
         found = f"is {numbers.item()}" if numbers.size == 1 else f"has {bad} of {numbers.size} numbers NaN or infinite"
         raise UserError(
-            f"{what} {found}, so a training diverged: "
-            "lower the learning rate of what was trained, then run again."
+            f"{what} {found}, so a training diverged: lower the learning rate of what was trained, then run again."
         )
     return values
 

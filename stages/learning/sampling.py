@@ -115,11 +115,15 @@ def _texts(model, world: dict, length: int) -> tuple[list[list[int]], torch.Tens
     """Two prompts of random tokens, and for each two completions of SHOWN tokens, (4, shown); the longer prompt and its
     completions fill ``length``."""
     shown = min(SHOWN, world["max_completion"])
-    special = [token for token in (world["eos"], world["pad"]) if token is not None]
-    usual = np.setdiff1d(np.arange(model.get_input_embeddings().num_embeddings), special)
-    luck = generator("comparison with a plain forward pass", length)
+    luck, usual = generator("comparison with a plain forward pass", length), usual_tokens(model, world)
     prompts = [luck.choice(usual, size).tolist() for size in (length - shown, max(1, (length - shown) // 2))]
     return prompts, torch.as_tensor(luck.choice(usual, (4, shown)), device=model.device)
+
+
+def usual_tokens(model: PreTrainedModel, world: dict) -> np.ndarray:
+    """The ids of all tokens that a model knows, but for EOS and padding."""
+    special = [token for token in (world["eos"], world["pad"]) if token is not None]
+    return np.setdiff1d(np.arange(model.get_input_embeddings().num_embeddings), special)
 
 
 def _plain_pass(model, prompts: list, forced: torch.Tensor) -> torch.Tensor:

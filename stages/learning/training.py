@@ -174,7 +174,10 @@ class KeepState(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **_kwargs):
         numbers = {k: float(v) for k, v in logs.items() if isinstance(v, int | float) and k != "epoch"}
-        finite({k: v for k, v in numbers.items() if k in ("loss", "grad_norm", "train_loss")}, "since the last log the mean")
+        finite(
+            {k: v for k, v in numbers.items() if k in ("loss", "grad_norm", "train_loss")},
+            "since the last log the mean",
+        )
         emit(state.global_step, **{k: v for k, v in numbers.items() if isfinite(v)})  # a spread over one has none
 
 

@@ -1,50 +1,56 @@
 """One trial of a ready-made model, at import and again before the base policy is trained, so that no fault of it shows
-hours later: ``python -m stages.learning.trial --folder F --max_prompt 128 --max_completion 48``."""
+hours later.
+
+In: a model folder; the tokenizer that the setting will use (a model folder or tokenizer.json; empty for one that is
+trained later); the most tokens of a prompt and of a completion.
+Out: nothing, or the one sentence that says what is wrong.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from stages.learning import likelihood, models
-from stages.learning.sampling import CLOSE, exact_way
+from stages.learning.sampling import CLOSE, exact_way, usual_tokens
 from stages.records.command import command
 from stages.records.errors import UserError
 from stages.records.seeds import generator
-from stages.worlds.text import load_tokenizer
+from stages.worlds.encoding import load_tokenizer
 
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")  # where a config says how long a text is
 
 
-def run(folder: str, max_prompt: int, max_completion: int) -> None:
-    """Try the model with its own tokenizer, on the CPU."""
-    try:
-        tokenizer = load_tokenizer(Path(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} has no tokenizer that can be loaded: {_first_line(error)}") from error
-    world = {"max_prompt": max_prompt, "max_completion": max_completion}
-    world |= {"eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
-    trial(folder, tokenizer, world, SimpleNamespace(device="cpu"))
+def run(folder: str, tokenizer: str, max_prompt: int, max_completion: int) -> None:
+    """Try the model, on the CPU."""
+    tokens, world = 0, {"max_prompt": max_prompt, "max_completion": max_completion, "eos": None, "pad": 0}
+    if tokenizer:
+        try:
+            found = load_tokenizer(Path(tokenizer))
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{tokenizer} has no tokenizer that can be loaded: {_first_line(error)}") from error
+        tokens, world = len(found), world | {"eos": found.eos_token_id, "pad": found.pad_token_id}
+    trial(Path(folder), tokens, world, SimpleNamespace(device="cpu"))
 
 
-def trial(folder: str | Path, tokenizer: PreTrainedTokenizerFast, world: dict, compute) -> None:
+def trial(folder: Path, tokens: int, world: dict, compute) -> None:
     """Raise UserError unless a model does all that the roads ask of it, at the longest texts of this world.
 
-    It is a causal LM without an encoder, with positions for max_prompt + max_completion tokens, an embedding for every
-    token and finite weights; what is drawn from it token by token is what one pass over the text says; padding behind a
-    text changes nothing; a reward model can be made of it. world: max_prompt, max_completion (tokens), eos and pad.
+    It is a causal LM without an encoder, with positions for max_prompt + max_completion tokens, an embedding for each
+    of the tokenizer's ``tokens``, and finite weights; what is drawn from it token by token is what one pass over the
+    text says; padding behind a text changes nothing; a reward model can be made of it.
+    world: max_prompt, max_completion (tokens), eos and pad.
     """
     config = _config(folder)
-    length = world["max_prompt"] + world["max_completion"]
-    longest = _positions(config)
+    length, longest = world["max_prompt"] + world["max_completion"], _positions(config)
     if longest is not None and length > longest:
         raise UserError(
             f"{folder} has positions for {longest} tokens, and max_prompt + max_completion is {length}: "
             "shorten them, or take a model for longer texts."
         )
     try:
-        policy = models.load_base(folder, tokenizer, compute)
+        policy = models.load_base(folder, tokens, world["pad"], compute)
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise UserError(f"{folder} cannot be loaded as a causal LM: {_first_line(error)}") from error
     exact_way(policy, world)
@@ -55,9 +61,9 @@ def trial(folder: str | Path, tokenizer: PreTrainedTokenizerFast, world: dict, c
     _refuse_unlike(lambda *some: likelihood.scores(reward, *some), texts, folder, "score as a reward model")
 
 
-def _config(folder):
+def _config(folder: Path):
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} has no config that transformers knows: {_first_line(error)}") from error
     if config.is_encoder_decoder:
@@ -77,12 +83,11 @@ def _positions(config) -> int | None:
 
 
 def _texts(policy, world: dict) -> tuple[list, list]:
-    """Prompts and completions of random tokens: a long text, a short one, and one that ends in the padding token."""
-    luck = generator("trial of a model")
-    tokens = np.setdiff1d(np.arange(policy.get_input_embeddings().num_embeddings), [world["eos"], world["pad"]])
-    lengths = [(world["max_prompt"], world["max_completion"]), (2, 1), (3, 1)]
-    prompts, completions = zip(*[[luck.choice(tokens, size).tolist() for size in both] for both in lengths])
-    return list(prompts), [*completions[:2], [*completions[2], world["pad"]]]
+    """Prompts and completions of random tokens: the longest text, and a short one."""
+    luck, usual = generator("trial of a model"), usual_tokens(policy, world)
+    lengths = [(world["max_prompt"], world["max_completion"]), (2, 1)]
+    prompts, completions = zip(*[[luck.choice(usual, size).tolist() for size in both] for both in lengths])
+    return list(prompts), list(completions)
 
 
 def _refuse_unlike(judge, texts: tuple[list, list], folder, what: str) -> None:
