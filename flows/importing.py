@@ -180,7 +180,7 @@ def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Pa
 
 
 def _tried(model: Path, corpus, folder: Path) -> None:
-    """Raise UserError unless a model passes its trial (stages/learning/trial.py), in a process of its own: no torch here.
+    """Raise UserError unless a model passes its trial (stages/learning/trial.py), in a process of its own.
 
     corpus: stages.records.settings.TextCorpus; ``folder``: of the setting's inputs, which may hold the tokenizer.
     """

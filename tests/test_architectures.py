@@ -1,4 +1,4 @@
-"""Causal LMs of many architectures: what is drawn from them, and what is said of given texts, is the plain model's own."""
+"""Causal LMs of many architectures: what is drawn from them, and what is said of texts, is the plain model's own."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ NOT_CAUSAL = {"bert": "is no causal language model", "xlnet": "is no causal lang
 SHARED = {
     *("gpt_neox llama qwen3 qwen3_moe gemma phi olmo2 smollm3 granite persimmon opt gpt2 gpt_bigcode ctrl".split()),
     "bert_decoder",
-}  # those that may share a prompt's keys and values; for all others a shortcut would be wrong or is not known to be right
+}  # those that may share a prompt's keys and values; for all others that is wrong, or not known to be right
 UNREWARDED = {
     *("llama4_text cohere2 granite codegen xglm mamba mamba2 recurrent_gemma lfm2 rwkv bart".split()),
     *("bert_decoder ctrl".split()),

@@ -10,7 +10,7 @@ from stages.records.errors import UserError
 
 
 def finite(values, what: str):
-    """``values`` as they are: a number, an array, a table (of which the columns of numbers count), or a mapping of these.
+    """``values`` as they are: a number, an array, a table (its columns of numbers), or a mapping of these.
 
     Raises UserError that says of ``what`` how many are NaN or infinite, in which entry or column, and what to do.
     """

@@ -12,7 +12,7 @@ TOKENS = 16384  # tokens in a forward pass at most; changes memory and speed onl
 
 
 def log_probs(model: PreTrainedModel, prompts: Sequence, completions: Sequence) -> np.ndarray:
-    """log p(completion | prompt), summed over its tokens (nats), shape (n,). Raises UserError where it is not finite."""
+    """log p(completion | prompt), summed over its tokens (nats), shape (n,). Raises UserError if not finite."""
     sums = np.empty(len(prompts))
     for indices, ids, mask in _batches(model, prompts, completions):
         chosen = _logits(model, ids).log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)

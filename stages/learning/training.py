@@ -53,7 +53,7 @@ def options(compute, seed: int, scratch: Path, batch: int, **more) -> dict:
 
 
 class FiniteLoss:
-    """Makes a trainer stop at the step with a loss of NaN; on a GPU, which nobody should wait for at each step, KeepState
+    """Makes a trainer stop at the step with a loss of NaN. On a GPU, for which nobody should wait at each step, KeepState
     looks at the losses when they are logged."""
 
     def training_step(self, *args, **kwargs):
@@ -159,8 +159,8 @@ def _as_it_is(rows: list[dict]) -> dict:
 
 
 class KeepState(TrainerCallback):
-    """Save the training state now and then, never with a weight of NaN, which would be resumed for ever; say the metrics.
-    A loss or a gradient that is not finite ends the training."""
+    """Save the training state now and then, but none with a weight of NaN, which would be resumed for ever; say the
+    metrics. A loss or a gradient that is not finite ends the training."""
 
     def __init__(self):
         self.every = float(os.environ.get(CHECKPOINT_SECONDS, 60))
@@ -221,8 +221,8 @@ def train(trainer, scratch: Path, what: str, *callbacks: TrainerCallback) -> Non
     """Train to the end, from the last whole checkpoint in ``scratch`` if there is one.
 
     Raises UserError that names ``what``, the step and the learning rate when a loss, a weight, or what is sampled or
-    measured on the way is not finite. Before TRL resumes, the weights are loaded through from_pretrained: the raw load that a resuming Trainer does
-    loses the head of a GPT-NeoX (transformers 5.23).
+    measured on the way is not finite. Before TRL resumes, the weights are loaded through from_pretrained: the raw load
+    that a resuming Trainer does loses the head of a GPT-NeoX (transformers 5.23).
     """
     for callback in (KeepState(), *callbacks):
         trainer.add_callback(callback)
