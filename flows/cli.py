@@ -71,6 +71,11 @@ def run_command(
             from flows.run import run
 
             code = run(todo, study or "study", checked, here)
+            if "claims" in {*todo.due, *todo.maybe_due}:
+                from flows.claims import account
+
+                if warning := account(graph.root).warning:
+                    typer.echo(warning)
         else:
             typer.echo(_nothing_to_do(todo, begun))
         if study and code == 0:
@@ -107,6 +112,20 @@ def import_command(
     from flows.importing import import_input
 
     typer.echo(import_input(setting, source))
+
+
+@app.command()
+def claims() -> None:
+    """Say of each claim its verdict, which commit declared it, and the first results that it could have seen.
+
+    Exit codes: 0, or 1 if a claim is not what the page of claims takes it for (declared after its results, say).
+    """
+    from flows.claims import account
+
+    found = account(Path.cwd())
+    typer.echo(found.table())
+    typer.echo("\n".join([found.summary, *found.wrong]))
+    raise typer.Exit(1 if found.wrong else 0)
 
 
 @app.command()

@@ -20,8 +20,9 @@ from stages.evidence.statistics import Estimate
 from stages.records import seeds
 from stages.records.errors import UserError
 
-FIELDS = """id hypothesis statement contrast measure estimate low high unit seeds looks prompts margin expect p
-p_against verdict verdict_alone seeds_needed improvement paper artifacts""".split()
+FIELDS = """id identity family hypothesis statement contrast measure estimate low high unit seeds looks prompts margin
+expect p p_against verdict verdict_alone seeds_needed improvement paper artifacts""".split()
+ALONE = {"declared": 1}
 
 
 def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claims.Judged:
@@ -30,7 +31,7 @@ def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claim
     draw = seeds.generator("test", "judged")
     matrix = mean + error * np.sqrt(5) * draw.normal(size=(5, 1))
     found = Found(estimate, [matrix], 0, None, {})
-    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())], 1)[0]
+    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())], ALONE)[0]
 
 
 def test_every_declared_claim_names_what_exists():
@@ -78,19 +79,22 @@ def test_the_verdict_of_one_claim_is_that_of_its_interval():
 
 def test_many_claims_are_judged_more_strictly():
     entries = [("one", claim("a.online - a.offline"), judged("more", 0.25, 0.1).found, study())]
-    assert claims.judge(entries, 1)[0].verdict == "supported"
-    nothing = ("two", claim("a.online - a.offline"), judged("more", 0.1, 0.1).found, study())
-    together = claims.judge(entries + [nothing] * 9, 10)
+    assert claims.judge(entries, ALONE)[0].verdict == "supported"
+    nothing = judged("more", 0.1, 0.1).found
+    others = [(f"other {i}", claim("a.online - a.offline"), nothing, study()) for i in range(9)]
+    together = claims.judge(entries + others, {"declared": 10})
     assert (together[0].verdict, together[0].alone, together[0].aside) == ("undecided", "supported", "alone: supported")
-    assert not claims.judge(entries, 1)[0].aside
-    assert together[0].p == pytest.approx(10 * claims.judge(entries, 1)[0].p)
+    assert not claims.judge(entries, ALONE)[0].aside
+    assert together[0].p == pytest.approx(10 * claims.judge(entries, ALONE)[0].p)
     assert together[0].seeds_needed > 5
-    assert claims.judge(entries, 10)[0].p == together[0].p, "claims that wait for their study count as well"
+    waiting = claims.judge(entries, {"declared": 10})
+    assert waiting[0].p == together[0].p, "claims that wait for their study count as well"
 
 
 def test_seeds_added_after_a_look_cost_that_look():
     found = judged("more", 0.21, 0.1).found
-    once, twice = (claims.judge([("one", claim("a.online - a.offline"), found, study(looks=n))], 1)[0] for n in (1, 2))
+    first, second = (("one", claim("a.online - a.offline"), found, study(looks=looks)) for looks in (1, 2))
+    (once,), (twice,) = claims.judge([first], ALONE), claims.judge([second], ALONE)
     assert twice.p == pytest.approx(2 * once.p)
     assert (once.verdict, twice.verdict) == ("supported", "undecided")
     assert "Look 2, each with more seeds: p counts 2 times, and only this verdict counts." in twice.details()
@@ -98,13 +102,13 @@ def test_seeds_added_after_a_look_cost_that_look():
 
 def test_one_seed_decides_nothing_however_many_prompts():
     found = judged("more", 0.5, 0.01).found
-    one = claims.judge([("one", claim("a.online - a.offline"), found, study(seeds=[0]))], 1)[0]
+    one = claims.judge([("one", claim("a.online - a.offline"), found, study(seeds=[0]))], ALONE)[0]
     assert (one.verdict, one.p, one.p_against) == ("undecided", 1.0, 1.0)
 
 
 def test_an_estimate_without_an_interval_decides_nothing():
     found = Found(Estimate(3.0), [np.array([[3.0]])], 0, None, {})
-    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))], 1)[0]
+    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))], ALONE)[0]
     assert (one.verdict, one.p, one.p_against, one.seeds_needed) == ("undecided", 1.0, 1.0, None)
     assert one.row()["low"] is None and json.dumps(one.row(), allow_nan=False)
 

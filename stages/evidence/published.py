@@ -24,7 +24,6 @@ class Evidence:
     cells: dict[tuple[str, int, str], dict]  # by setting, seed, arm
     verification: dict[tuple[str, int], dict]  # by setting, seed
     artifacts: dict[str, str]  # path -> DVC's hash
-    platform: str
 
     @classmethod
     def read(cls, study: str, seeds: Sequence[int]) -> "Evidence":
@@ -42,7 +41,6 @@ class Evidence:
             {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]},
             {(row["setting"], row["seed"]): row for row in found["verification"]},
             _read(study, "artifacts.json"),
-            found["platform"]["text"],
         )
 
     def cell(self, setting: str, seed: int, arm: str) -> dict:
