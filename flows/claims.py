@@ -33,13 +33,13 @@ class Row:
     family: str
     declared: str  # the commit, with its date
     results: str  # the first commit that showed its results; empty before there are any
-    seeds: list[str]  # how many of them each publication of its study had, with the commit
+    seeds: list[tuple[int, str]]  # how many of them each publication of its study had, and the commit
     says: str
     wrong: str  # what the page of claims would pretend, and what to do; empty if all is well
 
     def cells(self) -> tuple[str, ...]:
         """The row in a terminal."""
-        seeds = ", ".join(entry.partition(" ")[0] for entry in self.seeds)
+        seeds = ", ".join(str(number) for number, _ in self.seeds)
         return self.name, self.verdict, self.family, self.declared, self.results or "none", seeds or "none", self.says
 
 
@@ -54,7 +54,7 @@ class Account:
     def summary(self) -> str:
         """29 claims: 28 in time, 1 late."""
         counted = ", ".join(f"{number} {says}" for says, number in Counter(row.says for row in self.rows).most_common())
-        return f"{len(self.rows)} claims: {counted}." if self.rows else "No claim is declared."
+        return f"{count(len(self.rows), 'claim')}: {counted}." if self.rows else "No claim is declared."
 
     @property
     def warning(self) -> str:
@@ -69,7 +69,7 @@ class Account:
 
 
 def account(project: Path) -> Account:
-    """What git says of the claims in params.yaml, written to PAGE as well. Raises UserError for wrong params."""
+    """What git says of the claims in params.yaml. Raises UserError for wrong params."""
     declared = params.load(project / params.PATH)
     past, verdicts = Past(project), _verdicts(project / VERDICTS)
     rows, present = [], []
@@ -85,9 +85,14 @@ def account(project: Path) -> Account:
         wrong.append(f"Which was first, claim or results, is not known of {', '.join(unknown)}: {reason}.")
     wrong += _taken_out(past, present)
     wrong += [said for study in dict.fromkeys(c.study for c in present) for said in _looks(past, study, declared)]
-    found = Account(rows, wrong)
+    return Account(rows, wrong)
+
+
+def write(project: Path) -> Account:
+    """The same, written to PAGE as well."""
     from flows.pages import fill
 
+    found = account(project)
     write_file(project / PAGE, fill("declared.html", account=found, late=LATE))
     return found
 
@@ -109,7 +114,7 @@ def _row(past: Past, claim: Declared, says_late: bool, statement: str, verdict: 
         )
     elif says == IN_TIME and not says_late and claim.family not in (then := past.families(claim)):
         wrong = f"{claim.name} was in the family {min(then)} when its results came ({results}): put it back there."
-    looks = [f"{len(at.seeds)} {past.at(commit)}" for commit, at in past.looks(claim.study)]
+    looks = [(len(at.seeds), past.at(commit)) for commit, at in past.looks(claim.study)]
     return Row(claim.name, statement, claim.study, verdict, claim.family, begun, results, looks, says, wrong)
 
 

@@ -71,10 +71,10 @@ def run_command(
             from flows.run import run
 
             code = run(todo, study or "study", checked, here)
-            if "claims" in {*todo.due, *todo.maybe_due}:
-                from flows.claims import account
+            if code == 0 and "claims" in {*todo.due, *todo.maybe_due}:
+                from flows.claims import write
 
-                if warning := account(graph.root).warning:
+                if warning := write(graph.root).warning:
                     typer.echo(warning)
         else:
             typer.echo(_nothing_to_do(todo, begun))
@@ -120,9 +120,9 @@ def claims() -> None:
 
     Exit codes: 0, or 1 if a claim is not what the page of claims takes it for (declared after its results, say).
     """
-    from flows.claims import account
+    from flows.claims import write
 
-    found = account(Path.cwd())
+    found = write(Path.cwd())
     typer.echo(found.table())
     typer.echo("\n".join([found.summary, *found.wrong]))
     raise typer.Exit(1 if found.wrong else 0)
