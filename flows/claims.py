@@ -15,6 +15,7 @@ from stages.evidence import contrasts
 from stages.evidence.words import count
 from stages.records import params
 from stages.records.artifacts import write_file
+from stages.records.errors import UserError
 
 VERDICTS = Path("data/report/claims.json")
 PAGE = Path("data/report/declared.html")
@@ -45,10 +46,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Account:
-    """All claims, and what is wrong with them as sentences."""
+    """All claims, and what there is to say of them, as sentences."""
 
     rows: list[Row]
-    wrong: list[str]
+    refused: list[str]  # with these, p-values would be too small
+    doubts: list[str]
+    notes: list[str]  # what else changed between declaration and results
+
+    @property
+    def wrong(self) -> list[str]:
+        return self.refused + self.doubts
 
     @property
     def summary(self) -> str:
@@ -79,13 +86,25 @@ def account(project: Path) -> Account:
         verdict = verdicts.get((name, decides.identity, claim.family), "not decided yet")
         rows.append(_row(past, decides, claim.late, claim.statement, verdict))
         present.append(decides)
-    wrong = [row.wrong for row in rows if row.wrong]
+    studies = dict.fromkeys(claim.study for claim in present)
+    refused = [row.wrong for row in rows if row.wrong]
+    refused += [said for study in studies for said in _looks(past, study, declared)]
+    doubts = _taken_out(past, present)
     if unknown := [claim.name for claim, row in zip(present, rows) if row.says == UNKNOWN]:
         reason = past.history.missing or "the history begins with their results"
-        wrong.append(f"Which was first, claim or results, is not known of {', '.join(unknown)}: {reason}.")
-    wrong += _taken_out(past, present)
-    wrong += [said for study in dict.fromkeys(c.study for c in present) for said in _looks(past, study, declared)]
-    return Account(rows, wrong)
+        doubts.append(f"Which was first, claim or results, is not known of {', '.join(unknown)}: {reason}.")
+    notes = []
+    for study in studies:
+        if changes := [f"{', '.join(keys)} {past.at(commit)}" for commit, keys in past.changes(study)]:
+            notes.append(f"studies.{study} changed after claims on it were declared: {'; '.join(changes)}.")
+    return Account(rows, refused, doubts, notes)
+
+
+def refuse(project: Path) -> None:
+    """Raise UserError if the stage `claims`, which knows nothing of git, would make p-values that are too small."""
+    if refused := account(project).refused:
+        rest = f" ({len(refused) - 1} more: `roads claims`.)" if len(refused) > 1 else ""
+        raise UserError(refused[0] + rest)
 
 
 def write(project: Path) -> Account:

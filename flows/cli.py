@@ -70,12 +70,14 @@ def run_command(
         if todo.due:
             from flows.run import run
 
-            code = run(todo, study or "study", checked, here)
-            if code == 0 and "claims" in {*todo.due, *todo.maybe_due}:
-                from flows.claims import write
+            deciding = "claims" in {*todo.due, *todo.maybe_due}
+            if deciding:
+                from flows.claims import refuse, write
 
-                if warning := write(graph.root).warning:
-                    typer.echo(warning)
+                refuse(graph.root)
+            code = run(todo, study or "study", checked, here)
+            if deciding and code == 0 and (warning := write(graph.root).warning):
+                typer.echo(warning)
         else:
             typer.echo(_nothing_to_do(todo, begun))
         if study and code == 0:
@@ -124,7 +126,7 @@ def claims() -> None:
 
     found = write(Path.cwd())
     typer.echo(found.table())
-    typer.echo("\n".join([found.summary, *found.wrong]))
+    typer.echo("\n".join([found.summary, *found.notes, *found.wrong]))
     raise typer.Exit(1 if found.wrong else 0)
 
 

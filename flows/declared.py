@@ -59,6 +59,13 @@ class Declared(NamedTuple):
         return False
 
 
+class Version(NamedTuple):
+    """What a version of a file declares."""
+
+    claims: dict[str, Declared]  # by identity
+    studies: dict[str, dict]
+
+
 class Published(NamedTuple):
     """What a study shows of itself: its numbers, the seeds, and the cells; None where that cannot be read any more."""
 
@@ -78,12 +85,12 @@ class Past:
     @cached_property
     def declared(self) -> dict[str, dict[str, Declared]]:
         """Commit -> identity -> the claim."""
-        found = {}
-        for commit in self.commits:
-            found[commit] = {}
-            for source in SOURCES:
-                found[commit] |= self._of(commit, source, declarations) or {}
-        return found
+        return {
+            commit: {
+                identity: claim for version in self._versions(commit) for identity, claim in version.claims.items()
+            }
+            for commit in self.commits
+        }
 
     def standing(self, identity: str) -> set[str]:
         """The commits in which a claim is declared."""
@@ -91,12 +98,22 @@ class Past:
 
     def showing(self, claim: Declared) -> set[str]:
         """The commits whose reader could have seen what decides the claim."""
-        return {commit for commit in self.commits if self._shows(commit, claim)}
+        return self._once(lambda: {c for c in self.commits if self._shows(c, claim)}, "showing", claim.identity)
 
     def looks(self, study: str) -> list[tuple[str, Published]]:
         """The commits that changed what a study has published, and what it was then."""
         at = {commit: self._of(commit, _results(study), published) for commit in self.commits}
         return [(c, found) for c, found in at.items() if found and all(at[p] != found for p in self._parents(c))]
+
+    def changes(self, study: str) -> list[tuple[str, list[str]]]:
+        """The commits that changed a study of which a claim stood, and which of its keys."""
+        at = {c: {n: s for v in self._versions(c) for n, s in v.studies.items()}.get(study) for c in self.commits}
+        found = []
+        for commit, now in at.items():
+            before = [at[p] for p in self._parents(commit) if any(c.study == study for c in self.declared[p].values())]
+            if now and before and all(then and then != now for then in before):
+                found.append((commit, [key for key in {**before[0], **now} if before[0].get(key) != now.get(key)]))
+        return found
 
     def firsts(self, commits: set[str]) -> list[str]:
         """Those of the commits of whose parents none is among them, in the order of history."""
@@ -126,6 +143,9 @@ class Past:
         """A commit, for people."""
         found = self.commits[commit]
         return "now (not committed)" if commit == NOW else f"{found.short} ({found.date})"
+
+    def _versions(self, commit: str) -> list[Version]:
+        return [found for source in SOURCES if (found := self._of(commit, source, declarations))]
 
     def _parents(self, commit: str) -> list[str]:
         """Without those that a shallow clone lacks."""
@@ -162,25 +182,26 @@ class Past:
         return self._known[key]
 
 
-def declarations(content: bytes) -> dict[str, Declared]:
-    """Identity -> claim, of a version of params.yaml, without those that today's contrasts cannot say."""
+def declarations(content: bytes) -> Version:
+    """What a version of params.yaml declares, without the claims that today's contrasts cannot say."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     if b"claims:" not in content:
-        return {}
+        return Version({}, {})
     try:
-        claims = YAML(typ="safe").load(content)["claims"].items()  # by the C loader, as there may be many versions
+        found = YAML(typ="safe").load(content)  # by the C loader, as there may be many versions
+        claims, studies = found["claims"].items(), dict(found["studies"])
     except (YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        return {}
-    found = {}
+        return Version({}, {})
+    declared = {}
     for name, given in claims:
         try:
             claim = Declared(*(given[key] for key in Declared._fields[:5]), name, given.get("family", FAMILY))
-            found[claim.identity] = claim
+            declared[claim.identity] = claim
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
-    return found
+    return Version(declared, studies)
 
 
 def evaluations(content: bytes) -> dict[Cell, str]:

@@ -1,5 +1,6 @@
 """Every claim gets the verdict that its numbers give by hand, and says where they came from."""
 
+import hashlib
 import json
 import os
 import re
@@ -174,6 +175,84 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
         assert f" {row['verdict']}{aside} |" in line
         for path, hash_ in row["artifacts"].items():
             assert path in html and hash_ in html
+
+
+def test_no_page_knows_of_the_host_that_a_study_ran_on(project, tmp_path, monkeypatch):
+    """With the key `platform` that evidence had in former times, and without, the bytes are the same."""
+    monkeypatch.chdir(invent(tmp_path))
+    for path in Path("data/studies").glob("*/evidence.json"):
+        found = json.loads(path.read_text())
+        found.pop("platform", None)
+        former = found | {"platform": {"text": "an invented machine"}}
+        path.write_text(json.dumps(found if path.parent.name in ("evidence", "cues") else former))
+    stage.run()
+    for path in Path("data/report").iterdir():
+        assert path.read_bytes() == (project / path).read_bytes() and b"an invented machine" not in path.read_bytes()
+
+
+LATE = """
+  seen_before:
+    study: evidence
+    hypothesis: main
+    statement: Declared when the numbers were known.
+    measure: true_reward
+    contrast: gap.base - gap.online
+    expect: more
+    margin: 0.2
+    unit: true reward (of 6)
+    paper: no number
+    family: {family}
+"""
+
+
+def with_late(folder: Path, family: str) -> dict[str, dict]:
+    """The rows of claims.json, by id, with one more claim in that family."""
+    params = folder / "params.yaml"
+    before, after = (PROJECT / "params.yaml").read_text().split("\nsettings:", 1)
+    params.write_text(f"{before}{LATE.format(family=family)}\nsettings:{after}")
+    stage.run()
+    return {row["id"]: row for row in json.loads((folder / "data/report/claims.json").read_text())}
+
+
+def test_a_late_claim_changes_no_p_of_the_others_and_is_marked(project, tmp_path, monkeypatch):
+    alone = {row["id"]: row for row in json.loads((project / "data/report/claims.json").read_text())}
+    monkeypatch.chdir(invent(tmp_path))
+    among = with_late(tmp_path, "declared")
+    assert any(among[name]["p"] > row["p"] for name, row in alone.items()), "in one family it costs the others"
+    apart = with_late(tmp_path, "late")
+    late = apart.pop("seen_before")
+    assert apart == alone and late["family"] == "late"
+    assert late["p_against"] < among["seen_before"]["p_against"] and late["verdict"] == "not supported"
+    html, text = (Path("data/report", name).read_text() for name in ("claims.html", "claims.md"))
+    assert html.count("<small>declared after its study ran</small>") == 1
+    assert text.count("not supported; declared after its study ran |") == 1
+    decided = len(alone)
+    for page in (html, text):
+        assert f"Families: declared ({decided} claims), late (1 claim)." in page
+        assert "Declared after its study ran; family late." in page
+    assert re.search(r"^declared: .*\.  $\n^late: 1 not supported\.$", text, re.M)
+    assert "before the study ran" not in html + text, "which git knows and no page of DVC's"
+
+
+def test_two_claims_of_the_same_contrast_are_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(invent(tmp_path))
+    monkeypatch.setattr("test_claims.LATE", LATE.replace("gap.base - gap.online", "gap.online  -  gap.offline"))
+    with pytest.raises(UserError, match=r"claims.seen_before says the same as claims.main_gap"):
+        with_late(tmp_path, "late")
+
+
+def test_evidence_that_differs_from_its_record_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(invent(tmp_path))
+    folder = Path("data/studies/evidence")
+    artifacts = json.loads((folder / "artifacts.json").read_text())
+    digest = hashlib.md5((folder / "evidence.json").read_bytes()).hexdigest()
+    (folder / "artifacts.json").write_text(json.dumps(artifacts | {"data/evidence.json": f"md5 {digest}"}))
+    assert Evidence.read("evidence", DECLARED.studies["evidence"].seeds).artifacts["data/evidence.json"]
+    forged = json.loads((folder / "evidence.json").read_text())
+    forged["cells"][5]["prompts"]["true_reward"][0] += 1
+    (folder / "evidence.json").write_text(json.dumps(forged))
+    with pytest.raises(UserError, match=rf"data/studies/evidence/evidence.json is not what was published .*{digest}"):
+        stage.run()
 
 
 def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What a claim compares, by hand: contrasts, rewards at equal KL, the measured gap, the line through the dial."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,25 @@ def test_terms_have_sign_factor_arm_and_measure():
         Term(1.0, "", "online", "true_reward"),
         Term(-1.0, "", "offline", "true_reward"),
     ]
+
+
+def test_the_identity_of_a_claim_is_what_decides_it():
+    lead = ("evidence", "gap.online - gap.offline", "true_reward", "more", 0.2)
+    same = contrasts.identity(*lead)
+    assert re.fullmatch("[0-9a-f]{16}", same)
+    for contrast in (
+        "gap.online-gap.offline",
+        " - gap.offline\n + gap.online",
+        "1.0 * gap.online.true_reward - gap.offline",
+    ):
+        assert contrasts.identity("evidence", contrast, *lead[2:]) == same
+    other = ("data", "gap.online - gap.base", "arrived", "same", 0.25)
+    changed = {contrasts.identity(*lead[:i], other[i], *lead[i + 1 :]) for i in range(5)}
+    assert len(changed) == 5 and same not in changed
+    words = claim(lead[1], margin=0.2, study="evidence").model_copy(
+        update={"statement": "In Worten.", "family": "late"}
+    )
+    assert contrasts.identity_of(words) == same
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from invented import PROJECT, cell, publish
 
 from flows import claims
+from stages.records.errors import UserError
 
 PARAMS = (PROJECT / "params.yaml").read_text()
 BEFORE, AFTER = PARAMS[: PARAMS.index("\nclaims:")], PARAMS[PARAMS.index("\nsettings:") :]
@@ -110,8 +111,11 @@ def test_a_claim_after_its_results_is_late_unless_it_says_so_itself(repository):
     assert f"lead is late: declared {declared}" in row.wrong and "`family: late`" in row.wrong
     page = repository.page()
     assert "counts for nothing as it stands" in page and row.wrong.partition(".")[0] in page and "1 late" in page
+    with pytest.raises(UserError, match=r"lead is late: .*`family: late`"):
+        claims.refuse(repository.folder)
     repository.declare(lead={**LEAD, "family": "late"})
     assert repository.row().says == "late" and repository.wrong() == ""
+    claims.refuse(repository.folder)
     assert "counts for nothing" not in repository.page() and "family late" in repository.page()
 
 
@@ -248,6 +252,8 @@ def test_more_seeds_than_looks_count_are_told(in_time):
     assert "studies.cues.looks is 1, but git has its results with 2 sets of seeds (0, 1; 0, 1, 2)" in in_time.wrong()
     in_time.declare(before=BEFORE.replace("\n    settings: &cues", "\n    looks: 2\n    settings: &cues"), lead=LEAD)
     assert in_time.wrong() == "" and in_time.row().says == "in time"
+    changed = "studies.cues changed after claims on it were declared: looks now (not committed)."
+    assert claims.account(in_time.folder).notes == [changed] and changed in in_time.page()
 
 
 def test_a_family_is_not_left_once_the_results_are_known(in_time):

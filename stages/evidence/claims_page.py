@@ -75,7 +75,7 @@ def reading(sizes: Mapping[str, int]) -> list[str]:
     said = [
         "A claim says that an effect is more than 0, is no more than the margin, or is the same as 0 within the "
         "margin: the smallest effect that would matter, set with the claim. Which commit declared a claim, and whether "
-        "that was before the first results that it could have seen, is shown by `roads claims`, from git.",
+        "that was before the first results that it could have seen, git knows, and the command roads claims shows.",
         '"Supported" means shown: an effect above 0; one below the margin; one within it. "Not supported" means shown: '
         "an effect below the margin; one above 0; one beyond the margin. (A real effect that is too small to matter "
         'may thus earn either.) "Undecided": the seeds at hand show neither, which is no evidence of absence. "Alone": '

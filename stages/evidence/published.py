@@ -1,8 +1,10 @@
 """What the studies that claims name have published, in data/studies/<study>: the one place where it is read.
 
-evidence.json has the numbers, artifacts.json DVC's hash of each artifact behind them; `roads run --study` writes both.
+evidence.json has the numbers, artifacts.json DVC's hash of each artifact behind them and of evidence.json itself;
+`roads run --study` writes both.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -27,11 +29,19 @@ class Evidence:
 
     @classmethod
     def read(cls, study: str, seeds: Sequence[int]) -> "Evidence":
-        """Raises UserError when a file is missing or has other seeds than ``seeds``, those of params.yaml."""
-        found = _read(study, "evidence.json")
+        """Raises UserError when a file is missing, is not what was published, or has other seeds than ``seeds``, those
+        of params.yaml.
+        """
+        found, artifacts = _read(study, "evidence.json"), _read(study, "artifacts.json")
+        path, recorded = PUBLISHED / study / "evidence.json", artifacts.get("data/evidence.json")
+        if recorded and recorded != f"md5 {hashlib.md5(path.read_bytes()).hexdigest()}":
+            raise UserError(
+                f"{path} is not what was published (artifacts.json beside it has {recorded}): bring both back from "
+                f"git, or run `roads run --study {study}`."
+            )
         if sorted(found["seeds"]) != sorted(seeds):
             raise UserError(
-                f"{PUBLISHED / study / 'evidence.json'} has the seeds {found['seeds']}, but studies.{study}.seeds in "
+                f"{path} has the seeds {found['seeds']}, but studies.{study}.seeds in "
                 f"params.yaml is {list(seeds)}: run `roads run --study {study}`."
             )
         return cls(
@@ -40,7 +50,7 @@ class Evidence:
             found["seeds"],
             {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]},
             {(row["setting"], row["seed"]): row for row in found["verification"]},
-            _read(study, "artifacts.json"),
+            artifacts,
         )
 
     def cell(self, setting: str, seed: int, arm: str) -> dict:
