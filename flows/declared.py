@@ -216,9 +216,10 @@ def published(content: bytes) -> Published:
     """What a version of evidence.json shows."""
     try:
         found = json.loads(content)
+        found.pop("platform", None)  # of former versions: where it ran is no result
         cells = frozenset((cell["setting"], cell["seed"], cell["arm"]) for cell in found["cells"])
         return Published(found, tuple(sorted(found["seeds"])), cells)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Published(content, (), None)
 
 

@@ -44,7 +44,7 @@ def run() -> None:
         verified = {name: study.verification for name, study in studies.items()}
         missing = [name for name in names if name not in studies]
         html, markdown = claims_page.render(judged, sizes, evidence, verified, missing)
-    write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1) + "\n")
+    write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1, allow_nan=False) + "\n")
     write_file(OUT / "claims.html", html)
     write_file(OUT / "claims.md", markdown)
     emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})

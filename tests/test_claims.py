@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -288,7 +289,11 @@ def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypa
         (lambda e, a: e["cells"][1]["numbers"].pop("fresh_log_loss"), "has no fresh_log_loss"),
         (
             lambda e, a: e["cells"][5].update(curve=None),
-            "has no learning curve in every seed of arm offline of setting gap",
+            "has no learning curve of finite numbers in every seed of arm offline of setting gap",
+        ),
+        (
+            lambda e, a: e["cells"][5]["curve"]["true_reward"].__setitem__(3, math.nan),
+            "has no learning curve of finite numbers in every seed of arm offline of setting gap",
         ),
         (lambda e, a: a.pop("data/evaluation/gap/0/offline"), "artifacts.json has no data/evaluation/gap/0/offline"),
     ],

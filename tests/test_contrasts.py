@@ -1,5 +1,6 @@
 """What a claim compares, by hand: contrasts, rewards at equal KL, the measured gap, the line through the dial."""
 
+import math
 import re
 from pathlib import Path
 
@@ -183,6 +184,14 @@ def test_a_line_through_the_dial(tmp_path, monkeypatch):
     line = fit("dial", terms, evidence, study.verification)
     assert [point.gap.mean for point in line.points] == pytest.approx(range(6))
     assert line.at(np.array([0.0, 5.0]))[0] == pytest.approx([0.0, 2.5])
+
+
+def test_a_gap_of_a_verifier_that_diverged_is_refused(tmp_path, monkeypatch):
+    dial(tmp_path, slope=0.5, noise=0.0)
+    evidence = read(tmp_path, monkeypatch, [0, 1, 2])
+    evidence.verification["s1", 2]["local"][0] = math.nan
+    with pytest.raises(UserError, match="no verification in finite numbers of setting s1, seed 2"):
+        evidence.verifications("s1")
 
 
 @pytest.mark.parametrize(("noise", "scatter", "larger"), [(0.0, 1.0, "settings"), (1.0, 0.0, "either")])

@@ -256,6 +256,17 @@ def test_more_seeds_than_looks_count_are_told(in_time):
     assert claims.account(in_time.folder).notes == [changed] and changed in in_time.page()
 
 
+def test_where_a_study_ran_is_no_result(in_time):
+    """Its evidence had the key `platform` in former times; that it goes is no publication."""
+    path = in_time.folder / "data/studies/cues/evidence.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"platform": {"text": "a host"}}))
+    in_time.commit("with the host")
+    path.write_text(json.dumps({key: value for key, value in found.items() if key != "platform"}))
+    in_time.commit("without")
+    assert len(in_time.row().seeds) == 1 and in_time.wrong() == ""
+
+
 def test_a_family_is_not_left_once_the_results_are_known(in_time):
     in_time.declare(lead={**LEAD, "family": "alone"})
     in_time.commit("a family of its own")
