@@ -16,7 +16,8 @@ from stages.records.errors import UserError
 from stages.records.settings import Arm, Offline, Online, Setting
 
 DATA = Path("data")
-ALWAYS = ("base", "best_of", "best_of_local", "best_of_soft", "local")  # arms that every study has
+PICKED = ("best_of", "best_of_local", "best_of_soft")  # arms that pick from the stored samples of the base policy
+ALWAYS = ("base", *PICKED, "local")  # arms that every study has
 MEASURES = ("true_reward", "arrived", "win", "kl", "length", "rouge_l")  # of one completion; columns, where they apply
 CROWDED = 0.01  # how far the mean over prompts may lie from that over pairs, where prompts stand for their pairs
 COLUMN = {"win_rate": "win"}  # metrics whose column of completions has another name
@@ -54,7 +55,13 @@ class Study(params.Study):
 
     def evaluated_by(self, arm: str) -> str:
         """The stage that evaluates an arm."""
-        return f"evaluate_{self.trained_by(arm)}" if self.trained_by(arm) else "evaluate"
+        return (
+            f"evaluate_{self.trained_by(arm)}"
+            if self.trained_by(arm)
+            else "evaluate_best_of"
+            if arm in PICKED
+            else "evaluate"
+        )
 
     def recipe(self, setting: str, arm: str) -> tuple[Arm, Offline | Online]:
         """A trained arm's recipe in a setting, and what its stage is told, with what the recipe changes."""
@@ -89,7 +96,7 @@ class Cell:
 
 def read_study() -> Study:
     """The study of params.yaml. Raises UserError when the file is missing or wrong."""
-    checked = params.load()
+    checked = params.declared("study", "settings")
     settings = {name: checked.settings[name].model_dump(exclude_none=True) for name in checked.study.settings}
     return Study(**checked.study.model_dump(), params=settings)
 
