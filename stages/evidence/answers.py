@@ -155,7 +155,8 @@ class Answer:
 
     def _interval(self, estimate: Estimate) -> str:
         mean = words.number(estimate.mean, self.measured.decimals, sign=True)
-        return f"{mean}, 95% interval {words.written(estimate, self.measured.decimals)[1] or 'none'}"
+        low, high = (words.number(end, self.measured.decimals) for end in (estimate.low, estimate.high))
+        return f"{mean}, 95% interval {f'{low} to {high}' if estimate.resolved else 'none'}"
 
     def _levels(self, *arms: str) -> str:
         means = (self.measured.estimates[arm, "test", "true_reward"].mean for arm in arms)

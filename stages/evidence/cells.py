@@ -65,7 +65,9 @@ class Study(params.Study):
 
     def recipe(self, setting: str, arm: str) -> tuple[Arm, Offline | Online]:
         """A trained arm's recipe in a setting, and what its stage is told, with what the recipe changes."""
-        return Setting.model_validate(self.params[setting]).arm(arm)
+        settings = Setting.model_validate(self.params[setting])
+        recipe = settings.arms[arm]
+        return recipe, recipe.over(settings.online if recipe.rounds else settings.offline)
 
 
 @dataclass(frozen=True)

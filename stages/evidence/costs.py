@@ -3,10 +3,9 @@
 from math import ceil
 from typing import NamedTuple
 
-from stages.evidence.cells import Study, World
+from stages.evidence.cells import PICKED, Study, World
 
-OPTIMUM = "best_of_soft"  # weighs all stored completions of a prompt
-PICKS = {"best_of": "reward", "best_of_local": "local", OPTIMUM: "reward"}  # arms without a policy -> whose scores
+OPTIMUM = "best_of_soft"  # of the arms that pick, the one that weighs all stored completions of a prompt
 
 
 class Cost(NamedTuple):
@@ -27,7 +26,7 @@ def cost(study: Study, world: World, setting: str, arm: str) -> Cost:
         return Cost(0, 0, 0, 1)
     if arm == "local":
         return Cost(to_judge, 0, 0, 1)
-    if arm in PICKS:
+    if arm in PICKED:
         return Cost(to_judge, 0, 0, sample["completions"] if arm == OPTIMUM else sample["best_of"])
     recipe, chosen = study.recipe(setting, arm)
     reward_steps = 0 if recipe.labels in (None, "true") else to_judge
