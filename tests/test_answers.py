@@ -213,13 +213,15 @@ def test_a_judge_at_chance_makes_no_headline(project):
     for said in pages:
         assert "No headline: the true reward is not shown to be better" in said
         assert not re.search(r"(leads|trails|lead of) ", said), "a lead was claimed"
-    assert re.search(r"not shown to be better than chance: accuracy 0\.510 \(0\.\d+ to 0\.\d+\), 40 pairs of 20", text)
+    assert re.search(
+        r"not shown to be better than chance: its accuracy is 0\.510 \(0\.\d+ to 0\.\d+\), on 40 pairs", text
+    )
     assert "settings.gap.corpus.judge" in text
     judged(project, 0.8)
     text, *_ = told()
     assert "online" in text and "No headline" not in text
     assert re.search(
-        r"trained on 300 pairs .* On 40 pairs of 20 other prompts, .* in 0\.800 \(0\.\d+ to 0\.\d+\)", text
+        r"trained on 300 pairs .* the label of 0\.800 \(0\.\d+ to 0\.\d+\) of 40 pairs on 20 other prompts", text
     )
 
 

@@ -68,7 +68,7 @@ def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monke
     learned = set(corpus.judge_pairs["prompt_id"]) | set(corpus.pairs.query("split == 'train'")["prompt_id"])
     assert not learned & set(by_prompt.index)
 
-    judge = models.load_reward(root / "data/base/ukp/judge", params.setting("ukp").compute)
+    judge = models.load_reward(root / "data/base/ukp/judge", params.setting("ukp", "compute").compute)
     ours, theirs = (
         likelihood.scores(judge, unseen["prompt_ids"], unseen[side]) for side in ("chosen_ids", "rejected_ids")
     )
@@ -84,7 +84,7 @@ def test_it_is_believed_only_if_it_is_shown_to_be_better_than_chance(trained, mo
     said = truth("ukp", world, cells.read_judge("ukp"))
     numbers, _ = cells.read_judge("ukp")
     assert f"trained on {numbers['trained_on']} pairs" in said.sentence
-    assert f"On {numbers['pairs']} pairs of {numbers['prompts']} other prompts" in said.sentence
+    assert f"of {numbers['pairs']} pairs on {numbers['prompts']} other prompts" in said.sentence
     assert f"{numbers['accuracy']:.3f} (" in said.sentence
     assert bool(said.doubt) != means_something
     if said.doubt:

@@ -47,11 +47,13 @@ def truth(setting: str, world: World, judge: tuple[dict, pd.DataFrame] | None) -
         return Truth(f"{what}; {lack}.", f"How good the judge is could not be measured. {mend}")
     accuracy = statistics.mean(by_prompt["accuracy"].to_numpy()[None], generator("report", setting, "judge"))
     accuracy = accuracy.within(0, 1)
-    pairs = f"{count(numbers['pairs'], 'pair')} of {count(numbers['prompts'], 'other prompt')}"
-    good = f"{what}. On {pairs}, which nothing was trained on, it prefers what people preferred in {share(accuracy)}."
+    pairs = f"{count(numbers['pairs'], 'pair')} on {count(numbers['prompts'], 'other prompt')}"
+    good = f"{what}. It agrees with the label of {share(accuracy)} of {pairs}, which nothing was trained on."
     if beats_chance(accuracy):
         return Truth(good)
-    return Truth(good, f"The judge is not shown to be better than chance: accuracy {share(accuracy)}, {pairs}. {mend}")
+    return Truth(
+        good, f"The judge is not shown to be better than chance: its accuracy is {share(accuracy)}, on {pairs}. {mend}"
+    )
 
 
 def beats_chance(accuracy: Estimate) -> bool:
