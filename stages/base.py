@@ -77,7 +77,7 @@ def measure(judge, corpus: Corpus, out: Path) -> None:
         table = by_prompt["judge"].rename_axis("prompt_id").reset_index()
         table.to_parquet(out / "judge" / "held_out.parquet", index=False)
     numbers |= found.get("judge", {})
-    (out / "metrics.json").write_text(json.dumps({"judge": numbers}, indent=1) + "\n")
+    (out / "metrics.json").write_text(json.dumps({"judge": numbers}, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

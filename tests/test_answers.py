@@ -233,14 +233,22 @@ def test_a_judge_that_was_not_measured_names_the_stage_to_run(project):
 
 
 def test_what_was_changed_of_the_data_is_a_table(project):
-    rules = [
-        {"rule": "cut", "what": "prompts | cut to 16 tokens", "rows": 1200, "of": 4800, "share": 0.25,
-         "examples": ["a <b>long</b> one"]},
-    ]  # fmt: skip
+    found = {"rule": "cut", "data": "prompts", "what": "cut | to 16", "rows": 1200, "of": 4800, "share": 0.25}
+    nothing = {
+        "rule": "again",
+        "data": "preferences",
+        "what": "twice",
+        "rows": 0,
+        "of": 9,
+        "share": 0.0,
+        "examples": [],
+    }
+    rules = [found | {"examples": ["a <b>long</b> one", "another"]}, nothing]
     rewrite(project / "data/corpus/gap", lambda folder: (folder / "rules.json").write_text(json.dumps(rules)))
     text, html, _ = told()
-    assert "| prompts \\| cut to 16 tokens | 1,200 of 4,800 | 25.0% | a <b>long</b> one |" in text
-    assert "<td>1,200 of 4,800</td><td>25.0%</td><td>a &lt;b&gt;long&lt;/b&gt; one</td>" in html
+    assert "| prompts | cut \\| to 16 | 1,200 of 4,800 | 25.0% | a <b>long</b> one \\| another |" in text
+    assert "<td>cut | to 16</td><td>1,200 of 4,800</td><td>25.0%</td><td>a &lt;b&gt;long&lt;/b&gt; one | an" in html
+    assert "1 rule hit none" in text and "twice" not in text
 
 
 @pytest.mark.parametrize("train_prompts", [40, 176, 1000])

@@ -72,16 +72,27 @@ class Comparison(Measured):
         return f"{world} {words.count(pairs, 'preference pair')}. {self.answer.truth.sentence}"
 
     def rules(self) -> list[dict]:
-        """What was dropped, cut and changed of the data before anything was learned from them: one row a rule."""
+        """What was dropped, cut and changed of the data before anything learned from them: one row a rule that hit."""
         return [
             {
+                "data": rule["data"],
                 "what": rule["what"],
                 "rows": f"{rule['rows']:,} of {rule['of']:,}",
                 "share": f"{rule['share']:.1%}",
-                "examples": " … ".join(map(str, rule["examples"])),
+                "examples": " | ".join(rule["examples"]),
             }
             for rule in self.world.rules
+            if rule["rows"]
         ]
+
+    def rules_caption(self) -> str:
+        """What the table of rules shows; empty where a world makes its own data."""
+        if not self.world.rules:
+            return ""
+        idle = len(self.world.rules) - len(self.rules())
+        return (
+            f"Rules on the rows of the data, before anything learned from them; {words.count(idle, 'rule')} hit none."
+        )
 
     def figures(self) -> list[dict]:
         """The setting's plots, each with a caption that says what is shown and of how many."""
