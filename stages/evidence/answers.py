@@ -40,13 +40,14 @@ class Answer:
             return "No headline: the true reward is not shown to be better than chance"
         if self.lead is None:
             return "No pair of an online and an offline arm to compare"
-        return self._compared(*self.study.contrast, self.lead)
+        return self._compared(*self.study.contrast, self.lead, self._labels()[0])
 
     def without_training(self) -> str:
         """How best-of-n of the base policy, which trains no policy, compares; empty where there is nothing to say."""
         if self.truth.doubt or self.untrained is None:
             return ""
-        return self._compared(f"{self.best_of} without training a policy", self.study.trained, self.untrained)
+        name = f"{self.best_of} without training a policy"
+        return self._compared(name, self.study.trained, self.untrained, self._labels()[-1])
 
     def doubts(self) -> list[str]:
         """What a reader must know before believing the headlines: shown beside them."""
@@ -54,7 +55,7 @@ class Answer:
         found += [
             f"The {VERIFIERS[arm]} is not shown to be better than chance: accuracy {share(accuracy)} on held-out "
             "pairs. Nothing here is shown to come through it."
-            for arm, accuracy in self._at_chance().items()
+            for arm, accuracy in self._at_chance.items()
         ]
         if self._few():
             found.append(f"Weak evidence: {words.count(len(self.study.seeds), 'seed')}.")
@@ -62,7 +63,7 @@ class Answer:
 
     def lines(self, width: int) -> list[str]:
         """Headlines and doubts for a picture, in short lines of at most so many characters."""
-        chance = [f"{VERIFIERS[arm]} not shown to be better than chance" for arm in self._at_chance()]
+        chance = [f"{VERIFIERS[arm]} not shown to be better than chance" for arm in self._at_chance]
         few = [f"weak evidence: {words.count(len(self.study.seeds), 'seed')}"] if self._few() else []
         said = [self.headline(), self.without_training(), "; ".join(chance + few)]
         return [line for text in said if text for line in textwrap.wrap(words.upper(text), width)]
@@ -86,8 +87,12 @@ class Answer:
             return f"{said}the same {', '.join(equal)}."
         return f"{said}{', '.join(apart)}" + (f"; both with {', '.join(equal)}." if equal else ".")
 
-    def _compared(self, first: str, second: str, lead: Estimate) -> str:
+    def _compared(self, first: str, second: str, lead: Estimate, labels: str | None) -> str:
+        """One sentence on a lead of the first, which owes it to what ``labels`` names: none is claimed for chance."""
         size = words.number(abs(lead.mean), self.measured.decimals)
+        if lead.low > 0 and CARRIES.get(labels) in self._at_chance:
+            doubt = "its reward model is not shown to be better than chance"
+            return f"{first} is ahead of {second} by {size}, but no lead is claimed: {doubt}"
         if lead.low > 0:
             return f"{first} leads {second} by {size}"
         if lead.high < 0:
@@ -124,6 +129,7 @@ class Answer:
         shown = (f"{lead} ({words.number(loss, 3)})" for lead, loss in zip(leads, losses, strict=True))
         return f"By seed, with the held-out log-loss of its reward model: {', '.join(shown)}."
 
+    @cached_property
     def _at_chance(self) -> dict[str, Estimate]:
         """The accuracies that are not shown to be better than chance, of the reward models that the headlines rest on,
         by the arm that carries their numbers."""
