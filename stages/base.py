@@ -6,15 +6,10 @@ groups that neither the reward model under study nor any policy sees; and how we
 judge/held_out.parquet.
 """
 
-import json
-from pathlib import Path
-
-from stages.learning import models, training
-from stages.learning.judging import held_out, scalar
+from stages.learning import judging, models, training
 from stages.records import artifacts, params
 from stages.records.command import command
 from stages.worlds import corpora
-from stages.worlds.corpora import Corpus
 from stages.worlds.pairs import joined
 
 
@@ -59,25 +54,8 @@ def run(setting: str) -> None:
                 training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args), scratch / "judge"
             )
             models.save(judge, corpus.tokenizer, out / "judge")
-            measure(judge.eval(), corpus, out)
+            judging.measure(judge.eval(), corpus, out)
     artifacts.forget(scratch)
-
-
-def measure(judge, corpus: Corpus, out: Path) -> None:
-    """Write how well the judge predicts the labels of all pairs on validation and test prompts.
-
-    Nothing learns from these pairs, and on these prompts the judge scores policies. In metrics.json under ``judge``:
-    trained_on (pairs); pairs and prompts measured, and over them log_loss, accuracy and calibration. In
-    judge/held_out.parquet, by prompt: prompt_id, log_loss, accuracy. Without such pairs there are only the counts.
-    """
-    unseen = corpus.pairs[corpus.pairs["split"].isin(["validation", "test"])].reset_index(drop=True)
-    numbers = {"trained_on": len(corpus.judge_pairs), "pairs": len(unseen), "prompts": unseen["prompt_id"].nunique()}
-    found, by_prompt = held_out({"judge": (scalar(judge), unseen)})
-    if by_prompt:
-        table = by_prompt["judge"].rename_axis("prompt_id").reset_index()
-        table.to_parquet(out / "judge" / "held_out.parquet", index=False)
-    numbers |= found.get("judge", {})
-    (out / "metrics.json").write_text(json.dumps({"judge": numbers}, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":
