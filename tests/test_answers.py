@@ -102,15 +102,17 @@ def test_what_is_not_finite_is_refused_by_name(project, artifact, change, said, 
     assert not (project / "data/report").exists()
 
 
-def test_what_an_arm_does_not_have_is_no_fault(project):
-    def without_pairs(folder):
-        metrics = json.loads((folder / "metrics.json").read_text())
-        del metrics["pairs"]
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-        prompts = pd.read_parquet(folder / "prompts.parquet")
-        prompts.loc[prompts.index[0]] = NAN  # a prompt that no held-out pair is about
-        prompts.to_parquet(folder / "prompts.parquet")
+def without_pairs(folder: Path) -> None:
+    """Take what an evaluation says of held-out pairs, and all of one prompt."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["pairs"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    prompts = pd.read_parquet(folder / "prompts.parquet")
+    prompts.loc[prompts.index[0]] = NAN  # a prompt that no held-out pair is about
+    prompts.to_parquet(folder / "prompts.parquet")
 
+
+def test_what_an_arm_does_not_have_is_no_fault(project):
     rewrite(project / ONLINE, without_pairs)
     report.run()
     found = {
@@ -200,6 +202,11 @@ def test_a_reward_model_at_chance_is_said_beside_the_headline(project):
     said = re.search(r"The global RM is not shown to be better than chance: accuracy 0\.530 \((\S+) to (\S+)\)", text)
     assert float(said[1]) < 0.5 < 0.53 < float(said[2])
     assert said[0] in html and "lobal RM not shown to be better than chance" in picture
+
+
+def test_a_reward_model_that_was_not_measured_is_not_believed(project):
+    rewrite(project / "data/evaluation/gap/1/best_of", without_pairs)
+    assert "global RM is not shown to be better than chance: it was measured on no held-out pairs." in told()[0]
 
 
 def judged(root: Path, accuracy: float) -> None:

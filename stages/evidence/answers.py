@@ -53,8 +53,13 @@ class Answer:
         """What a reader must know before believing the headlines: shown beside them."""
         found = [self.truth.doubt] if self.truth.doubt else []
         found += [
-            f"The {VERIFIERS[arm]} is not shown to be better than chance: accuracy {share(accuracy)} on held-out "
-            "pairs. Nothing here is shown to come through it."
+            f"The {VERIFIERS[arm]} is not shown to be better than chance: "
+            + (
+                f"accuracy {share(accuracy)} on held-out pairs. "
+                if accuracy
+                else "it was measured on no held-out pairs. "
+            )
+            + "Nothing here is shown to come through it."
             for arm, accuracy in self._at_chance.items()
         ]
         if self._few():
@@ -130,12 +135,12 @@ class Answer:
         return f"By seed, with the held-out log-loss of its reward model: {', '.join(shown)}."
 
     @cached_property
-    def _at_chance(self) -> dict[str, Estimate]:
-        """The accuracies that are not shown to be better than chance, of the reward models that the headlines rest on,
-        by the arm that carries their numbers."""
+    def _at_chance(self) -> dict[str, Estimate | None]:
+        """The accuracies that are not shown to be better than chance (None: not measured) of the reward models that
+        the headlines rest on, by the arm that carries their numbers."""
         carry = [CARRIES[labels] for labels in dict.fromkeys(self._labels()) if labels in CARRIES]
         found = {arm: self.measured.judging(arm, "accuracy") for arm in carry}
-        return {arm: accuracy for arm, accuracy in found.items() if accuracy and not beats_chance(accuracy)}
+        return {arm: accuracy for arm, accuracy in found.items() if not (accuracy and beats_chance(accuracy))}
 
     def _few(self) -> bool:
         return len(self.study.seeds) < FEW

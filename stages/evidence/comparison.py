@@ -40,14 +40,7 @@ class Comparison(Measured):
     def table(self) -> list[dict]:
         """One row an arm: its name, colour and a cell (text of the mean, text of the interval) for each column."""
         named = plots.tones(self.study.arms)
-        return [
-            {
-                "arm": arm,
-                "tone": named[arm],
-                "cells": self._row(arm),
-            }
-            for arm in self.study.arms
-        ]
+        return [{"arm": arm, "tone": named[arm], "cells": self._row(arm)} for arm in self.study.arms]
 
     def _row(self, arm: str) -> list[tuple[str, str]]:
         first, *others = (self._cell((arm, split, metric), *digits) for split, metric, _, *digits in self.columns)
