@@ -16,6 +16,7 @@ from invented_cells import build
 from stages import report
 from stages.evidence import cells, costs
 from stages.evidence.cells import World
+from stages.evidence.theorems import below
 from stages.records import artifacts
 from stages.records.errors import UserError
 
@@ -90,6 +91,7 @@ NAN, ALL = float("nan"), slice(None)
         (ONLINE, in_table("completions.parquet", "true_reward", ALL, NAN), "true_reward is nan", ""),
         (ONLINE, in_table("prompts.parquet", "log_loss", 2, NAN), "prompts.parquet: log_loss is nan", ""),
         (POLICY, in_table("curve.parquet", "kl", 1, float("-inf")), "curve.parquet: kl is -inf", "online@gap-0-online"),
+        ("data/theory", in_json("summary.json", "theorems", "SPIN game", "cases", value=NAN), "cases is nan", "theory"),
         ("data/theory", in_table("dial.parquet", "offline", 1, NAN), "dial.parquet: offline is nan", "theory"),
     ],
 )  # fmt: skip
@@ -146,6 +148,11 @@ def less_than_best_of(root: Path, arm: str) -> None:
     for evaluations in (root / f"data/evaluation/gap/{seed}" for seed in STUDY["seeds"]):
         shutil.copytree(evaluations / "best_of", evaluations / arm, dirs_exist_ok=True)
         rewrite(evaluations / arm, less)
+
+
+def test_an_error_is_told_by_its_size_and_not_by_its_roundings():
+    assert below(3.1e-16) == below(4.9e-16) == "< 1e-15"
+    assert (below(2e-12), below(0.5), below(0.0)) == ("< 1e-11", "< 1e0", "0")
 
 
 def test_best_of_n_stands_beside_the_lead_as_a_paired_difference(project):

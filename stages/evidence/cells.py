@@ -134,6 +134,9 @@ def read_judge(setting: str) -> tuple[dict, pd.DataFrame]:
 def read_theory() -> Path:
     """The artifact of the theory stage."""
     folder = _artifact(DATA / "theory", "theory")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for theorem, numbers in summary["theorems"].items():
+        _refuse_infinite(numbers, f"{folder / 'summary.json'}, {theorem}", "theory")
     _refuse_infinite(pd.read_parquet(folder / "dial.parquet"), folder / "dial.parquet", "theory")
     return folder
 
@@ -145,7 +148,7 @@ def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
     folder = _artifact(DATA / "evaluation" / setting / str(seed) / arm, stage)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     for split, numbers in metrics.items():
-        _refuse_infinite(numbers, folder / f"metrics.json, {split}", stage)
+        _refuse_infinite(numbers, f"{folder / 'metrics.json'}, {split}", stage)
     completions = pd.read_parquet(folder / "completions.parquet")
     measured = completions[[name for name in MEASURES if name in completions]].astype(float)
     _refuse_infinite(measured, folder / "completions.parquet", stage)
@@ -208,7 +211,7 @@ def _of_prompts(cell: Cell, split: str, column: str) -> pd.Series | None:
     return cell.by_prompt.loc[split, column] if stored else None
 
 
-def _refuse_infinite(numbers: Mapping, where: Path, stage: str) -> None:
+def _refuse_infinite(numbers: Mapping, where: Path | str, stage: str) -> None:
     """Raise UserError unless every one of the numbers is finite; numbers: name -> a number, or a column of them."""
     for name, found in numbers.items():
         found = np.atleast_1d(np.asarray(found, float))
