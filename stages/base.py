@@ -2,10 +2,11 @@
 
 In: the corpus; for a ready-made model, the folder or hub id that params name.
 Out: the policy. Where policies are judged by human preferences, also ``judge``: a reward model trained on the pairs of
-groups that neither the reward model under study nor any policy sees.
+groups that neither the reward model under study nor any policy sees; and how well it judges, in metrics.json and
+judge/held_out.parquet.
 """
 
-from stages.learning import models, training
+from stages.learning import judging, models, training
 from stages.records import artifacts, params
 from stages.records.command import command
 from stages.worlds import corpora
@@ -53,6 +54,7 @@ def run(setting: str) -> None:
                 training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args), scratch / "judge"
             )
             models.save(judge, corpus.tokenizer, out / "judge")
+            judging.measure(judge.eval(), corpus, out)
     artifacts.forget(scratch)
 
 
