@@ -96,7 +96,7 @@ def test_weights_that_are_not_finite_are_refused_when_a_model_is_read(tmp_path, 
         with torch.no_grad():
             next(iter(model.parameters()))[3, 4] = wrong
         model.save_pretrained(tmp_path / "broken")
-        with pytest.raises(UserError, match="broken: the weight .*embed_in.weight holds NaN or an infinite number"):
+        with pytest.raises(UserError, match=r"broken: the weight .*embed_in.weight holds NaN or an infinite number"):
             load(tmp_path / "broken", CPU)
 
 
@@ -159,7 +159,7 @@ def test_a_state_that_is_not_finite_is_never_kept_to_be_resumed(monkeypatch):
     control.should_save = False
     with torch.no_grad():
         policy.get_output_embeddings().weight[7] = float("nan")
-    with pytest.raises(UserError, match="its state: the weight lm_head.weight holds NaN"):
+    with pytest.raises(UserError, match=r"its state: the weight .* holds NaN"):
         training.KeepState().on_step_end(None, None, control, model=policy)
     assert not control.should_save
 

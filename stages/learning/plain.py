@@ -15,7 +15,7 @@ from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 def decode(
     model: PreTrainedModel, prompts: list, count: int, pick: Callable, world: dict, use_cache: bool
 ) -> torch.Tensor:
-    """As in shared_prefix.py, for prompts of one length; without a cache each token costs a pass over the whole text."""
+    """As in shared_prefix.py, for prompts of one length; without a cache a token costs a pass over the whole text."""
     ids = torch.tensor([list(prompt) for prompt in prompts for _ in range(count)], device=model.device)
     longest = world["max_completion"]
     config = GenerationConfig(

@@ -53,8 +53,8 @@ def options(compute, seed: int, scratch: Path, batch: int, **more) -> dict:
 
 
 class FiniteLoss:
-    """Makes a trainer stop at the step with a loss of NaN. On a GPU, for which nobody should wait at each step, KeepState
-    looks at the losses when they are logged."""
+    """Makes a trainer stop at the step with a loss of NaN. On a GPU, which nobody should wait for at each step,
+    KeepState looks at the losses when they are logged."""
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
