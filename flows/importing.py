@@ -186,11 +186,12 @@ def _tried(model: Path, corpus, folder: Path) -> None:
     """
     tokenizer = ""
     if isinstance(corpus.tokenizer, str):
-        tokenizer = model if corpus.tokenizer == "model" else folder / corpus.tokenizer
-    words = {"folder": model, "tokenizer": tokenizer, "max_prompt": corpus.max_prompt}
+        tokenizer = (model if corpus.tokenizer == "model" else folder / corpus.tokenizer).resolve()
+    words = {"folder": model.resolve(), "tokenizer": tokenizer, "max_prompt": corpus.max_prompt}
     words |= {"max_completion": corpus.max_completion}
     options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
-    done = subprocess.run([sys.executable, "-m", "stages.learning.trial", *options], capture_output=True, text=True)
+    command, code = [sys.executable, "-m", "stages.learning.trial", *options], Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=code, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(said[-1].removeprefix("error: "))

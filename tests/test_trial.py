@@ -61,7 +61,7 @@ def test_a_model_of_which_every_road_can_be_gone_passes(name, tmp_path):
         (
             lambda: small("ctrl", n_positions=64),
             {},
-            "a CTRLForSequenceClassification does not score a text at its last",
+            "CTRLForSequenceClassification does not score a text at its last",
         ),
     ],
     ids=["positions", "encoder-decoder", "looks ahead", "weights", "no reward model", "no score"],
@@ -85,7 +85,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_one_sentence(tmp_path):
     folder = saved(tmp_path, small())
     for file in tmp_path.glob("tokenizer*"):
         file.write_text("{}")
-    with pytest.raises(UserError, match="has no tokenizer that can be loaded|is not a file of the tokenizers"):
+    with pytest.raises(UserError, match=r"has no tokenizer that can be loaded|is not a file of the tokenizers"):
         run(folder, folder, **LENGTHS)
     run(folder, "", **LENGTHS)  # where the setting trains a tokenizer of its own
 
@@ -104,5 +104,5 @@ def test_base_tries_the_model_before_it_trains(micro_copy, monkeypatch):
     saved(micro_copy / "data/inputs/micro/model", small(max_position_embeddings=5))
     edit_params(micro_copy, lambda data: data["settings"]["micro"]["base"].update(model="data/inputs/micro/model"))
     monkeypatch.chdir(micro_copy)
-    with pytest.raises(UserError, match="has positions for 5 tokens, and max_prompt . max_completion is 6"):
+    with pytest.raises(UserError, match=r"has positions for 5 tokens, and max_prompt . max_completion is 6"):
         base.run("micro")
