@@ -188,5 +188,5 @@ def _track(root: Path, folder: Path) -> None:
             keep.unlink()
         with Repo(str(root)) as repo:
             repo.add([str((root / folder).resolve())])
-    except (DvcException, subprocess.CalledProcessError) as error:
+    except (DvcException, subprocess.CalledProcessError, FileNotFoundError) as error:  # the last: no git
         raise UserError(f"{folder} could not be handed to DVC ({error}): nothing was imported; try again.") from error
