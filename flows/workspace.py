@@ -72,10 +72,11 @@ def is_source(name: str) -> bool:
 def configure(project: Path, workspace: Path) -> None:
     """Share the project's DVC cache, links and remotes; what the workspace itself has configured besides stays.
 
-    no_scm: to git the workspace is ignored, and DVC refuses an ignored dvc.yaml. DVC writes the file, as it alone
-    knows how to quote; what the project gives relative to its own folder comes out relative to the workspace's.
+    no_scm: to git the workspace is ignored, and DVC refuses an ignored dvc.yaml. What the project gives relative to
+    its own folder comes out relative to the workspace's.
     """
-    from dvc.config import Config
+    from configobj import ConfigObj
+    from dvc.config import Config, _pack_named
     from dvc.config_schema import RelPath
     from dvc.repo import Repo
 
@@ -91,9 +92,10 @@ def configure(project: Path, workspace: Path) -> None:
                 wanted[section][name] = merged
     wanted["core"]["no_scm"] = "true"
     wanted["cache"]["dir"] = RelPath(cache)
-    if wanted != own.load_one("local"):
-        with own.edit("local") as config:
-            config.update(wanted)
+    text = io.BytesIO()
+    # as DVC writes it, but for other letters than a to z
+    ConfigObj(_pack_named(Config._save_paths(wanted, own.files["local"])), encoding="utf-8").write(text)
+    write_if_new(Path(own.files["local"]), text.getvalue().decode())
 
 
 def with_study(path: Path, name: str) -> str:
