@@ -98,6 +98,23 @@ def status(study: StudyName = None) -> None:
     typer.echo(list_reasons(plan(graph, set(graph.stages))))
 
 
+@app.command()
+def verify(study: StudyName = None) -> None:
+    """Hash all outs, inputs and cache objects and compare them with what is recorded; exit code 1 if any differs."""
+    if study:
+        from flows.workspace import enter
+
+        enter(study)
+    from flows.graph import Graph
+    from flows.verify import verify
+
+    graph = Graph()
+    with graph.alone():
+        wrong, summary = verify(graph)
+    typer.echo("\n".join([*wrong, summary]))
+    raise typer.Exit(1 if wrong else 0)
+
+
 @app.command(name="import")
 def import_command(
     setting: Annotated[str, typer.Argument(help="The setting of params.yaml that the data is for.")],

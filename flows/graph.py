@@ -2,7 +2,8 @@
 
 DVC locks a project for one process and thread at a time, and each new process costs seconds. So one Repo serves the
 whole run, under one mutex, which is free while commands run. Everything that decides or records (changed, run cache,
-hashes, dvc.lock) is DVC's own code; a test holds the result equal to that of `dvc repro`, byte for byte.
+hashes, dvc.lock) is DVC's own code; a test holds the result equal to that of `dvc repro`, byte for byte. Where DVC
+trusts (its cache, size and time of change) what is handed out or read is hashed: flows/objects.py.
 """
 
 import contextlib
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.names import labels
+from flows.objects import Objects, differences
+from flows.restoring import bring_back, only_uncached, outs_aside, put_back, save
+from flows.tracked import amiss, bring, is_tracked
 from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
 
@@ -65,8 +69,12 @@ class Graph:
         self._mutex = threading.RLock()
         self._unsaved: dict[str, dict] = {}
         self._next_dump = time.monotonic() + DUMP_PERIOD
+        self._hashing = threading.Lock()
+        self._right: set[str] = set()  # paths that stages read and that were found to be as recorded
+        self.tell: Callable[[str], None] = print  # for sentences about what was damaged or brought back
         try:
             self.repo = Repo(str(self.root), _wait_for_lock=True)
+            self._objects = Objects(self.repo, lambda sentence: self.tell(sentence))
             index = self.repo.index
             published = str(self.root / PUBLISHED) if publishing else None
             targets = [s for s in index.stages if s.cmd and published not in [dep.fs_path for dep in s.deps]]
@@ -116,43 +124,68 @@ class Graph:
         with self._locked():
             return self._dvc[name].changed()
 
-    def reproduce(self, name: str, execute: Callable[[list[str], dict, str], None], force: bool = False) -> bool:
-        """Restore the stage's outs from the run cache or make them with ``execute(argv, marks, folder)``,
-        where ``marks`` are the environment variables that DVC adds.
+    def reproduce(self, name: str, execute: Callable[[list[str], dict, str], None], force: bool = False) -> str:
+        """Bring the stage's outs back, or make them with ``execute(argv, marks, folder)``, where ``marks`` are the
+        environment variables that DVC adds. Returns in words where they came from, "" if the stage was run.
 
-        ``execute`` runs without the mutex and raises if the command fails; the outs are then not recorded. True if
-        there was no need to run it. Raises DvcException, e.g. for a dependency that does not exist.
+        ``execute`` runs without the mutex and raises if the command fails; the outs are then what they were, and not
+        recorded. Raises UserError if something that the stage reads is not what is recorded for it, DvcException for
+        example for a dependency that does not exist.
         """
         from dvc.stage.cache import RunCacheNotFoundError
 
-        stage, restored = self._dvc[name], False
+        stage, how = self._dvc[name], ""
         with self._claimed(stage):
+            if is_tracked(stage):
+                self._bring(stage)
+                return "as recorded"
+            self._right.difference_update(out.fs_path for out in stage.outs)
             with self._locked():
-                if not stage.cmd or stage.frozen:
-                    self._take_as_it_is(stage)
-                    return True
-                stage.remove_outs()
-                if not force:
-                    with contextlib.suppress(RunCacheNotFoundError):
-                        self.repo.stage_cache.restore(stage)
-                        restored = True
-                if not restored:
-                    stage.save_deps()
-            if not restored:
-                self._execute(stage, execute)
-            with self._locked():
-                plain = [out for out in stage.outs if not (out.use_cache or out.is_metric or out.is_plot)]
-                stage.save(run_cache=not plain)
-                stage.commit()
-                self._record(stage)
-        return restored
+                if not force and only_uncached(stage):
+                    with self._objects.hashed():
+                        if put_back(stage):
+                            return "put back into the cache"
+            with outs_aside(self.root, stage.outs):
+                with self._handing_out():
+                    stage.remove_outs()  # those that persist are not aside
+                    if not force:
+                        with contextlib.suppress(RunCacheNotFoundError):
+                            self.repo.stage_cache.restore(stage)
+                            how = "from the run cache"
+                    if not how:
+                        stage.save_deps()
+                if not how:
+                    self._hash_deps(stage)
+                    self._execute(stage, execute)
+                with self._handing_out():
+                    save(stage)
+                    self._record(stage)
+        return how
 
-    def _take_as_it_is(self, stage: Any) -> None:
-        """A tracked input or a frozen stage: record what is there."""
-        if stage.reproduce() and not stage.cmd:
-            stage.dump()
-        elif stage.cmd:
-            self._record(stage)
+    @contextlib.contextmanager
+    def _handing_out(self) -> Iterator[None]:
+        """Locked, and no object of the cache is used unhashed."""
+        with self._locked(), self._objects.hashed():
+            yield
+
+    def _hash_deps(self, stage: Any) -> None:
+        """Raise UserError unless what the stage is about to read is, byte for byte, what is recorded for it.
+
+        What stages or .dvc files make is hashed once per run, against their records.
+        """
+        outs = [out for other in self._dvc.values() for out in other.outs if out.hash_info]
+        for dep in (dep for dep in stage.deps if dep not in stage.params):
+            made = [out for out in outs if overlap(Path(out.fs_path), Path(dep.fs_path))]
+            for entry in made or [dep]:
+                with self._hashing:
+                    wrong = {} if entry.fs_path in self._right else differences(entry)
+                    if not wrong:
+                        self._right.add(entry.fs_path)
+                for path, word in wrong.items():
+                    place = os.path.relpath(entry.fs_path, self.root)
+                    said = f"{path} {word} (its size and time of change do not show it)"
+                    todo = f"remove {place} and run again, which brings it back" if made else f"`touch {place}`"
+                    raise UserError(f"{said}: {todo}.")
 
     def _execute(self, stage: Any, execute: Callable[[list[str], dict, str], None]) -> None:
         from dvc.stage import run
@@ -215,12 +248,24 @@ class Graph:
         """DVC's own object for the stage."""
         return self._dvc[name]
 
-    def checkout_inputs(self, names: Iterable[str]) -> None:
-        """Bring back inputs that DVC tracks, where they are missing and the cache has them."""
-        for stage in (self._dvc[name] for name in names if self.stages[name].command is None):
-            with self._locked():
-                if any(not out.exists for out in stage.outs) and stage.outs_cached():
-                    stage.checkout()
+    def bring_tracked(self, names: Iterable[str]) -> None:
+        """Make inputs that DVC tracks what their .dvc files record. Raises UserError where something would be lost."""
+        for stage in (self._dvc[name] for name in names if is_tracked(self._dvc[name])):
+            self._bring(stage)
+
+    def _bring(self, stage: Any) -> None:
+        with self._locked():
+            if amiss(stage)[0]:
+                with self._objects.hashed():
+                    bring(stage, self.tell)
+
+    def mending(self, name: str) -> str:
+        """What a run does about a stage that is out of date without running it, as a sentence; "" if it runs it."""
+        stage = self._dvc[name]
+        with self._locked():
+            if is_tracked(stage):
+                return amiss(stage)[0]
+            return "its outs are only missing from the cache, and are put back" if only_uncached(stage) else ""
 
     def missing_inputs(self, name: str) -> list[Path]:
         """What the stage depends on, is not there, and no command makes; relative to the project."""
@@ -272,6 +317,7 @@ class Graph:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            bring_back(self.root, [out for stage in self._dvc.values() for out in stage.outs])  # a run was killed
             yield
 
 

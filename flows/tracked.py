@@ -1,0 +1,83 @@
+"""What DVC tracks and no command makes: inputs, by their .dvc files, and frozen stages. The record wins.
+
+A run brings what is recorded where nothing is lost by it, and refuses where something would be. It never records what
+it finds there: only `roads import` and `dvc commit` do.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from flows.objects import content
+from flows.restoring import only_uncached, put_back
+from stages.records.errors import UserError
+
+
+def is_tracked(stage: Any) -> bool:
+    """Whether a DVC stage is one that no run makes."""
+    return not stage.cmd or stage.frozen
+
+
+def amiss(stage: Any) -> tuple[str, bool]:
+    """How its outs differ from the record and what a run does about it, as a sentence; and whether it can.
+
+    "" if they do not, by size and time of change (a stage that reads them hashes them).
+    """
+    if only_uncached(stage):
+        return f"{_place(stage.outs[0])} is only missing from the cache: it is put back.", True
+    for out in stage.outs:
+        if not out.exists or not out.hash_info or out.changed_checksum():
+            return _difference(stage, out)
+    return "", True
+
+
+def bring(stage: Any, tell: Callable[[str], None]) -> None:
+    """Make its outs what is recorded, with a line that says so. Raises UserError where that is not possible."""
+    from dvc.exceptions import DvcException
+
+    said, possible = amiss(stage)
+    if not possible:
+        raise UserError(said)
+    if said:
+        try:
+            if not (only_uncached(stage) and put_back(stage)):
+                stage.checkout()
+        except DvcException as error:
+            raise UserError(f"{said} That failed: {error}.") from error
+        if amiss(stage)[0]:
+            raise UserError(f"{said} That failed: run `dvc checkout {stage.addressing}` to see why.")
+        tell(said)
+
+
+def _difference(stage: Any, out: Any) -> tuple[str, bool]:
+    from flows.workspace import MIRRORED
+
+    place, record = _place(out), "dvc.lock" if stage.cmd else stage.addressing
+    if not out.hash_info:
+        return f"{record} does not say what {place} holds: run `dvc commit {stage.addressing}` to record it.", False
+    is_cached, here = not out.changed_cache(), out.exists
+    if here and not all(_has(out.cache, value) for value in content(out).values()):
+        if os.path.exists(os.path.join(out.repo.root_dir, MIRRORED)):
+            ways = "import it with `roads import` if it is wanted, and remove it here; a run brings what is recorded"
+        else:
+            back = f"`dvc {'checkout' if is_cached else 'pull'} --force {stage.addressing}` goes back"
+            ways = f"`dvc commit {stage.addressing}` records it, {back} (what lies there is then lost)"
+        return f"{place} is not what {record} records, and the cache does not have what lies there: {ways}.", False
+    if is_cached:
+        differs = f"is not what {record} records (the cache has both)" if here else "is missing"
+        return f"{place} {differs}: what is recorded is checked out.", True
+    ways = f"run `dvc pull {stage.addressing}`, or if that does not bring it, `roads import` it again"
+    return f"{record} records of {place} what is neither there nor in the cache: {ways}.", False
+
+
+def _has(cache: Any, value: str | None) -> bool:
+    from dvc_objects.errors import ObjectFormatError
+
+    try:
+        return value is None or bool(cache.check(value))
+    except (FileNotFoundError, ObjectFormatError):
+        return False
+
+
+def _place(out: Any) -> str:
+    return os.path.relpath(out.fs_path, out.repo.root_dir)
