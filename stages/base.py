@@ -14,7 +14,7 @@ from stages.worlds.pairs import joined
 
 def run(setting: str) -> None:
     """Train data/base/<setting>."""
-    settings = params.setting(setting)
+    settings = params.setting(setting, "base", "compute")
     chosen, compute = settings.base, settings.compute
     folder = artifacts.reading(f"data/corpus/{setting}")
     corpus = corpora.load(folder)

@@ -25,7 +25,7 @@ def run() -> None:
     Claims whose study was not published yet have no verdict; the page says which study to run. Raises UserError
     naming the study when one lacks a setting, seed or arm of a claim.
     """
-    declared = params.load()
+    declared = params.declared("claims", "studies")
     terms = {name: contrasts.resolve(name, claim, declared.studies) for name, claim in declared.claims.items()}
     names = dict.fromkeys(claim.study for claim in declared.claims.values())
     studies = {name: declared.studies[name] for name in names if is_published(name)}

@@ -13,7 +13,7 @@ from stages.worlds import roads, text
 
 def run(setting: str) -> None:
     """Write data/corpus/<setting>."""
-    chosen = params.setting(setting).corpus
+    chosen = params.setting(setting, "corpus").corpus
     if chosen.world == "roads":
         corpus = roads.build(chosen, setting)
     else:

@@ -27,11 +27,12 @@ from stages.worlds.pairs import read_pairs
 
 SPLITS = ("train", "validation", "test")
 STORED = {"best_of": "score", "best_of_local": "local_score", "best_of_soft": "score"}  # arms without a policy
+UNTRAINED = ("base", "local")  # arms with a policy that no stage of theirs trains
 
 
 def run(setting: str, seed: int, arm: str) -> None:
     """Write data/evaluation/<setting>/<seed>/<arm>."""
-    settings = params.setting(setting)
+    settings, beta = asked(setting, arm)
     chosen, compute = settings.evaluate, settings.compute
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
@@ -71,7 +72,7 @@ def run(setting: str, seed: int, arm: str) -> None:
         own = own_pairs(rows, completions, score, settings.preferences.noise)
         judged_pairs = {f"own_{name}": (judge, own) for name, judge in judges.items()}
         if arm != "base":
-            judge = judges["local"] if arm == "local" else implicit(policy, reference, settings.arm(arm)[1].beta)
+            judge = judges["local"] if arm == "local" else implicit(policy, reference, beta)
             judged_pairs |= {"fresh": (judge, fresh), "pairs": (judge, test)}
         metrics, by_prompt = held_out(judged_pairs)
 
@@ -84,6 +85,20 @@ def run(setting: str, seed: int, arm: str) -> None:
         table.to_parquet(out / "completions.parquet", index=False)
         prompts_table(by_prompt).to_parquet(out / "prompts.parquet")
         (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+
+
+def asked(setting: str, arm: str) -> tuple:
+    """The params that the arm's stage declares in dvc.yaml, and the beta of a trained policy's implicit reward, else
+    None."""
+    common = ("evaluate", "compute", "reward.local_beta")
+    if arm in STORED:
+        return params.setting(setting, *common, "sample.best_of", "sample.beta"), None
+    if arm in UNTRAINED:
+        return params.setting(setting, *common, "preferences.noise"), None
+    recipe = params.setting(setting, f"arms.{arm}").arms[arm]
+    road = "online" if recipe.rounds else "offline"
+    settings = params.setting(setting, *common, "preferences.noise", f"{road}.beta")
+    return settings, recipe.beta or getattr(settings, road).beta
 
 
 def judged(

@@ -17,8 +17,9 @@ from stages.worlds.pairs import SIDES, read_pairs, separate
 
 def run(setting: str, seed: int, arm: str) -> None:
     """Train data/policy/<setting>/<seed>/<arm>."""
-    settings = params.setting(setting)
-    (recipe, chosen), compute = settings.arm(arm), settings.compute
+    settings = params.setting(setting, "offline", "compute", f"arms.{arm}")
+    recipe, compute = settings.arms[arm], settings.compute
+    chosen = recipe.over(settings.offline)
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     pairs, digest = read_pairs(setting, seed, "train")

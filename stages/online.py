@@ -32,8 +32,9 @@ Labeller = Callable[[pd.DataFrame, list[list[int]]], np.ndarray]
 
 def run(setting: str, seed: int, arm: str, start: str) -> None:
     """Train data/policy/<setting>/<seed>/<arm>, going on from ``start``: base or offline."""
-    settings = params.setting(setting)
-    (recipe, chosen), compute = settings.arm(arm), settings.compute
+    settings = params.setting(setting, "online", "compute", "reward.local_beta", f"arms.{arm}")
+    recipe, compute = settings.arms[arm], settings.compute
+    chosen = recipe.over(settings.online)
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     begin = base if start == "base" else artifacts.reading(f"data/policy/{setting}/{seed}/{start}")

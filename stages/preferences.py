@@ -22,7 +22,7 @@ from stages.worlds.pairs import asked
 def run(setting: str, seed: int) -> None:
     """Write data/preferences/<setting>/<seed>: ``pairs`` on train prompts; held out, as many ``fresh`` ones on these
     prompts (or all that are left) and ones on test prompts."""
-    settings = params.setting(setting)
+    settings = params.setting(setting, "preferences", "compute")
     chosen = settings.preferences
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")

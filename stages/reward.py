@@ -13,7 +13,7 @@ from stages.worlds.pairs import read_pairs
 
 def run(setting: str, seed: int) -> None:
     """Train data/reward/<setting>/<seed>/global and local."""
-    settings = params.setting(setting)
+    settings = params.setting(setting, "reward", "compute")
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     pairs, digest = read_pairs(setting, seed, "train")

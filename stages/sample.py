@@ -16,7 +16,7 @@ from stages.worlds import corpora
 
 def run(setting: str, seed: int) -> None:
     """Write data/sample/<setting>/<seed>."""
-    settings = params.setting(setting)
+    settings = params.setting(setting, "sample", "compute", "reward.local_beta")
     chosen = settings.sample
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")

@@ -23,7 +23,7 @@ GAPS = {"not isomorphic"}  # what must not vanish; the error of everything else 
 
 def run() -> None:
     """Write data/theory."""
-    write(params.theory(), "data/theory")
+    write(params.declared("theory").theory, "data/theory")
 
 
 def write(theory, folder: str | Path) -> None:

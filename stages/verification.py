@@ -18,7 +18,7 @@ from stages.worlds.pairs import read_pairs
 
 def run(setting: str, seed: int) -> None:
     """Write data/evaluation/<setting>/<seed>/verification."""
-    settings = params.setting(setting)
+    settings = params.setting(setting, "verification", "reward", "compute")
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     pairs, digest = read_pairs(setting, seed, "train")

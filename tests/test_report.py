@@ -168,7 +168,7 @@ def test_the_answer_is_the_paired_difference(project):
     ("missing", "stage"),
     [
         ("data/evaluation/gap/1/online", "evaluate_online@gap-1-online"),
-        ("data/evaluation/tldr/0/best_of", "evaluate@tldr-0-best_of"),
+        ("data/evaluation/tldr/0/best_of", "evaluate_best_of@tldr-0-best_of"),
         ("data/policy/gap/0/offline", "offline@gap-0-offline"),
         ("data/corpus/tldr", "corpus@tldr"),
     ],

@@ -145,7 +145,8 @@ def test_an_online_arm_on_a_share_of_the_prompts_samples_for_those_that_the_pref
     asked = set(table(corpus, chosen, "train", 64, seed)["prompt_id"])
     train = corpus.prompts[corpus.prompts["split"] == "train"]
     assert len(asked) == ceil(len(train) * share)
-    recipe, online = SETTINGS["micro"].arm("online")
+    recipe = SETTINGS["micro"].arms["online"]
+    online = recipe.over(SETTINGS["micro"].online)
     recipe, seen = recipe.model_copy(update={"prompts": share}), []
 
     def label(rows, completions):

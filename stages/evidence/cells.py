@@ -11,7 +11,8 @@ from stages.records import artifacts, params
 from stages.records.errors import UserError
 
 DATA = Path("data")
-ALWAYS = ("base", "best_of", "best_of_local", "best_of_soft", "local")  # arms that every study has
+PICKED = ("best_of", "best_of_local", "best_of_soft")  # arms that pick from the stored samples of the base policy
+ALWAYS = ("base", *PICKED, "local")  # arms that every study has
 MEASURES = ("true_reward", "arrived", "win", "kl", "length", "rouge_l")  # of one completion; columns, where they apply
 COLUMN = {"win_rate": "win"}  # metrics whose column of completions has another name
 
@@ -43,7 +44,13 @@ class Study(params.Study):
 
     def evaluated_by(self, arm: str) -> str:
         """The stage that evaluates an arm."""
-        return f"evaluate_{self.trained_by(arm)}" if self.trained_by(arm) else "evaluate"
+        return (
+            f"evaluate_{self.trained_by(arm)}"
+            if self.trained_by(arm)
+            else "evaluate_best_of"
+            if arm in PICKED
+            else "evaluate"
+        )
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Cell:
 
 def read_study() -> Study:
     """The study of params.yaml. Raises UserError when the file is missing or wrong."""
-    checked = params.load()
+    checked = params.declared("study", "settings")
     settings = {name: checked.settings[name].model_dump(exclude_none=True) for name in checked.study.settings}
     return Study(**checked.study.model_dump(), params=settings)
 

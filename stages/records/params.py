@@ -1,12 +1,14 @@
 """params.yaml, read and checked: studies, theory and claims here, what a setting may say in settings.py.
 
-Anything unknown is refused before work begins.
+Anything unknown is refused before work begins. A stage asks for what it reads by the names that it declares in
+dvc.yaml (``declared``, ``setting``) and is given nothing else, so that what DVC watches and what is read cannot differ.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -157,26 +159,51 @@ def load(path: str | Path = PATH) -> Params:
     return _checked(Params, read(path), path)
 
 
-def setting(name: str) -> Setting:
-    """The params of one setting, and of nothing else: what the schema says elsewhere is no stage's business.
+def declared(*names: str) -> Section:
+    """The sections of params.yaml with these names (``study``, ``claims``), and nothing else.
 
-    Raises UserError if there is none of that name, or as ``load``.
+    Raises UserError if one is missing, or as ``load``; asking the result for another raises AttributeError.
     """
-    return _section(Setting, "settings", name)
+    return _checked(_narrowed(Params, names), _subset(read(PATH), names), PATH)
 
 
-def theory() -> Theory:
-    """The params of the theory stage. Raises UserError as ``load``."""
-    return _section(Theory, "theory")
+def setting(name: str, *names: str) -> Section:
+    """Of one setting the sections (``compute``), keys (``sample.best_of``) and arms (``arms.online``) with these names,
+    and nothing else: what params.yaml and the schema say elsewhere is no business of the stage that asks.
+
+    Raises UserError and AttributeError as ``declared``.
+    """
+    found = _subset(read(PATH), [f"settings.{name}.{key}" for key in names])["settings"][name]
+    return _checked(_narrowed(Setting, names), found, PATH, f"settings.{name}.")
 
 
-def _section(schema: type[Section], *keys: str) -> Section:
-    found, where = read(PATH), ".".join(keys)
-    for key in keys:
-        if not isinstance(found, dict) or key not in found:
-            raise UserError(f"{PATH} has no {where}: add it, or correct the name.")
-        found = found[key]
-    return _checked(schema, found, PATH, f"{where}.")
+def _heads(names: Iterable[str]) -> dict[str, list[str]]:
+    """First part of each dotted name -> what follows it in the names that start so; nothing where one ends there."""
+    heads: dict[str, list[str]] = {}
+    for name in names:
+        head, _, rest = name.partition(".")
+        heads.setdefault(head, []).append(rest)
+    return {head: [] if "" in rests else rests for head, rests in heads.items()}
+
+
+def _narrowed(schema: type[Section], names: Iterable[str]) -> type[Section]:
+    """The schema with only the fields that the dotted names lead to; a mapping keeps its type, whatever its keys."""
+    fields = {}
+    for head, rests in _heads(names).items():
+        field = schema.model_fields[head]
+        whole = not rests or get_origin(field.annotation) is dict
+        fields[head] = (field.annotation if whole else _narrowed(field.annotation, rests), field)
+    return create_model(schema.__name__, __base__=Section, **fields)
+
+
+def _subset(found: Any, names: Iterable[str], above: str = "") -> dict:
+    """What the dotted names lead to in plain data. Raises UserError for one that leads nowhere."""
+    chosen = {}
+    for head, rests in _heads(names).items():
+        if not isinstance(found, dict) or head not in found:
+            raise UserError(f"{PATH} has no {above}{head}: add it, or correct the name.")
+        chosen[head] = _subset(found[head], rests, f"{above}{head}.") if rests else found[head]
+    return chosen
 
 
 def _checked(schema: type[Section], data: Any, path: str | Path, above: str = "") -> Section:

@@ -92,7 +92,7 @@ class Preferences(Section):
     prompts: PositiveShare = 1.0
     held_out: Count
     temperature: Positive
-    noise: Positive = 1.0  # the true reward is divided by it before Bradley-Terry
+    noise: Positive  # the true reward is divided by it before Bradley-Terry
 
 
 class Reward(Training):
@@ -151,6 +151,11 @@ class Arm(Section):
     learning_rate: Positive | None = None
     beta: Positive | None = None
 
+    def over(self, section: "Offline | Online") -> "Offline | Online":
+        """The section of the arm's stage with what the arm changes in it."""
+        changes = {key: getattr(self, key) for key in ("steps", "learning_rate", "beta")}
+        return section.model_copy(update={key: value for key, value in changes.items() if value is not None})
+
     @model_validator(mode="after")
     def _rloo_stands_alone(self):
         if "rloo" in self.loss and len(self.loss) > 1:
@@ -171,16 +176,10 @@ class Setting(Section):
     verification: Verification | None = None
     arms: dict[Name, Arm]
 
-    def arm(self, name: str) -> tuple[Arm, Offline | Online]:
-        """A recipe, and the section of its stage with what the recipe changes."""
-        arm = self.arms[name]
-        changes = {key: found for key in ("steps", "learning_rate", "beta") if (found := getattr(arm, key)) is not None}
-        return arm, (self.online if arm.rounds else self.offline).model_copy(update=changes)
-
     @model_validator(mode="after")
     def _rounds_divide_steps(self):
-        for name in self.arms:
-            arm, chosen = self.arm(name)
+        for name, arm in self.arms.items():
+            chosen = arm.over(self.online if arm.rounds else self.offline)
             if arm.rounds and chosen.steps % arm.rounds:
                 raise ValueError(f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {chosen.steps}")
             if arm.loss == ["rloo"]:
