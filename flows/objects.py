@@ -117,6 +117,11 @@ def is_whole(entry: Path) -> bool:
     return _get_cache_hash(said) == entry.name and _get_cache_hash(said, key=True) == entry.parent.name
 
 
+def is_object(path: Path) -> bool:
+    """Whether a file is an object of some DVC cache, to which DVC links where `cache.type` says so."""
+    return path.parts[-4:-2] == ("files", "md5") and md5(path) == "".join(path.parts[-2:])
+
+
 def md5(path: str | Path) -> str:
     """Hex MD5 of a file's bytes, as DVC has it."""
     from dvc_data.hashfile.hash import file_md5

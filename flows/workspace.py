@@ -45,10 +45,10 @@ def mirror(project: Path, workspace: Path) -> None:
     for gone in set(listing.read_text().splitlines() if listing.exists() else []) - names:
         (workspace / gone).unlink(missing_ok=True)
     for name in names:
-        source, copy = (project / name).stat(), workspace / name
-        if not copy.exists() or (copy.stat().st_mtime_ns, copy.stat().st_size) != (source.st_mtime_ns, source.st_size):
+        source, copy = project / name, workspace / name
+        if not copy.exists() or copy.read_bytes() != source.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project / name, copy)
+            shutil.copy2(source, copy)
     write_if_new(listing, "".join(f"{name}\n" for name in sorted(names)))
 
 
