@@ -66,7 +66,7 @@ def run_command(
     with graph.alone():
         if stale := graph.prune():
             typer.echo(f"Removed what the study no longer has: {', '.join(stale)}.")
-        todo, code = plan(graph, chosen, force or []), 0
+        todo, code = plan(graph, chosen, force or [], bring=True), 0
         if todo.due:
             from flows.run import run
 

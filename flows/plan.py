@@ -50,8 +50,11 @@ class Plan:
         return [name for name in self.names if name in reached and name not in due]
 
 
-def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = ()) -> Plan:
-    """The plan for ``chosen`` and all they depend on. Raises UserError for a stage to force that is not among them."""
+def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = (), bring: bool = False) -> Plan:
+    """The plan for ``chosen`` and all they depend on. ``bring``: with tracked inputs made what is recorded first.
+
+    Raises UserError for a stage to force that is not among them, and where an input cannot be brought.
+    """
     wanted = set(chosen)
     for stage in reversed(graph.stages.values()):
         if stage.name in wanted:
@@ -60,6 +63,8 @@ def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = ()) -> Plan:
     to_force = matching(graph, forced, "--force")
     if not to_force <= wanted:
         raise UserError(f"--force {min(to_force - wanted)} is not among the stages that were selected.")
+    if bring:
+        graph.bring_tracked(names)
     status = graph.status()
     status = {name: status[name] for name in names if name in status}
     code = expected(graph) if "digests" in status else {}
@@ -106,11 +111,10 @@ def select(
 
 
 def check_inputs(plan: Plan, params: Params) -> None:
-    """Bring tracked inputs to what is recorded; raise UserError if something that a stage reads is missing."""
+    """Raise UserError if something that a stage reads, and none makes, is missing."""
     from flows.importing import INPUTS, missing_input
 
     graph = plan.graph
-    graph.bring_tracked(plan.names)
     read = {dep.def_path for name in plan.names for dep in graph.dvc_stage(name).deps}
     for name in (name for name in params.settings if f"{INPUTS}/{name}" in read):  # a variant reads none of its own
         if params.settings[name].corpus.world == "roads":  # it reads no input; the folder is a dependency all the same
