@@ -8,6 +8,10 @@ run: $(READY)
 test: $(READY)
 	.venv/bin/python -m pytest
 
+# The tests that take minutes each; tests/soak/RESULT.md keeps what came of them.
+soak: $(READY)
+	.venv/bin/python -m tests.soak
+
 bench: $(READY)
 	.venv/bin/python -m tests.bench
 
@@ -23,4 +27,4 @@ $(READY): requirements.lock pyproject.toml
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: run test bench lint
+.PHONY: run test soak bench lint
