@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.lockfile import editing
 from flows.names import labels
-from flows.objects import Objects, differences
+from flows.objects import Objects
+from flows.reading import Reading, overlap
 from flows.restoring import bring_back, only_uncached, outs_aside, put_back, save
 from flows.tracked import amiss, bring, is_tracked
 from stages.records.artifacts import PUBLISHED
@@ -69,8 +71,6 @@ class Graph:
         self._mutex = threading.RLock()
         self._unsaved: dict[str, dict] = {}
         self._next_dump = time.monotonic() + DUMP_PERIOD
-        self._hashing = threading.Lock()
-        self._right: set[str] = set()  # paths that stages read and that were found to be as recorded
         self.tell: Callable[[str], None] = print  # for sentences about what was damaged or brought back
         try:
             self.repo = Repo(str(self.root), _wait_for_lock=True)
@@ -82,6 +82,7 @@ class Graph:
             self._dvc = {stage.addressing: stage for stage in plan_repro(active, targets)}
         except DvcException as error:
             raise UserError(f"{self.root.name}: {_sentence(error)}") from error
+        self._reading = Reading(self.root, self._dvc.values())
         self.stages = {
             name: Stage(
                 name=name,
@@ -139,7 +140,7 @@ class Graph:
             if is_tracked(stage):
                 self._bring(stage)
                 return "as recorded"
-            self._right.difference_update(out.fs_path for out in stage.outs)
+            self._reading.forget(stage)
             with self._locked():
                 if not force and only_uncached(stage):
                     with self._objects.hashed():
@@ -155,7 +156,7 @@ class Graph:
                     if not how:
                         stage.save_deps()
                 if not how:
-                    self._hash_deps(stage)
+                    self._reading.check(stage)
                     self._execute(stage, execute)
                 with self._handing_out():
                     save(stage)
@@ -167,25 +168,6 @@ class Graph:
         """Locked, and no object of the cache is used unhashed."""
         with self._locked(), self._objects.hashed():
             yield
-
-    def _hash_deps(self, stage: Any) -> None:
-        """Raise UserError unless what the stage is about to read is, byte for byte, what is recorded for it.
-
-        What stages or .dvc files make is hashed once per run, against their records.
-        """
-        outs = [out for other in self._dvc.values() for out in other.outs if out.hash_info]
-        for dep in (dep for dep in stage.deps if dep not in stage.params):
-            made = [out for out in outs if overlap(Path(out.fs_path), Path(dep.fs_path))]
-            for entry in made or [dep]:
-                with self._hashing:
-                    wrong = {} if entry.fs_path in self._right else differences(entry)
-                    if not wrong:
-                        self._right.add(entry.fs_path)
-                for path, word in wrong.items():
-                    place = os.path.relpath(entry.fs_path, self.root)
-                    said = f"{path} {word} (its size and time of change do not show it)"
-                    todo = f"remove {place} and run again, which brings it back" if made else f"`touch {place}`"
-                    raise UserError(f"{said}: {todo}.")
 
     def _execute(self, stage: Any, execute: Callable[[list[str], dict, str], None]) -> None:
         from dvc.stage import run
@@ -215,23 +197,9 @@ class Graph:
 
     @contextlib.contextmanager
     def _locked_file(self) -> Iterator[dict]:
-        """The entries of dvc.lock, to be changed; what is not in dvc.yaml comes last.
-
-        The file is replaced as a whole: a kill or a full disk while DVC writes it in place would leave half of it.
-        """
-        from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
-
-        path = self.root / "dvc.lock"
-        with self._locked():
-            lock = parse_yaml_for_update(path.read_text() if path.exists() else "", str(path))
-            lock.setdefault("schema", "2.0")
-            entries = lock.setdefault("stages", {})
+        """The entries of dvc.lock, to be changed."""
+        with self._locked(), editing(self.root / "dvc.lock", self._dvc) as entries:
             yield entries
-            for name in [n for n in self._dvc if n in entries] + [n for n in entries if n not in self._dvc]:
-                entries[name] = entries.pop(name)
-            partial = path.with_name("dvc.lock.partial")
-            partial.write_text(dumps_yaml(lock))
-            partial.replace(path)
 
     def record(self, name: str) -> dict:
         """The stage as dvc.lock has it, or will: name, cmd, params, and path and md5 of its deps and outs."""
@@ -338,11 +306,6 @@ def _params_parsed_once() -> Iterator[None]:
         yield
     finally:
         del LOADERS[".yaml"]
-
-
-def overlap(one: Path, other: Path) -> bool:
-    """Whether one of two paths is, or lies in, the other."""
-    return one == other or one in other.parents or other in one.parents
 
 
 def _sentence(error: BaseException) -> str:

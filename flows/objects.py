@@ -1,21 +1,18 @@
-"""Bytes, not trust: DVC's cache hands out nothing whose content is not its name, and outs are compared by content.
+"""DVC's cache hands out nothing whose content is not what its name says.
 
-DVC believes that an object of its cache is whole once its mode is 0444, and that a file is what it was as long as its
-inode, size and time of change are. Both hold after most damages to a disk, and after a deliberate change.
+DVC itself believes that an object is whole once its mode is 0444, which most damages leave as it is.
 """
 
 import contextlib
-import hashlib
-import json
-import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from flows.content import md5
+
 DAMAGED = "damaged"  # folder beside the cache's objects; `dvc gc` leaves it alone
-CHANGED, MISSING, UNKNOWN = "was changed", "is missing", "does not belong there"
 
 
 class Objects:
@@ -31,7 +28,7 @@ class Objects:
         self._repo, self._tell, self._db = repo, tell, repo.cache.local
         self._get, self._entry = self._db.get, repo.stage_cache._load_cache
         self._db.check, self._db.get = self.check, self.get  # DVC calls these for whatever it is about to use
-        repo.stage_cache._load_cache = self.entry
+        repo.stage_cache._load_cache, repo.stage_cache._load = self.entry, self.run
         self._files, self._fetching = False, False
         self._right: set[str] = set()
 
@@ -80,6 +77,34 @@ class Objects:
             self._set_aside("stage run", path, value)
         return self._entry(key, value)
 
+    def run(self, stage: Any) -> dict | None:
+        """DVC's run cache: the entry of what the stage would do now; None if there is none.
+
+        Where runs gave different outs, on different CPUs for example: the one that dvc.lock records, or git's HEAD,
+        else the newest.
+        """
+        from dvc.stage.cache import _get_stage_hash
+
+        key = _get_stage_hash(stage)
+        paths = Path(self._repo.stage_cache._get_cache_dir(key)).glob("*")
+        newest = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+        runs = list(filter(None, (self.entry(key, path.name) for path in newest)))
+        if len(runs) > 1:
+            outs = [{out["path"]: out["md5"] for out in run["outs"]} for run in runs]
+            for recorded in ({out.def_path: out.hash_info.value for out in stage.outs}, self._committed(stage)):
+                if recorded in outs:
+                    return runs[outs.index(recorded)]
+        return runs[0] if runs else None
+
+    def _committed(self, stage: Any) -> dict[str, str]:
+        """Path and hash of the stage's outs as git's HEAD has them in dvc.lock; without git, none."""
+        from dvc.utils.serialize import parse_yaml
+
+        command = ["git", "show", "HEAD:./dvc.lock"]
+        shown = subprocess.run(command, cwd=self._repo.root_dir, capture_output=True, text=True)
+        entries = parse_yaml(shown.stdout, "dvc.lock").get("stages", {}) if shown.returncode == 0 else {}
+        return {out["path"]: out.get("md5") for out in entries.get(stage.addressing, {}).get("outs", [])}
+
     def _set_aside(self, kind: str, path: Path, name: str) -> None:
         aside = Path(self._repo.cache.local_cache_dir) / DAMAGED / name
         aside.parent.mkdir(exist_ok=True)
@@ -120,81 +145,3 @@ def is_whole(entry: Path) -> bool:
 def is_object(path: Path) -> bool:
     """Whether a file is an object of some DVC cache, to which DVC links where `cache.type` says so."""
     return path.parts[-4:-2] == ("files", "md5") and md5(path) == "".join(path.parts[-2:])
-
-
-def md5(path: str | Path) -> str:
-    """Hex MD5 of a file's bytes, as DVC has it."""
-    from dvc_data.hashfile.hash import file_md5
-
-    return file_md5(str(path))
-
-
-def md5s(paths: Iterable[str]) -> dict[str, str | None]:
-    """MD5 of many files, in threads; None for one that is not there (a link to nothing, for example)."""
-    paths = list(paths)
-
-    def one(path: str) -> str | None:
-        try:
-            return md5(path)
-        except FileNotFoundError:
-            return None
-        except OSError:
-            return "unreadable"
-
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(paths, pool.map(one, paths), strict=True))
-
-
-def files(out: Any) -> dict[str, str]:
-    """The path of each file of a DVC out or dependency, by its path below it ("" for the out itself, if it is one)."""
-    if not os.path.isdir(out.fs_path):
-        return {"": out.fs_path}
-    return {os.path.relpath(path, out.fs_path): path for path in out.dvcignore.find(out.fs, out.fs_path)}
-
-
-def content(out: Any, known: dict[str, str | None] | None = None) -> dict[str, str | None]:
-    """MD5 of each of an out's ``files``; of those that are ``known``, that."""
-    found = files(out)
-    values = known or md5s(found.values())
-    return {name: values[path] for name, path in found.items()}
-
-
-def digest(files: dict[str, str | None]) -> str:
-    """DVC's hash of what ``content`` found."""
-    from dvc_data.hashfile.hash_info import HashInfo
-    from dvc_data.hashfile.tree import Tree
-
-    if "" in files:
-        return str(files[""])
-    tree = Tree()
-    for name, value in files.items():
-        tree.add(tuple(Path(name).parts), None, HashInfo("md5", value))
-    return hashlib.md5(tree.as_bytes(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def differences(out: Any, now: dict[str, str | None] | None = None) -> dict[str, str]:
-    """What is wrong with each file of an out, by path in the project; empty if its bytes are those that are recorded.
-
-    ``now``: its content. The out as a whole is named where the cache no longer has the listing of its files.
-    """
-    now = now or content(out)
-    place = os.path.relpath(out.fs_path, out.repo.root_dir)
-    if not os.path.exists(out.fs_path):
-        return {place: MISSING}
-    if digest(now) == out.hash_info.value:
-        return {}
-    then = listing(out)
-    if "" in now or then is None:
-        return {place: CHANGED}
-    words = {name: MISSING if now.get(name) is None else CHANGED for name in then if now.get(name) != then[name]}
-    words |= dict.fromkeys(now.keys() - then.keys(), UNKNOWN)
-    return {os.path.join(place, name): word for name, word in sorted(words.items())}
-
-
-def listing(out: Any) -> dict[str, str] | None:
-    """MD5 of each file that is recorded of a folder, by its path below it; None if the cache has no whole listing."""
-    oid = out.hash_info.value
-    path = Path(out.cache.oid_to_path(oid))
-    if not oid.endswith(".dir") or not path.exists() or md5(path) != oid.removesuffix(".dir"):
-        return None
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text())}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.objects import differences
+from flows.content import differences
 
 FORMER = Path(".roads/former")  # the outs of stages that are at work, by their paths in the project
 

@@ -1,14 +1,17 @@
 """What DVC tracks and no command makes: inputs, by their .dvc files, and frozen stages. The record wins.
 
 A run brings what is recorded where nothing is lost by it, and refuses where something would be. It never records what
-it finds there: only `roads import` and `dvc commit` do.
+it finds there: only `roads import` and `dvc commit` do. A named study's workspace has but copies of what the project
+tracks, so there nothing is ever lost.
 """
 
 import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from flows.objects import content
+from flows.content import content, digest, md5s
 from flows.restoring import only_uncached, put_back
 from stages.records.errors import UserError
 
@@ -40,8 +43,11 @@ def bring(stage: Any, tell: Callable[[str], None]) -> None:
         raise UserError(said)
     if said:
         try:
+            for out in stage.outs:
+                if out.changed_cache() and (source := _original(out)):
+                    _replace(Path(out.fs_path), source)
             if not (only_uncached(stage) and put_back(stage)):
-                stage.checkout()
+                stage.checkout(force=bool(_original(stage.outs[0])))
         except DvcException as error:
             raise UserError(f"{said} That failed: {error}.") from error
         if amiss(stage)[0]:
@@ -50,24 +56,45 @@ def bring(stage: Any, tell: Callable[[str], None]) -> None:
 
 
 def _difference(stage: Any, out: Any) -> tuple[str, bool]:
-    from flows.workspace import MIRRORED
-
-    place, record = _place(out), "dvc.lock" if stage.cmd else stage.addressing
+    place, record, source = _place(out), "dvc.lock" if stage.cmd else stage.addressing, _original(out)
     if not out.hash_info:
         return f"{record} does not say what {place} holds: run `dvc commit {stage.addressing}` to record it.", False
     is_cached, here = not out.changed_cache(), out.exists
-    if here and not all(_has(out.cache, value) for value in content(out).values()):
-        if os.path.exists(os.path.join(out.repo.root_dir, MIRRORED)):
-            ways = "import it with `roads import` if it is wanted, and remove it here; a run brings what is recorded"
-        else:
-            back = f"`dvc {'checkout' if is_cached else 'pull'} --force {stage.addressing}` goes back"
-            ways = f"`dvc commit {stage.addressing}` records it, {back} (what lies there is then lost)"
+    if here and not source and not all(_has(out.cache, value) for value in content(out).values()):
+        back = f"`dvc {'checkout' if is_cached else 'pull'} --force {stage.addressing}` goes back"
+        ways = f"`dvc commit {stage.addressing}` records it, {back} (what lies there is then lost)"
         return f"{place} is not what {record} records, and the cache does not have what lies there: {ways}.", False
     if is_cached:
-        differs = f"is not what {record} records (the cache has both)" if here else "is missing"
-        return f"{place} {differs}: what is recorded is checked out.", True
+        differs = f"is not what {record} records" if here else "is missing"
+        return f"{place} {differs}: what is recorded is checked out{'' if source else ', and nothing is lost'}.", True
+    if source and _holds(source, out.hash_info.value):
+        return f"{place} is not what {record} records: that is copied from the project.", True
     ways = f"run `dvc pull {stage.addressing}`, or if that does not bring it, `roads import` it again"
     return f"{record} records of {place} what is neither there nor in the cache: {ways}.", False
+
+
+def _original(out: Any) -> Path | None:
+    """The project's own file or folder of what a named study's workspace has a copy of."""
+    from flows.workspace import MIRRORED
+
+    workspace = Path(out.repo.root_dir)
+    return workspace.parents[2] / _place(out) if (workspace / MIRRORED).exists() else None
+
+
+def _holds(place: Path, value: str) -> bool:
+    if place.is_file():
+        return md5s([str(place)])[str(place)] == value
+    found = md5s(str(path) for path in place.rglob("*") if path.is_file())
+    return digest({os.path.relpath(path, place): each for path, each in found.items()}) == value
+
+
+def _replace(copy: Path, source: Path) -> None:
+    if copy.is_dir():
+        shutil.rmtree(copy)
+    if source.is_dir():
+        shutil.copytree(source, copy)
+    else:
+        shutil.copy2(source, copy)
 
 
 def _has(cache: Any, value: str | None) -> bool:

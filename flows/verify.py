@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from flows.content import MISSING, content, differences, files, md5s
 from flows.graph import Graph
-from flows.objects import MISSING, content, differences, files, is_whole, md5s
+from flows.objects import is_whole
 from stages.records.artifacts import MANIFEST, reading
 from stages.records.errors import UserError
 

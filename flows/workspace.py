@@ -53,14 +53,16 @@ def mirror(project: Path, workspace: Path) -> None:
 
 
 def files(project: Path) -> Iterable[str]:
-    """The project's own files: what git tracks or would; without git, all but hidden ones and DVC's outs."""
+    """The project's own files: what git tracks or would; without git, all but hidden ones and what DVC tracks."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=project, capture_output=True, text=True)
     if listed.returncode == 0:
         return [name for name in listed.stdout.split("\0") if name and (project / name).is_file()]
-    found = [p.relative_to(project) for p in project.rglob("*") if p.is_file()]
-    hidden = [p for p in found if any(part.startswith(".") for part in p.parts[:-1])]
-    return [str(p) for p in {*found} - {*hidden} | {Path(".dvc/config")}]
+    found = {p.relative_to(project) for p in project.rglob("*") if p.is_file()}
+    hidden = {p for p in found if any(part.startswith(".") for part in p.parts[:-1])}
+    tracked = {p.with_suffix("") for p in found if p.suffix == ".dvc"}
+    imported = {p for p in found if tracked.intersection([p, *p.parents])}
+    return [str(p) for p in found - hidden - imported | {Path(".dvc/config")}]
 
 
 def is_source(name: str) -> bool:
