@@ -25,7 +25,7 @@ from flows.names import labels
 from flows.objects import Objects
 from flows.reading import Reading, overlap
 from flows.restoring import bring_back, only_uncached, outs_aside, put_back, save
-from flows.tracked import amiss, bring, is_tracked
+from flows.tracked import amiss, bring, foreseen, is_tracked
 from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
 
@@ -115,10 +115,11 @@ class Graph:
                 claim.__exit__(None, None, None)
 
     def status(self) -> dict[str, list]:
-        """What `dvc status` says of every stage that is out of date."""
+        """What `dvc status` says of every stage that is out of date, or is once tracked inputs are as recorded."""
         with self._locked(), _params_parsed_once():
-            found = {name: stage.status() for name, stage in self._dvc.items()}
-        return {name: said[name] for name, said in found.items() if said}
+            said = {name: stage.status().get(name) for name, stage in self._dvc.items()}
+            found = foreseen({name: entries for name, entries in said.items() if entries}, self._dvc)
+        return {name: found[name] for name in self._dvc if found.get(name)}
 
     def changed(self, name: str) -> bool:
         """Whether `dvc repro` would do anything for the stage now."""
@@ -155,8 +156,8 @@ class Graph:
                             how = "from the run cache"
                     if not how:
                         stage.save_deps()
+                        self._reading.check(stage)
                 if not how:
-                    self._reading.check(stage)
                     self._execute(stage, execute)
                 with self._handing_out():
                     save(stage)
@@ -227,13 +228,16 @@ class Graph:
                 with self._objects.hashed():
                     bring(stage, self.tell)
 
-    def mending(self, name: str) -> str:
-        """What a run does about a stage that is out of date without running it, as a sentence; "" if it runs it."""
+    def mending(self, name: str, said: list) -> str:
+        """What a run does about a stage that is out of date without running it, as a sentence; "" if it runs it.
+
+        ``said``: what ``status`` says of it.
+        """
         stage = self._dvc[name]
         with self._locked():
             if is_tracked(stage):
                 return amiss(stage)[0]
-            return "its outs are only missing from the cache, and are put back" if only_uncached(stage) else ""
+            return "its outs are only missing from the cache, and are put back" if only_uncached(stage, said) else ""
 
     def missing_inputs(self, name: str) -> list[Path]:
         """What the stage depends on, is not there, and no command makes; relative to the project."""

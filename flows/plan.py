@@ -70,7 +70,7 @@ def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = (), bring: bool
     code = expected(graph) if "digests" in status else {}
     if code is not None:
         code = {name: pieces for name, pieces in code.items() if name in names}
-    mended = {name: said for name in status if name not in to_force and (said := graph.mending(name))}
+    mended = {name: said for name in status if name not in to_force and (said := graph.mending(name, status[name]))}
     return Plan(graph, names, status, code, to_force, mended, Timings(graph.root))
 
 

@@ -1,7 +1,6 @@
 """What a stage reads is, byte for byte, what is recorded for it, or the stage does not run."""
 
 import os
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ from stages.records.errors import UserError
 
 
 class Reading:
-    """The dependencies of ``stages`` (DVC's own), each hashed once per run. For any number of threads."""
+    """The dependencies of ``stages`` (DVC's own), each hashed once per run. For one thread at a time."""
 
     def __init__(self, root: Path, stages: Iterable[Any]) -> None:
         self.root, self._stages = root, list(stages)
-        self._mutex = threading.Lock()
         self._right: set[str] = set()
 
     def forget(self, stage: Any) -> None:
@@ -37,11 +35,10 @@ class Reading:
                     raise UserError(f"{path} {word} (its size and time of change do not show it): {todo}.")
 
     def _wrong(self, entry: Any) -> dict[str, str]:
-        with self._mutex:
-            found = {} if entry.fs_path in self._right else differences(entry)
-            if not found:
-                self._right.add(entry.fs_path)
-            return found
+        found = {} if entry.fs_path in self._right else differences(entry)
+        if not found:
+            self._right.add(entry.fs_path)
+        return found
 
 
 def overlap(one: Path, other: Path) -> bool:

@@ -12,12 +12,12 @@ from flows.content import differences
 FORMER = Path(".roads/former")  # the outs of stages that are at work, by their paths in the project
 
 
-def only_uncached(stage: Any) -> bool:
+def only_uncached(stage: Any, said: list | None = None) -> bool:
     """Whether nothing is amiss with a DVC stage but that the cache has lost what lies, as recorded, in its outs.
 
-    This goes by size and time of change, as DVC's status does.
+    ``said``: what DVC's status has of it, which goes by size and time of change.
     """
-    said = stage.status().get(stage.addressing, [])
+    said = stage.status().get(stage.addressing, []) if said is None else said
     lost = [entry["changed outs"] for entry in said if isinstance(entry, dict) and entry.keys() == {"changed outs"}]
     return (
         len(lost) == len(said) == 1

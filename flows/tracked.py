@@ -34,6 +34,24 @@ def amiss(stage: Any) -> tuple[str, bool]:
     return "", True
 
 
+def foreseen(found: dict[str, list], stages: dict[str, Any]) -> dict[str, list]:
+    """DVC's status ``found``, by name, as it is going to be of stages that read what is to be brought."""
+    tracked = [stages[name] for name in found if is_tracked(stages[name]) and amiss(stages[name])[1]]
+    recorded = {out.fs_path: out.hash_info for stage in tracked for out in stage.outs}
+    for name, stage in stages.items():
+        for dep in (dep for dep in stage.deps if dep.fs_path in recorded and dep.hash_info):
+            entries = found.setdefault(name, [])
+            changed = next((entry for entry in entries if isinstance(entry, dict) and "changed deps" in entry), None)
+            if changed is None:
+                entries.append(changed := {"changed deps": {}})
+            changed["changed deps"].pop(str(dep), None)
+            if dep.hash_info != recorded[dep.fs_path]:
+                changed["changed deps"][str(dep)] = "modified"
+            if not changed["changed deps"]:
+                entries.remove(changed)
+    return found
+
+
 def bring(stage: Any, tell: Callable[[str], None]) -> None:
     """Make its outs what is recorded, with a line that says so. Raises UserError where that is not possible."""
     from dvc.exceptions import DvcException

@@ -136,7 +136,10 @@ def test_an_older_commit_brings_its_own_data_and_no_file_of_git_changes(project)
         bring_in(name, count)
         assert run()[0] == RAN
         commit(name)
-    shell("git checkout -q HEAD~1")
+    shell(f"git checkout -q HEAD~1 -- {INPUT}.dvc")
+    graph = Graph()
+    assert f"\nbase@tldr: {INPUT} is modified\n" in list_reasons(plan(graph, set(graph.stages))), "once it is brought"
+    shell("git checkout -qf HEAD~1")
     graph = Graph()
     todo = plan(graph, set(graph.stages))
     for said in (list_reasons(todo), describe(todo)):
