@@ -48,15 +48,22 @@ REPORT = Path("data/report/report.html")
 RAN = {"base@tldr": "", "report": ""}  # where a stage's outs came from: "" is its command
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project of two stages as the current folder; its study, and one named `mine`, read imported data."""
-    monkeypatch.chdir(new_project(tmp_path / "project", PIPELINE))
-    data = YAML(typ="safe").load(Path("params.yaml"))
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """A project of two stages; its study, and one named `mine`, read imported data."""
+    root = new_project(tmp_path_factory.mktemp("record") / "project", PIPELINE)
+    data = YAML(typ="safe").load(root / "params.yaml")
     data["study"] = STUDY | {"settings": ["tldr"], "worlds": ["tldr"], "seeds": [0]}
     data["studies"] = {"mine": data["study"]}
-    with Path("params.yaml").open("w") as file:
+    with (root / "params.yaml").open("w") as file:
         YAML().dump(data, file)
+    return root
+
+
+@pytest.fixture
+def project(empty, tmp_path, monkeypatch):
+    """A copy of it as the current folder."""
+    monkeypatch.chdir(shutil.copytree(empty, tmp_path / "project"))
     return Path.cwd()
 
 
