@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 import subprocess
 import sys
 from itertools import combinations
@@ -66,6 +67,21 @@ def test_rouge_l_by_hand():
     references = ["the cat sat on the mat", "police killed the gunman", "A B c", "", "word"]
     completions = ["the cat was on the mat", "The gunman: killed POLICE!", "c b a", "", "..."]
     assert rouge.true_reward(references, completions) == pytest.approx([10 / 12, 4 / 8, 2 / 6, 0, 0])
+
+
+def test_words_by_unicode():
+    same = [("straße", "STRASSE"), ("cafe\u0301", "café"), ("ﬁne Ａｂｃ", "fine abc"), ("ΣΟΦΟΣ", "σοφος"), ("ｶﾞ", "ガ")]
+    other = [("straße", "stra e"), ("über", "ber"), ("žena", "ena"), ("фонарь", "якорь"), ("你", "好"), ("كتاب", "قلم")]
+    for pairs, reward in ((same, 1), (other, 0)):
+        first, second = zip(*pairs)
+        assert rouge.true_reward(first, second).tolist() == [reward] * len(pairs)
+    assert rouge.words("你好，世界2號 ok") == ["你", "好", "世", "界", "2", "號", "ok"]  # no blanks between words
+    assert rouge.words("สวัสดี ๑") == ["ส", "วั", "ส", "ดี", "๑"]  # marks stay with their letter
+    assert rouge.words("हिन्दी किताब, ١٢ 한국어") == ["हिन्दी", "किताब", "١٢", "한국어"]
+    rng = random.Random(1)
+    for _ in range(300):
+        ascii_text = "".join(map(chr, rng.choices(range(128), k=60)))
+        assert rouge.words(ascii_text) == re.findall(r"[a-z0-9]+", ascii_text.lower())
 
 
 def test_rouge_l_against_brute_force():
@@ -191,7 +207,7 @@ def test_a_tokenizer_that_was_given_is_used(tmp_path):
     ("changes", "message"),
     [
         ({"reward": "judge"}, "holds no preferences"),
-        ({"tokenizer": "../../secret"}, "leads out of"),
+        ({"tokenizer": "linked"}, "leads out of"),
         ({"tokenizer": "model"}, "does not exist"),
         ({"validation": 0.0}, "no prompt for validation"),
         ({"group": "topic"}, "lacks the column topic"),
@@ -199,5 +215,6 @@ def test_a_tokenizer_that_was_given_is_used(tmp_path):
 )
 def test_params_that_the_data_cannot_meet(tmp_path, changes, message):
     folder = given(tmp_path / "here", demonstrations=summaries(40))
+    (folder / "linked").symlink_to(tmp_path)
     with pytest.raises(UserError, match=message):
         text.build(params(**changes), folder, "here")

@@ -9,6 +9,7 @@ of one sentence that names the file and the row.
 import gzip
 import json
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,8 @@ SCORE = re.compile("score|rating|reward", re.IGNORECASE)  # no votes: a label ma
 
 
 def normalise(prompt: str) -> str:
-    """The form in which two prompts count as the same: case folded, runs of white space as one blank."""
-    return " ".join(prompt.casefold().split())
+    """The form in which two prompts count as the same: case folded, composed, runs of white space as one blank."""
+    return " ".join(unicodedata.normalize("NFC", prompt.casefold()).split())
 
 
 def data_files(source: Path) -> list[Path]:
@@ -217,13 +218,10 @@ def _margin(row: dict) -> float:
 
 def _together(wrong: dict[str, list[str]]) -> str:
     """One sentence for all that is wrong; wrong: what it is -> the rows."""
-    first, *others = (f"{rows[0]}{_more(rows)}{what.removesuffix('.')}" for what, rows in wrong.items())
+    more = {what: f" ({len(rows) - 1} more rows too)" if len(rows) > 1 else "" for what, rows in wrong.items()}
+    first, *others = (f"{rows[0]}{what.removesuffix('.')}{more[what]}" for what, rows in wrong.items())
     also = "; ".join([*others[:3], *(["and more"] if len(others) > 3 else [])])
     return f"{first} (also wrong: {also})." if also else f"{first}."
-
-
-def _more(rows: list[str]) -> str:
-    return f" and {len(rows) - 1} more" if len(rows) > 1 else ""
 
 
 def refuse_leaks(rows: list[dict]) -> None:
