@@ -66,7 +66,7 @@ def run_command(
     with graph.alone():
         if stale := graph.prune():
             typer.echo(f"Removed what the study no longer has: {', '.join(stale)}.")
-        todo, code = plan(graph, chosen, force or []), 0
+        todo, code = plan(graph, chosen, force or [], bring=True), 0
         if todo.due:
             from flows.run import run
 
@@ -96,6 +96,23 @@ def status(study: StudyName = None) -> None:
 
     graph = Graph(publishing=bool(study))
     typer.echo(list_reasons(plan(graph, set(graph.stages))))
+
+
+@app.command()
+def verify(study: StudyName = None) -> None:
+    """Hash all outs, inputs and cache objects and compare them with what is recorded; exit code 1 if any differs."""
+    if study:
+        from flows.workspace import enter
+
+        enter(study)
+    from flows.graph import Graph
+    from flows.verify import verify
+
+    graph = Graph()
+    with graph.alone():
+        wrong, summary = verify(graph)
+    typer.echo("\n".join([*wrong, summary]))
+    raise typer.Exit(1 if wrong else 0)
 
 
 @app.command(name="import")

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.objects import is_object
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError
 
@@ -108,7 +109,7 @@ def _found(source: str, scratch: Path) -> tuple[Path, dict[str, str]]:
         path, origin = _fetched(hub_id[1], hub_id[2], scratch / "hub")
     if path.is_dir():
         for link in path.rglob("*"):
-            if not link.resolve().is_relative_to(path.resolve()):
+            if not link.resolve().is_relative_to(path.resolve()) and not is_object(link.resolve()):
                 raise UserError(f"{link} is a link that leads out of {path}: replace it by the file itself.")
     return path, origin or {"source": path.resolve().name}
 

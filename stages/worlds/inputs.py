@@ -8,6 +8,7 @@ of one sentence that names the file and the row.
 
 import gzip
 import json
+import os
 import re
 import unicodedata
 import zlib
@@ -110,8 +111,11 @@ def check_tokenizer(path: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path ``name`` below ``folder``; raises UserError if it leads out of it, by ``..``, a root or a link."""
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    """The path ``name`` below ``folder``; raises UserError if it leads out of it, by ``..`` or a root.
+
+    Where links lead is asked when a folder is imported: later they may be DVC's own, into its cache.
+    """
+    if not Path(os.path.normpath(folder / name)).is_relative_to(os.path.normpath(folder)):
         raise UserError(f"{name} leads out of {folder}: only paths below it are read; import it with `roads import`.")
     return folder / name
 
