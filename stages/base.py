@@ -2,12 +2,13 @@
 
 In: the corpus; a ready-made model, where params name one below data/inputs/<setting>.
 Out: the policy. Where policies are judged by human preferences, also ``judge``: a reward model trained on the pairs of
-groups that neither the reward model under study nor any policy sees.
+groups that neither the reward model under study nor any policy sees; and how well it judges, in metrics.json and
+judge/held_out.parquet.
 """
 
 from pathlib import Path
 
-from stages.learning import models, training
+from stages.learning import judging, models, training
 from stages.records import artifacts, params
 from stages.records.command import command
 from stages.records.errors import UserError
@@ -60,6 +61,7 @@ def run(setting: str) -> None:
                 training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args), scratch / "judge"
             )
             models.save(judge, corpus.tokenizer, out / "judge")
+            judging.measure(judge.eval(), corpus, out)
     artifacts.forget(scratch)
 
 
