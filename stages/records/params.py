@@ -101,7 +101,7 @@ class Study(Section):
 
 
 class Claim(Section):
-    """A statement of the paper, and the contrast that decides it, declared before the study runs."""
+    """A statement of the paper, and the contrast that decides it; `roads claims` says by git when it was declared."""
 
     hypothesis: str  # main, H1 to H6 (paper, section 5), Razin, or dial
     statement: str
@@ -112,6 +112,12 @@ class Claim(Section):
     margin: Positive  # the smallest effect that would matter, in the measure's unit
     unit: str
     paper: str  # the paper's own number
+    family: Name = "declared"  # Holm's correction is over its claims; `late` or late_...: declared after the study ran
+
+    @property
+    def late(self) -> bool:
+        """Whether it says of itself that it was declared after its study ran."""
+        return self.family == "late" or self.family.startswith("late_")
 
 
 class Params(Section):
