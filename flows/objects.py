@@ -4,13 +4,14 @@ DVC itself believes that an object is whole once its mode is 0444, which most da
 """
 
 import contextlib
+import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.content import md5
+from flows.content import files, md5
 
 DAMAGED = "damaged"  # folder beside the cache's objects; `dvc gc` leaves it alone
 
@@ -31,6 +32,7 @@ class Objects:
         repo.stage_cache._load_cache, repo.stage_cache._load = self.entry, self.run
         self._files, self._fetching = False, False
         self._right: set[str] = set()
+        self._drop_dead_links()
 
     @contextlib.contextmanager
     def hashed(self) -> Iterator[None]:
@@ -109,7 +111,17 @@ class Objects:
         aside = Path(self._repo.cache.local_cache_dir) / DAMAGED / name
         aside.parent.mkdir(exist_ok=True)
         path.replace(aside)
+        self._drop_dead_links()
         self._tell(f"The DVC cache's {kind} {name} was damaged: set aside as {aside}; computed or fetched if needed.")
+
+    def _drop_dead_links(self) -> None:
+        """Remove links to objects that are no longer there: they hold nothing, and DVC's status breaks off at one."""
+        if "symlink" in self._db.cache_types:
+            for path in (
+                path for stage in self._repo.index.stages for out in stage.outs for path in files(out).values()
+            ):
+                if os.path.islink(path) and not os.path.exists(path):
+                    os.unlink(path)
 
     def _fetched(self, oid: str) -> bool:
         """Whether the default remote, if there is one, had the object whole."""
