@@ -148,6 +148,19 @@ class Params(Section):
                         )
         return self
 
+    @model_validator(mode="after")
+    def _models_are_inputs_of_their_own(self):
+        for where, study in [("study", self.study), *((f"studies.{n}", s) for n, s in self.studies.items())]:
+            for world in study.worlds:  # a variant takes over the base policy, whatever its own section says
+                model = self.settings[world].base.model
+                if isinstance(model, str) and not model.startswith(f"data/inputs/{world}/"):
+                    raise ValueError(
+                        f"settings.{world}.base.model is {model}, which base@{world} of {where} would not "
+                        f"watch: run `roads import {world} {model}`, then write "
+                        f"data/inputs/{world}/{model.rpartition('/')[2]}"
+                    )
+        return self
+
 
 def read(path: str | Path) -> Any:
     """The YAML file as plain data (YAML 1.2, so 1e-3 is a number and `no` a word). Raises UserError."""
