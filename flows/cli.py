@@ -75,11 +75,18 @@ def run_command(
     with graph.alone():
         if stale := graph.prune():
             typer.echo(f"Removed what the study no longer has: {', '.join(stale)}.")
-        todo, code = plan(graph, chosen, force or []), 0
+        todo, code = plan(graph, chosen, force or [], bring=True), 0
         if todo.due:
             from flows.run import run
 
+            deciding = "claims" in {*todo.due, *todo.maybe_due}
+            if deciding:
+                from flows.claims import refuse, write
+
+                refuse(graph.root)
             code = run(todo, study or "study", checked, here)
+            if deciding and code == 0 and (warning := write(graph.root).warning):
+                typer.echo(warning)
         else:
             typer.echo(_nothing_to_do(todo, begun))
         if study and code == 0:
@@ -106,6 +113,23 @@ def status(study: StudyName = None) -> None:
     typer.echo(list_reasons(plan(graph, set(graph.stages))))
 
 
+@app.command()
+def verify(study: StudyName = None) -> None:
+    """Hash all outs, inputs and cache objects and compare them with what is recorded; exit code 1 if any differs."""
+    if study:
+        from flows.workspace import enter
+
+        enter(study)
+    from flows.graph import Graph
+    from flows.verify import verify
+
+    graph = Graph()
+    with graph.alone():
+        wrong, summary = verify(graph)
+    typer.echo("\n".join([*wrong, summary]))
+    raise typer.Exit(1 if wrong else 0)
+
+
 @app.command(name="import")
 def import_command(
     setting: Annotated[str, typer.Argument(help="The setting of params.yaml that the data is for.")],
@@ -115,6 +139,20 @@ def import_command(
     from flows.importing import import_input
 
     typer.echo(import_input(setting, source))
+
+
+@app.command()
+def claims() -> None:
+    """Say of each claim its verdict, which commit declared it, and the first results that it could have seen.
+
+    Exit codes: 0, or 1 if a claim is not what the page of claims takes it for (declared after its results, say).
+    """
+    from flows.claims import write
+
+    found = write(Path.cwd())
+    typer.echo(found.table())
+    typer.echo("\n".join([found.summary, *found.notes, *found.wrong]))
+    raise typer.Exit(1 if found.wrong else 0)
 
 
 @app.command()

@@ -51,6 +51,7 @@ def run(plan: Plan, study: str, params: Params, here: Path) -> int:
     interrupt, faults = Interrupt(), []
     with Processes() as processes, terminal, handled(interrupt):
         terminal.note = "Starting ..."
+        plan.graph.tell = terminal.say
         tracker = Tracker(plan, study)
         with StageServer(processes, root, threads, logs / "stage-server.log") as server:
             schedule = Schedule(plan, needs, slots, processes, identity, server.environment)

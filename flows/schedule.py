@@ -160,14 +160,14 @@ class Schedule:
         self._begun[name] = time.monotonic()
         self._touched.add(name)
         try:
-            restored = self.plan.graph.reproduce(name, self._executor(name), force=name in self.plan.forced)
+            how = self.plan.graph.reproduce(name, self._executor(name), force=name in self.plan.forced)
         except Stopped:
             return Outcome("Stopped")
         except Exception as error:
             return self._failed(name, error, time.monotonic() - self._begun[name])
         seconds = time.monotonic() - self._begun[name]
-        if restored:
-            return Outcome("Cached", "from the run cache", seconds)
+        if how:
+            return Outcome("Cached", how, seconds)
         self.plan.timings.add(name, seconds)
         return Outcome("Completed", "", seconds, log=self.log(name))
 

@@ -45,22 +45,24 @@ def mirror(project: Path, workspace: Path) -> None:
     for gone in set(listing.read_text().splitlines() if listing.exists() else []) - names:
         (workspace / gone).unlink(missing_ok=True)
     for name in names:
-        source, copy = (project / name).stat(), workspace / name
-        if not copy.exists() or (copy.stat().st_mtime_ns, copy.stat().st_size) != (source.st_mtime_ns, source.st_size):
+        source, copy = project / name, workspace / name
+        if not copy.exists() or copy.read_bytes() != source.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project / name, copy)
+            shutil.copy2(source, copy)
     write_if_new(listing, "".join(f"{name}\n" for name in sorted(names)))
 
 
 def files(project: Path) -> Iterable[str]:
-    """The project's own files: what git tracks or would; without git, all but hidden ones and DVC's outs."""
+    """The project's own files: what git tracks or would; without git, all but hidden ones and what DVC tracks."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=project, capture_output=True, text=True) if shutil.which("git") else None
     if listed and listed.returncode == 0:
         return [name for name in listed.stdout.split("\0") if name and (project / name).is_file()]
-    found = [p.relative_to(project) for p in project.rglob("*") if p.is_file()]
-    hidden = [p for p in found if any(part.startswith(".") for part in p.parts[:-1])]
-    return [str(p) for p in {*found} - {*hidden} | {Path(".dvc/config")}]
+    found = {p.relative_to(project) for p in project.rglob("*") if p.is_file()}
+    hidden = {p for p in found if any(part.startswith(".") for part in p.parts[:-1])}
+    tracked = {p.with_suffix("") for p in found if p.suffix == ".dvc"}
+    imported = {p for p in found if tracked.intersection([p, *p.parents])}
+    return [str(p) for p in found - hidden - imported | {Path(".dvc/config")}]
 
 
 def is_source(name: str) -> bool:
