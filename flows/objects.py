@@ -5,8 +5,8 @@ DVC itself believes that an object is whole once its mode is 0444, which most da
 
 import contextlib
 import os
-import stat
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
