@@ -233,7 +233,7 @@ def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
             meta = stage.meta or {}
             stage.meta = meta | {"sources": meta.get("sources", {}) | {name: origin}}
             stage.dump()
-    except (DvcException, subprocess.CalledProcessError) as error:
+    except (DvcException, subprocess.CalledProcessError, FileNotFoundError) as error:  # the last: no git
         raise UserError(f"{folder} could not be handed to DVC ({error}): nothing was imported; try again.") from error
 
 

@@ -5,6 +5,7 @@ DVC itself believes that an object is whole once its mode is 0444, which most da
 
 import contextlib
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -103,6 +104,8 @@ class Objects:
         from dvc.utils.serialize import parse_yaml
 
         command = ["git", "show", "HEAD:./dvc.lock"]
+        if not shutil.which("git"):
+            return {}
         shown = subprocess.run(command, cwd=self._repo.root_dir, capture_output=True, text=True)
         entries = parse_yaml(shown.stdout, "dvc.lock").get("stages", {}) if shown.returncode == 0 else {}
         return {out["path"]: out.get("md5") for out in entries.get(stage.addressing, {}).get("outs", [])}
