@@ -70,7 +70,14 @@ def run_command(
         if todo.due:
             from flows.run import run
 
+            deciding = "claims" in {*todo.due, *todo.maybe_due}
+            if deciding:
+                from flows.claims import refuse, write
+
+                refuse(graph.root)
             code = run(todo, study or "study", checked, here)
+            if deciding and code == 0 and (warning := write(graph.root).warning):
+                typer.echo(warning)
         else:
             typer.echo(_nothing_to_do(todo, begun))
         if study and code == 0:
@@ -124,6 +131,20 @@ def import_command(
     from flows.importing import import_input
 
     typer.echo(import_input(setting, source))
+
+
+@app.command()
+def claims() -> None:
+    """Say of each claim its verdict, which commit declared it, and the first results that it could have seen.
+
+    Exit codes: 0, or 1 if a claim is not what the page of claims takes it for (declared after its results, say).
+    """
+    from flows.claims import write
+
+    found = write(Path.cwd())
+    typer.echo(found.table())
+    typer.echo("\n".join([found.summary, *found.notes, *found.wrong]))
+    raise typer.Exit(1 if found.wrong else 0)
 
 
 @app.command()

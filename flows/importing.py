@@ -5,7 +5,8 @@
     data/inputs/<setting>/model/            a causal LM: config.json, safetensors, tokenizer
     data/inputs/<setting>/tokenizer.json    a tokenizer alone
 
-DVC tracks the folder of a setting; git holds only its .dvc file.
+DVC tracks the folder of a setting; git holds only its .dvc file. There, under ``meta: sources:``, stands where each of
+the four came from: the name of a file or folder, or a hub id with the commit that was fetched, and the SHA-256.
 """
 
 import contextlib
@@ -18,39 +19,43 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.content import differences
 from flows.objects import is_object
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError
 
 INPUTS = Path("data/inputs")
 TOKENIZER = "tokenizer.json"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@([\w./-]+))?")  # owner/name@revision
 MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja")
 DATA_FILES = ("*.parquet", "*.jsonl", "*.jsonl.gz")
 
 
 def import_input(setting: str, source: str, root: Path = Path(".")) -> str:
-    """Check ``source``, put a copy of it below data/inputs/<setting>, let DVC track it, and say so in one sentence.
+    """Check ``source``, put a copy of it below data/inputs/<setting>, let DVC track it, and say what was imported.
 
     source: a data file, a folder in hub layout, a model folder, a tokenizer.json, or the id of a data set or model on
-    the Hugging Face hub. Raises UserError when the setting reads no input, when anything in the source is wrong, or
-    when it cannot be stored; what was there before then stays as it was.
+    the Hugging Face hub, as owner/name or owner/name@revision: what is fetched is the commit that the revision (else
+    the default branch) stands for now. Data goes through the rules that need no trained tokenizer, and what they would
+    do is said. Raises UserError when the setting reads no input, when anything in the source is wrong, or when it
+    cannot be stored; what was there before then stays as it was.
     """
-    _refuse_setting(setting, root)
+    corpus = _text_corpus(setting, root)
     (root / ".roads").mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=root / ".roads", prefix="import-") as scratch:
-            path = _found(source, Path(scratch))
-            name, files, what = _checked(path)
+            path, origin = _found(source, Path(scratch))
+            name, files, what, ruled = _checked(path, setting, corpus, root)
             new, digest = _copied(files, Path(scratch) / "new")
             with _placed(new / name if name == TOKENIZER else new, root / INPUTS / setting / name, Path(scratch)):
-                _track(root, INPUTS / setting)
+                _track(root, INPUTS / setting, name, origin | {"sha256": digest})
     except OSError as error:
         what = "no disk space left" if error.errno == errno.ENOSPC else f"{error.filename}: {error.strerror}"
         raise UserError(f"{source} was not imported, nothing changed ({what}): put it right and try again.") from error
+    fetched = f", {origin['source']} at commit {origin['revision']} of the hub" if "revision" in origin else ""
     return (
-        f"{INPUTS / setting / name} now holds {what} (SHA-256 {digest}): "
-        f"commit {INPUTS / setting}.dvc and {INPUTS / '.gitignore'}."
+        f"{INPUTS / setting / name} now holds {what}{fetched} (SHA-256 {digest}): "
+        f"commit {INPUTS / setting}.dvc and {INPUTS / '.gitignore'}." + (f" Rules: {ruled}." if ruled else "")
     )
 
 
@@ -67,7 +72,7 @@ def missing_input(setting: str, params, root: Path = Path(".")) -> str | None:
     needs = {folder / kind: f"roads import {setting} FILE` with {rows} rows"}
     if isinstance(params.corpus.tokenizer, str):
         needs[folder / params.corpus.tokenizer] = f"roads import {setting} PATH` with a tokenizer.json or model folder"
-    if str(params.base.model).startswith(f"{INPUTS}/"):
+    if isinstance(params.base.model, str):
         needs[Path(params.base.model)] = f"roads import {setting} PATH-OR-HUB-ID` with a causal LM"
     for path, command in needs.items():
         if not (root / path).exists():
@@ -77,7 +82,8 @@ def missing_input(setting: str, params, root: Path = Path(".")) -> str | None:
     return None
 
 
-def _refuse_setting(setting: str, root: Path) -> None:
+def _text_corpus(setting: str, root: Path):
+    """The section ``corpus`` of a setting. Raises UserError if it reads no imports, or root is not the project."""
     from stages.records import params
 
     settings = params.load(root / "params.yaml").settings
@@ -87,64 +93,90 @@ def _refuse_setting(setting: str, root: Path) -> None:
         raise UserError(f"Setting {setting} makes its own data: only a setting with corpus.world: text reads imports.")
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root.resolve()} is not the project's folder (it has no .dvc): run this from there.")
+    return settings[setting].corpus
 
 
-def _found(source: str, scratch: Path) -> Path:
-    """The local path of a source, fetched from the hub if it is an id; symbolic links that lead out are refused."""
-    path = Path(source).expanduser()
+def _found(source: str, scratch: Path) -> tuple[Path, dict[str, str]]:
+    """The local path of a source, fetched from the hub if it is an id, and where it came from: ``source``, and of a hub
+    id also ``type`` and ``revision``. Symbolic links that lead out are refused."""
+    path, origin = Path(source).expanduser(), {}
     if not path.exists():
-        if not HUB_ID.fullmatch(source) or source.endswith((".parquet", ".jsonl", ".gz", ".json")):
-            raise UserError(f"{source} does not exist: give a file, a folder, or the owner/name of a hub repository.")
-        path = _fetched(source, scratch / "hub")
+        hub_id = HUB_ID.fullmatch(source)
+        if not hub_id or source.endswith((".parquet", ".jsonl", ".gz", ".json")):
+            raise UserError(
+                f"{source} does not exist: give a file, a folder, or the owner/name (or owner/name@revision) of a hub "
+                "repository."
+            )
+        path, origin = _fetched(hub_id[1], hub_id[2], scratch / "hub")
     if path.is_dir():
         for link in path.rglob("*"):
             if not link.resolve().is_relative_to(path.resolve()) and not is_object(link.resolve()):
                 raise UserError(f"{link} is a link that leads out of {path}: replace it by the file itself.")
-    return path
+    return path, origin or {"source": path.resolve().name}
 
 
-def _fetched(hub_id: str, folder: Path) -> Path:
-    """A data set's or model's files from the hub: data, weights as safetensors, json and tokenizer files only."""
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+def _fetched(hub_id: str, revision: str | None, folder: Path) -> tuple[Path, dict[str, str]]:
+    """A data set's or model's files from the hub, and where they came from. The revision is resolved to its commit
+    first, so that what is named is what is fetched. Only data, or safetensors with json and tokenizer files."""
+    import httpx2
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    def fetch(kind: str, patterns: tuple[str, ...]) -> dict[str, str]:
+        commit = HfApi().repo_info(hub_id, repo_type=kind, revision=revision).sha
+        snapshot_download(hub_id, repo_type=kind, revision=commit, local_dir=folder, allow_patterns=list(patterns))
+        return {"source": hub_id, "type": kind, "revision": commit}
 
     try:
         try:
-            snapshot_download(hub_id, repo_type="dataset", local_dir=folder, allow_patterns=list(DATA_FILES))
+            origin = fetch("dataset", DATA_FILES)
         except RepositoryNotFoundError:
-            snapshot_download(hub_id, repo_type="model", local_dir=folder, allow_patterns=list(MODEL_FILES))
+            origin = fetch("model", MODEL_FILES)
     except RepositoryNotFoundError as error:
         raise UserError(
             f"{hub_id} is no path here, and the Hugging Face hub shows no data set or model of that name: correct it, "
             "or log in with `hf auth login` if it is private."
         ) from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:  # "no network" comes as an OSError
+    except RevisionNotFoundError as error:
+        raise UserError(
+            f"{hub_id} has no revision {revision} on the Hugging Face hub: give a branch, a tag or a commit of it."
+        ) from error
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:  # "no network" comes as an OSError
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
+        why = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{hub_id} is no path here and could not be fetched from the Hugging Face hub (no network? "
-            f"{str(error).splitlines()[0]}): download it where there is one and import the folder."
+            f"{hub_id} is no path here and could not be fetched from the Hugging Face hub (no network? {why}): "
+            "download it where there is one and import the folder."
         ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     if not folder.is_dir() or not any(folder.iterdir()):
         raise UserError(f"{hub_id} on the hub holds none of {', '.join(DATA_FILES)}: convert it, then import that.")
-    return folder
+    return folder, origin
 
 
-def _checked(path: Path) -> tuple[str, list[Path], str]:
-    """Name below the setting's folder, files to copy, and what it is in words. Raises UserError."""
+def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Path], str, str]:
+    """Name below the setting's folder, files to copy, what it is in words, and what rules do to it; raises UserError.
+
+    corpus: stages.records.settings.TextCorpus.
+    """
     from stages.worlds import inputs
 
     if path.is_dir() and (path / "config.json").exists():
         inputs.check_model(path)
         files = sorted(file for pattern in MODEL_FILES for file in path.glob(pattern) if file.is_file())
-        return "model", files, f"a model of {len(files)} files"
+        return "model", files, f"a model of {len(files)} files", ""
     if path.is_file() and path.suffix == ".json":
         inputs.check_tokenizer(path)
-        return TOKENIZER, [path], "a tokenizer"
-    kind, rows = inputs.read(path)
-    return kind, inputs.data_files(path), f"{len(rows)} rows of {kind}"
+        return TOKENIZER, [path], "a tokenizer", ""
+    from stages.worlds import rules, text
+
+    kind, rows = inputs.read(path, corpus.group)
+    folder = root / INPUTS / setting
+    known = isinstance(corpus.tokenizer, str) and (folder / corpus.tokenizer).exists()
+    tally = rules.Tally(setting, corpus.max_dropped, corpus.max_cut)
+    rules.on_texts(rows, kind, text.about(corpus, text.tokenizer_of(corpus, folder) if known else None), tally)
+    return kind, inputs.data_files(path), f"{len(rows)} rows of {kind}", tally.said()
 
 
 def _copied(files: list[Path], folder: Path) -> tuple[Path, str]:
@@ -176,8 +208,13 @@ def _placed(new: Path, place: Path, scratch: Path) -> Iterator[None]:
         raise
 
 
-def _track(root: Path, folder: Path) -> None:
-    """``dvc add`` of a setting's folder. A .gitkeep there goes, as what git tracks DVC cannot."""
+def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
+    """``dvc add`` of a setting's folder, with where ``name`` in it came from. A .gitkeep there goes, as what git tracks
+    DVC cannot.
+
+    One .dvc file records the whole folder, so whatever else is in it must be what it recorded before, byte by byte:
+    an import records nothing but what it brings.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -188,6 +225,28 @@ def _track(root: Path, folder: Path) -> None:
             subprocess.run(untrack, cwd=root, check=True)
             keep.unlink()
         with Repo(str(root)) as repo:
-            repo.add([str((root / folder).resolve())])
+            if (root / f"{folder}.dvc").exists():
+                _refuse_unrecorded(repo.stage.load_one(f"{folder}.dvc"), folder, name)
+            (stage,) = repo.add([str((root / folder).resolve())])
+            if wrong := differences(stage.outs[0]):
+                raise UserError(f"{min(wrong)} changed while it was handed to DVC: nothing was imported; try again.")
+            meta = stage.meta or {}
+            stage.meta = meta | {"sources": meta.get("sources", {}) | {name: origin}}
+            stage.dump()
     except (DvcException, subprocess.CalledProcessError) as error:
         raise UserError(f"{folder} could not be handed to DVC ({error}): nothing was imported; try again.") from error
+
+
+def _refuse_unrecorded(stage, folder: Path, name: str) -> None:
+    """Raise UserError if what a folder holds besides ``name`` is not what its .dvc file (a DVC stage) records."""
+    place = str(folder / name)
+    wrong = {path: word for path, word in differences(stage.outs[0]).items() if Path(path) != Path(place)}
+    wrong = {path: word for path, word in wrong.items() if not path.startswith(f"{place}/")}
+    if str(folder) in wrong and set((stage.meta or {}).get("sources", {"?": {}})) <= {name}:
+        return  # the cache no longer says what was in the folder, but it was this alone
+    for path, word in wrong.items():
+        back = f"`dvc checkout --force {folder}.dvc` (or first `dvc pull`) brings back what is recorded"
+        raise UserError(
+            f"{path} {word} since {folder}.dvc recorded it, which an import of {name} would record too: {back}, `dvc "
+            f"commit {folder}.dvc` records what is there; then import again."
+        )

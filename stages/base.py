@@ -1,14 +1,19 @@
 """The base policy: supervised fine-tuning on demonstrations (the paper's SFT). Trained once a setting.
 
-In: the corpus; for a ready-made model, the folder or hub id that params name.
+In: the corpus; a ready-made model, where params name one below data/inputs/<setting>.
 Out: the policy. Where policies are judged by human preferences, also ``judge``: a reward model trained on the pairs of
-groups that neither the reward model under study nor any policy sees.
+groups that neither the reward model under study nor any policy sees; and how well it judges, in metrics.json and
+judge/held_out.parquet.
 """
 
-from stages.learning import models, training
+from pathlib import Path
+
+from stages.learning import judging, models, training
 from stages.records import artifacts, params
 from stages.records.command import command
+from stages.records.errors import UserError
 from stages.worlds import corpora
+from stages.worlds.inputs import inside
 from stages.worlds.pairs import joined
 
 
@@ -26,7 +31,10 @@ def run(setting: str) -> None:
         for prompt, completion in zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"])
     ]
     if isinstance(chosen.model, str):
-        policy = models.load_policy(chosen.model, compute)
+        inputs = Path(f"data/inputs/{setting}")
+        if Path(chosen.model).parent != inputs:
+            raise UserError(f"settings.{setting}.base.model is {chosen.model}: import it, then write {inputs}/model.")
+        policy = models.load_policy(inside(inputs, Path(chosen.model).name), compute)
     else:
         policy = models.new_policy(chosen.model, corpus.tokenizer, max(len(row["input_ids"]) for row in rows) + 1)
     policy.config.pad_token_id = corpus.world["pad"]  # many a model brings none, and batches need one
@@ -53,6 +61,7 @@ def run(setting: str) -> None:
                 training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args), scratch / "judge"
             )
             models.save(judge, corpus.tokenizer, out / "judge")
+            judging.measure(judge.eval(), corpus, out)
     artifacts.forget(scratch)
 
 

@@ -5,6 +5,7 @@ for programs; claims.html and claims.md for people. No training, no randomness b
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -23,10 +24,11 @@ def run() -> None:
     """Write data/report/{claims.json, claims.html, claims.md}, each at once and whole.
 
     Claims whose study was not published yet have no verdict; the page says which study to run. Raises UserError
-    naming the study when one lacks a setting, seed or arm of a claim.
+    naming the study when one lacks a setting, seed or arm of a claim, and naming claims that say the same.
     """
     declared = params.declared("claims", "studies")
     terms = {name: contrasts.resolve(name, claim, declared.studies) for name, claim in declared.claims.items()}
+    contrasts.refuse_twins(declared.claims)
     names = dict.fromkeys(claim.study for claim in declared.claims.values())
     studies = {name: declared.studies[name] for name in names if is_published(name)}
     evidence = {name: Evidence.read(name, study.seeds) for name, study in studies.items()}
@@ -36,14 +38,13 @@ def run() -> None:
             name: estimates.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])
             for name, claim in decided.items()
         }
-        family = len(declared.claims)
-        judged = claims.judge(
-            [(name, claim, found[name], studies[claim.study]) for name, claim in decided.items()], family
-        )
+        sizes = Counter(claim.family for claim in declared.claims.values())
+        entries = [(name, claim, found[name], studies[claim.study]) for name, claim in decided.items()]
+        judged = claims.judge(entries, sizes)
         verified = {name: study.verification for name, study in studies.items()}
         missing = [name for name in names if name not in studies]
-        html, markdown = claims_page.render(judged, family, evidence, verified, missing)
-    write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1) + "\n")
+        html, markdown = claims_page.render(judged, sizes, evidence, verified, missing)
+    write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1, allow_nan=False) + "\n")
     write_file(OUT / "claims.html", html)
     write_file(OUT / "claims.md", markdown)
     emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})

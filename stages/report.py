@@ -1,13 +1,11 @@
 """Tables, plots and examples of the study, for people (html, markdown) and for programs (json).
 
-Reads only the cells of the study in params.yaml. Every out is a pure function of them, of the params and of the
-platform: no date, host or commit is in it (DVC and MLflow know those).
+Reads only the cells of the study in params.yaml. Every out is a pure function of them and of the params: no date, host,
+platform or commit is in it (`roads run` writes those beside the outs).
 """
 
 import json
-import platform
 import re
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,6 @@ OUT, EVIDENCE = Path("data/report"), Path("data/evidence.json")
 TEST = ("true_reward", "arrived", "win_rate", "kl", "length", "rouge_l")  # also on train prompts, as <name>_train
 PAIRS = ("log_loss", "accuracy")  # of the global RM under arm best_of, of the local RM under arm local
 BY_PROMPT = re.compile(r"true_reward|arrived|log_loss|accuracy|own_(global|local)_log_loss|best_of_\d+")  # for claims
-PACKAGES = ("torch", "transformers", "trl", "numpy", "scipy")
 DIGITS = 6  # kept in git: more would show rounding of the last bits as a change
 
 
@@ -32,24 +29,24 @@ def run() -> None:
     """Write data/report/{results.json, metrics.json, report.html, report.md, overview.svg} and data/evidence.json,
     each at once and whole.
 
-    Raises UserError naming the stage to run when a cell of the study is missing.
+    Raises UserError naming the stage to run when a cell of the study is missing, or a number of it is not finite.
     """
     study = cells.read_study()
-    made_on = describe_platform(study)
     results, comparisons, everything, prompts = [], [], [], {}
     for setting in study.settings:
-        kind = cells.read_world(setting)["kind"]
+        world = cells.read_world(setting)
+        judge = cells.read_judge(setting) if world.facts["reward"] == "judge" else None
         found = {(seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms}
-        results += rows(study, setting, found, made_on["text"])
-        comparisons.append(Comparison(study, setting, found, kind))
+        results += rows(study, setting, found)
+        comparisons.append(Comparison(study, setting, found, world, judge))
         prompts[setting] = found[study.seeds[0], "base"].by_prompt.loc["test"].index.tolist()
         everything += [in_short(setting, seed, arm, cell) for (seed, arm), cell in found.items()]
-    html, markdown, overview = page.render(study, comparisons, Theory(cells.read_theory()), made_on)
+    html, markdown, overview = page.render(study, comparisons, Theory(cells.read_theory()))
     means = nested(results)
-    said = rounded(evidence(study, everything, prompts, made_on))
-    write_file(EVIDENCE, json.dumps(said, separators=(",", ":")) + "\n")
-    write_file(OUT / "results.json", "[\n" + ",\n".join(json.dumps(row) for row in results) + "\n]\n")
-    write_file(OUT / "metrics.json", json.dumps({"platform": made_on, **means}, indent=1) + "\n")
+    said = rounded(evidence(study, everything, prompts))
+    write_file(EVIDENCE, text_of(said, separators=(",", ":")) + "\n")
+    write_file(OUT / "results.json", "[\n" + ",\n".join(map(text_of, results)) + "\n]\n")
+    write_file(OUT / "metrics.json", text_of(means, indent=1) + "\n")
     write_file(OUT / "report.html", html)
     write_file(OUT / "report.md", markdown)
     write_file(OUT / "overview.svg", overview)
@@ -63,19 +60,17 @@ def run() -> None:
     )
 
 
-def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], made_on: str) -> list[dict]:
+def text_of(found: dict, **layout) -> str:
+    """JSON, which has neither NaN nor infinity."""
+    return json.dumps(found, allow_nan=False, **layout)
+
+
+def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell]) -> list[dict]:
     """results.json's rows of one setting: by arm, then seed, then metric; what does not apply has no row."""
     wanted = [("test", metric, metric) for metric in TEST] + [("pairs", metric, metric) for metric in PAIRS]
     wanted += [("train", metric, f"{metric}_train") for metric in TEST]
     return [
-        {
-            "setting": setting,
-            "arm": arm,
-            "seed": seed,
-            "metric": name,
-            "value": round(value, DIGITS),
-            "platform": made_on,
-        }
+        {"setting": setting, "arm": arm, "seed": seed, "metric": name, "value": round(value, DIGITS)}
         for arm in study.arms
         for seed in study.seeds
         for split, metric, name in wanted
@@ -108,7 +103,7 @@ def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
     }
 
 
-def evidence(study: Study, everything: list[dict], prompts: dict[str, list[int]], made_on: dict) -> dict:
+def evidence(study: Study, everything: list[dict], prompts: dict[str, list[int]]) -> dict:
     """What this study says on the paper's claims: the test prompts of each setting, the cells, how many pairs verifiers
     need."""
     verification = []
@@ -118,7 +113,6 @@ def evidence(study: Study, everything: list[dict], prompts: dict[str, list[int]]
             row = {"setting": setting, "seed": seed, "path": path.as_posix()}
             verification.append(row | {name: losses[name].tolist() for name in ("pairs", "global", "local")})
     return {
-        "platform": made_on,
         "settings": {setting: {"prompts": ids} for setting, ids in prompts.items()},
         "seeds": study.seeds,
         "cells": everything,
@@ -148,22 +142,6 @@ def nested(results: list[dict]) -> dict:
         }
         for setting, arms in values.items()
     }
-
-
-def describe_platform(study: Study) -> dict[str, str]:
-    """What the bits depend on, by name; under "text" the same in one line. No name of this very machine."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
-    models = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
-    devices = {(study.params[setting].get("compute") or {}).get("device", "cpu") for setting in study.settings}
-    facts = {
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "os": f"{platform.system()} {platform.machine()}",
-        "cpu": models[0] if models else platform.processor() or "unknown CPU",
-        "device": ", ".join(sorted(devices)),
-    }
-    text = f"Python {facts['python']}, torch {facts['torch']}, {facts['os']}, {facts['cpu']}, device {facts['device']}"
-    return {**facts, "text": text}
 
 
 if __name__ == "__main__":

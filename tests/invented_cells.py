@@ -13,6 +13,8 @@ from stages.records import artifacts, seeds
 
 PROJECT = Path(__file__).parent.parent
 SKILL = {"base": 0.3, "best_of": 0.8, "local": 0.4, "offline": 0.45, "online_batch": 0.5, "online": 0.75, "after": 0.8}
+TRAINED = ("offline", "offline_relabelled", "online", "online_from_offline")  # kinds of arms
+REWARDS = {"roads": "arrival", "text": "rouge_l"}  # by kind of world
 TOWNS = ["Arbon", "Belt", "Corin", "Dale", "Esk", "Fenn", "Gorse", "Holt"]
 
 
@@ -43,7 +45,7 @@ def evaluation(setting: str, seed: int, arm: str, kind: str, prompts: int, sampl
                     row |= {"true_reward": 6.0 if arrived else 3.0 * (draw.random() < 0.7), "arrived": arrived}
                 else:
                     text = "my <b>cat</b> ate | the couch & I want to know what to do about it"
-                    row |= {"true_reward": 0.3 * skill * draw.random(), "arrived": None, "completion": text}
+                    row |= {"true_reward": 0.3 * skill * draw.random(), "completion": text}
                     row |= {
                         "prompt": "SUBREDDIT: r/pets\nPOST: " + 40 * "long ago " + "\nTL;DR:",
                         "reference": "my cat",
@@ -69,7 +71,7 @@ def evaluation(setting: str, seed: int, arm: str, kind: str, prompts: int, sampl
 def build(root: Path, study: dict, kinds: dict[str, str], prompts: int = 6, samples: int = 3) -> Path:
     """A project folder with params.yaml and the artifacts of a study, all invented."""
     params = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
-    arms = {key: [] for key in ("offline", "offline_relabelled", "online", "online_from_offline", "verification")}
+    arms = {key: [] for key in (*TRAINED, "verification")}
     params["study"] = {"worlds": study["settings"], "variants": {}} | arms | study
     recipe = params["settings"]["gap"]["arms"]["online"]
     named = {arm: recipe for arm in study.get("online", []) + study.get("online_from_offline", [])}
@@ -92,7 +94,9 @@ def build(root: Path, study: dict, kinds: dict[str, str], prompts: int = 6, samp
         (folder / "summary.json").write_text(json.dumps({"theorems": found}))
     for setting, kind in kinds.items():
         with artifacts.writing(root / "data/corpus" / setting) as folder:
-            (folder / "world.json").write_text(json.dumps({"kind": kind}))
+            (folder / "world.json").write_text(json.dumps({"kind": kind, "reward": REWARDS[kind]}))
+            splits = [split for split in ("train", "validation", "test") for _ in range(prompts)]
+            pd.DataFrame({"split": splits}).to_parquet(folder / "prompts.parquet")
         for seed in study["seeds"]:
             add_cells(root, study, setting, seed, kind, prompts, samples)
     return root
@@ -100,7 +104,7 @@ def build(root: Path, study: dict, kinds: dict[str, str], prompts: int = 6, samp
 
 def add_cells(root: Path, study: dict, setting: str, seed: int, kind: str, prompts: int, samples: int) -> None:
     """The cells of one setting and seed."""
-    trained = [*study.get("offline", []), *study.get("online", []), *study.get("online_from_offline", [])]
+    trained = [arm for kind in TRAINED for arm in study.get(kind, [])]
     for arm in [*cells.ALWAYS, *trained]:
         metrics, table = evaluation(setting, seed, arm, kind, prompts, samples)
         with artifacts.writing(root / "data/evaluation" / setting / str(seed) / arm) as folder:

@@ -1,6 +1,8 @@
 """Every claim gets the verdict that its numbers give by hand, and says where they came from."""
 
+import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -20,8 +22,9 @@ from stages.evidence.statistics import Estimate
 from stages.records import seeds
 from stages.records.errors import UserError
 
-FIELDS = """id hypothesis statement contrast measure estimate low high unit seeds looks prompts margin expect p
-p_against verdict verdict_alone seeds_needed improvement paper artifacts""".split()
+FIELDS = """id identity family hypothesis statement contrast measure estimate low high unit seeds looks prompts margin
+expect p p_against verdict verdict_alone seeds_needed improvement paper artifacts""".split()
+ALONE = {"declared": 1}
 
 
 def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claims.Judged:
@@ -30,7 +33,7 @@ def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claim
     draw = seeds.generator("test", "judged")
     matrix = mean + error * np.sqrt(5) * draw.normal(size=(5, 1))
     found = Found(estimate, [matrix], 0, None, {})
-    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())], 1)[0]
+    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())], ALONE)[0]
 
 
 def test_every_declared_claim_names_what_exists():
@@ -78,19 +81,22 @@ def test_the_verdict_of_one_claim_is_that_of_its_interval():
 
 def test_many_claims_are_judged_more_strictly():
     entries = [("one", claim("a.online - a.offline"), judged("more", 0.25, 0.1).found, study())]
-    assert claims.judge(entries, 1)[0].verdict == "supported"
-    nothing = ("two", claim("a.online - a.offline"), judged("more", 0.1, 0.1).found, study())
-    together = claims.judge(entries + [nothing] * 9, 10)
+    assert claims.judge(entries, ALONE)[0].verdict == "supported"
+    nothing = judged("more", 0.1, 0.1).found
+    others = [(f"other {i}", claim("a.online - a.offline"), nothing, study()) for i in range(9)]
+    together = claims.judge(entries + others, {"declared": 10})
     assert (together[0].verdict, together[0].alone, together[0].aside) == ("undecided", "supported", "alone: supported")
-    assert not claims.judge(entries, 1)[0].aside
-    assert together[0].p == pytest.approx(10 * claims.judge(entries, 1)[0].p)
+    assert not claims.judge(entries, ALONE)[0].aside
+    assert together[0].p == pytest.approx(10 * claims.judge(entries, ALONE)[0].p)
     assert together[0].seeds_needed > 5
-    assert claims.judge(entries, 10)[0].p == together[0].p, "claims that wait for their study count as well"
+    waiting = claims.judge(entries, {"declared": 10})
+    assert waiting[0].p == together[0].p, "claims that wait for their study count as well"
 
 
 def test_seeds_added_after_a_look_cost_that_look():
     found = judged("more", 0.21, 0.1).found
-    once, twice = (claims.judge([("one", claim("a.online - a.offline"), found, study(looks=n))], 1)[0] for n in (1, 2))
+    first, second = (("one", claim("a.online - a.offline"), found, study(looks=looks)) for looks in (1, 2))
+    (once,), (twice,) = claims.judge([first], ALONE), claims.judge([second], ALONE)
     assert twice.p == pytest.approx(2 * once.p)
     assert (once.verdict, twice.verdict) == ("supported", "undecided")
     assert "Look 2, each with more seeds: p counts 2 times, and only this verdict counts." in twice.details()
@@ -98,13 +104,13 @@ def test_seeds_added_after_a_look_cost_that_look():
 
 def test_one_seed_decides_nothing_however_many_prompts():
     found = judged("more", 0.5, 0.01).found
-    one = claims.judge([("one", claim("a.online - a.offline"), found, study(seeds=[0]))], 1)[0]
+    one = claims.judge([("one", claim("a.online - a.offline"), found, study(seeds=[0]))], ALONE)[0]
     assert (one.verdict, one.p, one.p_against) == ("undecided", 1.0, 1.0)
 
 
 def test_an_estimate_without_an_interval_decides_nothing():
     found = Found(Estimate(3.0), [np.array([[3.0]])], 0, None, {})
-    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))], 1)[0]
+    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))], ALONE)[0]
     assert (one.verdict, one.p, one.p_against, one.seeds_needed) == ("undecided", 1.0, 1.0, None)
     assert one.row()["low"] is None and json.dumps(one.row(), allow_nan=False)
 
@@ -172,6 +178,84 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
             assert path in html and hash_ in html
 
 
+def test_no_page_knows_of_the_host_that_a_study_ran_on(project, tmp_path, monkeypatch):
+    """With the key `platform` that evidence had in former times, and without, the bytes are the same."""
+    monkeypatch.chdir(invent(tmp_path))
+    for path in Path("data/studies").glob("*/evidence.json"):
+        found = json.loads(path.read_text())
+        found.pop("platform", None)
+        former = found | {"platform": {"text": "an invented machine"}}
+        path.write_text(json.dumps(found if path.parent.name in ("evidence", "cues") else former))
+    stage.run()
+    for path in Path("data/report").iterdir():
+        assert path.read_bytes() == (project / path).read_bytes() and b"an invented machine" not in path.read_bytes()
+
+
+LATE = """
+  seen_before:
+    study: evidence
+    hypothesis: main
+    statement: Declared when the numbers were known.
+    measure: true_reward
+    contrast: gap.base - gap.online
+    expect: more
+    margin: 0.2
+    unit: true reward (of 6)
+    paper: no number
+    family: {family}
+"""
+
+
+def with_late(folder: Path, family: str) -> dict[str, dict]:
+    """The rows of claims.json, by id, with one more claim in that family."""
+    params = folder / "params.yaml"
+    before, after = (PROJECT / "params.yaml").read_text().split("\nsettings:", 1)
+    params.write_text(f"{before}{LATE.format(family=family)}\nsettings:{after}")
+    stage.run()
+    return {row["id"]: row for row in json.loads((folder / "data/report/claims.json").read_text())}
+
+
+def test_a_late_claim_changes_no_p_of_the_others_and_is_marked(project, tmp_path, monkeypatch):
+    alone = {row["id"]: row for row in json.loads((project / "data/report/claims.json").read_text())}
+    monkeypatch.chdir(invent(tmp_path))
+    among = with_late(tmp_path, "declared")
+    assert any(among[name]["p"] > row["p"] for name, row in alone.items()), "in one family it costs the others"
+    apart = with_late(tmp_path, "late")
+    late = apart.pop("seen_before")
+    assert apart == alone and late["family"] == "late"
+    assert late["p_against"] < among["seen_before"]["p_against"] and late["verdict"] == "not supported"
+    html, text = (Path("data/report", name).read_text() for name in ("claims.html", "claims.md"))
+    assert html.count("<small>declared after its study ran</small>") == 1
+    assert text.count("not supported; declared after its study ran |") == 1
+    decided = len(alone)
+    for page in (html, text):
+        assert f"Families: declared ({decided} claims), late (1 claim)." in page
+        assert "Declared after its study ran; family late." in page
+    assert re.search(r"^declared: .*\.  $\n^late: 1 not supported\.$", text, re.M)
+    assert "before the study ran" not in html + text, "which git knows and no page of DVC's"
+
+
+def test_two_claims_of_the_same_contrast_are_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(invent(tmp_path))
+    monkeypatch.setattr("test_claims.LATE", LATE.replace("gap.base - gap.online", "gap.online  -  gap.offline"))
+    with pytest.raises(UserError, match=r"claims.seen_before says the same as claims.main_gap"):
+        with_late(tmp_path, "late")
+
+
+def test_evidence_that_differs_from_its_record_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(invent(tmp_path))
+    folder = Path("data/studies/evidence")
+    artifacts = json.loads((folder / "artifacts.json").read_text())
+    digest = hashlib.md5((folder / "evidence.json").read_bytes()).hexdigest()
+    (folder / "artifacts.json").write_text(json.dumps(artifacts | {"data/evidence.json": f"md5 {digest}"}))
+    assert Evidence.read("evidence", DECLARED.studies["evidence"].seeds).artifacts["data/evidence.json"]
+    forged = json.loads((folder / "evidence.json").read_text())
+    forged["cells"][5]["prompts"]["true_reward"][0] += 1
+    (folder / "evidence.json").write_text(json.dumps(forged))
+    with pytest.raises(UserError, match=rf"data/studies/evidence/evidence.json is not what was published .*{digest}"):
+        stage.run()
+
+
 def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypatch):
     monkeypatch.chdir(invent(tmp_path))
     Path("data/studies/cues/evidence.json").unlink()
@@ -205,7 +289,11 @@ def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypa
         (lambda e, a: e["cells"][1]["numbers"].pop("fresh_log_loss"), "has no fresh_log_loss"),
         (
             lambda e, a: e["cells"][5].update(curve=None),
-            "has no learning curve in every seed of arm offline of setting gap",
+            "has no learning curve of finite numbers in every seed of arm offline of setting gap",
+        ),
+        (
+            lambda e, a: e["cells"][5]["curve"]["true_reward"].__setitem__(3, math.nan),
+            "has no learning curve of finite numbers in every seed of arm offline of setting gap",
         ),
         (lambda e, a: a.pop("data/evaluation/gap/0/offline"), "artifacts.json has no data/evaluation/gap/0/offline"),
     ],

@@ -1,5 +1,7 @@
 """What a claim compares, by hand: contrasts, rewards at equal KL, the measured gap, the line through the dial."""
 
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,25 @@ def test_terms_have_sign_factor_arm_and_measure():
         Term(1.0, "", "online", "true_reward"),
         Term(-1.0, "", "offline", "true_reward"),
     ]
+
+
+def test_the_identity_of_a_claim_is_what_decides_it():
+    lead = ("evidence", "gap.online - gap.offline", "true_reward", "more", 0.2)
+    same = contrasts.identity(*lead)
+    assert re.fullmatch("[0-9a-f]{16}", same)
+    for contrast in (
+        "gap.online-gap.offline",
+        " - gap.offline\n + gap.online",
+        "1.0 * gap.online.true_reward - gap.offline",
+    ):
+        assert contrasts.identity("evidence", contrast, *lead[2:]) == same
+    other = ("data", "gap.online - gap.base", "arrived", "same", 0.25)
+    changed = {contrasts.identity(*lead[:i], other[i], *lead[i + 1 :]) for i in range(5)}
+    assert len(changed) == 5 and same not in changed
+    words = claim(lead[1], margin=0.2, study="evidence").model_copy(
+        update={"statement": "In Worten.", "family": "late"}
+    )
+    assert contrasts.identity_of(words) == same
 
 
 @pytest.mark.parametrize(
@@ -163,6 +184,14 @@ def test_a_line_through_the_dial(tmp_path, monkeypatch):
     line = fit("dial", terms, evidence, study.verification)
     assert [point.gap.mean for point in line.points] == pytest.approx(range(6))
     assert line.at(np.array([0.0, 5.0]))[0] == pytest.approx([0.0, 2.5])
+
+
+def test_a_gap_of_a_verifier_that_diverged_is_refused(tmp_path, monkeypatch):
+    dial(tmp_path, slope=0.5, noise=0.0)
+    evidence = read(tmp_path, monkeypatch, [0, 1, 2])
+    evidence.verification["s1", 2]["local"][0] = math.nan
+    with pytest.raises(UserError, match="no verification in finite numbers of setting s1, seed 2"):
+        evidence.verifications("s1")
 
 
 @pytest.mark.parametrize(("noise", "scatter", "larger"), [(0.0, 1.0, "settings"), (1.0, 0.0, "either")])

@@ -37,7 +37,7 @@ def test_one_command_leads_from_nothing_to_a_report(micro):
     offline, online = ["offline", "offline_relabelled"], ["online_batch", "online", "online_rloo"]
     assert set(results["arm"]) == {*alone, *offline, *online, *after}
     assert {"true_reward", "arrived", "win_rate", "kl", "length", "log_loss", "accuracy"} <= set(results["metric"])
-    assert list(results.columns) == ["setting", "arm", "seed", "metric", "value", "platform"]
+    assert list(results.columns) == ["setting", "arm", "seed", "metric", "value"]
     assert "<svg" in (micro / "data/report/report.html").read_text()
     metrics = json.loads((micro / "data/report/metrics.json").read_text())
     one = results.query("setting == 'micro' and arm == 'online' and metric == 'true_reward'")["value"].mean()

@@ -5,7 +5,7 @@ from conftest import edit_params, new_project, roads
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.records.seeds import generator
-from stages.worlds import text
+from stages.worlds import encoding
 
 WORDS = [f"{a}{b}" for a in ("ba", "de", "ki", "lo", "mu") for b in ("ra", "sen", "tok", "vil")]
 
@@ -22,7 +22,7 @@ def test_a_folder_in_hub_layout_and_a_llama_go_every_road(tmp_path):
     rows = pd.DataFrame({"prompt": sentences(80, 9, "prompts"), "completion": sentences(80, 3, "completions")})
     rows.to_parquet(data / "data/train-00000-of-00001.parquet")
     (data / "README.md").write_text("# Posts\n")
-    tokenizer = text.train_tokenizer([*rows["prompt"], *rows["completion"]], 300)
+    tokenizer = encoding.train_tokenizer([*rows["prompt"], *rows["completion"]], 300)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     llama = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), intermediate_size=64, pad_token_id=None, **sizes))
     llama.save_pretrained(model)

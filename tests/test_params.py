@@ -47,6 +47,31 @@ def test_the_committed_params_are_right_and_every_number_has_a_comment_or_a_name
             "{micro_half: gap}",
             r"studies\.micro: variants take over from gap, which is not among",
         ),
+        (
+            "model: data/inputs/pythia/model",
+            "model: EleutherAI/pythia-1.4b-deduped",
+            r"settings\.pythia\.base: .*not below data/inputs/.*roads import SETTING EleutherAI/pythia-1\.4b-deduped",
+        ),
+        (
+            "model: data/inputs/pythia/model",
+            "model: /a/folder/outside",
+            r"settings\.pythia\.base: .*not below data/inp",
+        ),
+        (
+            "model: data/inputs/pythia/model",
+            "model: data/inputs/pythia/../x/model",
+            r"settings\.pythia\.base: .*not bel",
+        ),
+        (
+            "model: data/inputs/pythia/model",
+            "model: data/inputs/ukp/model",
+            r"base@pythia of studies\.pythia would not",
+        ),
+        (
+            "tokenizer: model ",
+            "tokenizer: ../../secret ",
+            r"settings\.pythia\.corpus: tokenizer \.\./\.\./secret is neither",
+        ),
         ("verification: [micro]", "verification: [gap]", r"studies\.micro: verification names gap"),
         (
             "loss: [sigmoid], steps: 800,",

@@ -62,6 +62,10 @@ def claim():
     edit_params(Path(), lambda data: data.update(claims={"one": CLAIM}))
 
 
+def commit(*words):
+    subprocess.run(["git", "-c", "user.name=test", "-c", "user.email=test@test", "commit", "-q", *words], check=True)
+
+
 def kept_by_git():
     command = ["git", "ls-files", "--others", "--exclude-standard", "data"]
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
@@ -98,7 +102,14 @@ def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
     assert [path.stat().st_mtime_ns for path in PUBLISHED.iterdir()] == written
     assert run()[1].startswith("Nothing to do: 8 stages are up to date")
     assert (WORKSPACE / PUBLISHED / "evidence.json").exists()
+    commit("--allow-empty", "-m", "begun")
+    code, output = roads("run", **NO_PREFECT)  # as git sees it, claim and results are equally new
+    assert code == 2 and "one is late: declared now (not committed)" in output and "`family: late`" in output, output
+    assert not Path("data/report/claims.json").exists()
+    subprocess.run(["git", "add", "params.yaml"], check=True)
+    commit("-m", "a claim")
     assert roads("run", **NO_PREFECT)[0] == 0
+    assert "1 claim: 1 in time." in Path("data/report/declared.html").read_text()
     assert Path("data/report/claims.json").read_text() == "artifacts.json\nevidence.json\nreport.md\n"
     assert subprocess.run(["dvc", "status", "-q"], env=environment()).returncode == 0
 

@@ -16,6 +16,7 @@ from invented_cells import PROJECT, add_cells, build
 
 from stages import report
 from stages.evidence import cells, plots
+from stages.evidence.comparison import COSTS
 from stages.records.errors import UserError
 
 STUDY = {"settings": ["gap", "tldr"], "seeds": [0, 1], "offline": ["offline"], "online": ["online_batch", "online"]}
@@ -59,13 +60,13 @@ def test_results_equal_the_evaluations(project):
                 assert ((setting, arm, seed, "arrived") in found) == (kind == "roads")
                 assert ((setting, arm, seed, "rouge_l") in found) == (kind == "text")
                 assert ((setting, arm, seed, "log_loss") in found) == (arm != "base")
-    assert all("Python" in row["platform"] and "torch" in row["platform"] for row in results)
+    assert all(row.keys() == {"setting", "arm", "seed", "metric", "value"} for row in results)
 
 
 def test_metrics_are_means_over_seeds(project):
     metrics = json.loads(out(project, "metrics.json"))
     results = pd.DataFrame(json.loads(out(project, "results.json")))
-    assert metrics.pop("platform")["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert metrics.keys() == set(KINDS)
     for (setting, arm, metric), value in results.groupby(["setting", "arm", "metric"]).value.mean().items():
         assert metrics[setting][arm].get(metric) == pytest.approx(value, abs=1e-6)
 
@@ -83,6 +84,8 @@ def test_markdown_table_shows_the_json_numbers(project):
         for row in table[2:]:
             arm, *shown = (cell.strip() for cell in row.split("|")[1:-1])
             for column, cell in zip(columns[1:], shown, strict=True):
+                if column in COSTS:
+                    continue
                 mean, value = cell.split()[0], metrics[setting][arm][headings[column]]
                 assert float(mean) == pytest.approx(value, abs=0.5001 * 10.0 ** -len(mean.split(".")[1]))
                 if "(" in cell:

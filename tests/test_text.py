@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 import subprocess
 import sys
 from itertools import combinations
@@ -12,7 +13,7 @@ import pytest
 
 from stages.records.errors import UserError
 from stages.records.settings import TextCorpus
-from stages.worlds import corpora, text
+from stages.worlds import corpora, encoding, rouge, text
 
 ROOT = Path(__file__).parents[1]
 WORDS = "the cat sat on a mat and saw that no dog would ever come near its warm place again".split()
@@ -38,7 +39,7 @@ def comparisons(prompts: int, topics: int, first: int = 0) -> pd.DataFrame:
 
 
 def params(**changes) -> TextCorpus:
-    usual = {"world": "text", "reward": "rouge_l", "tokenizer": 400, "max_prompt": 40, "max_completion": 12,
+    usual = {"world": "text", "reward": "rouge_l", "tokenizer": 400, "max_prompt": 100, "max_completion": 12,
              "demonstrations": 0.4, "validation": 0.2, "test": 0.2}  # fmt: skip
     return TextCorpus(**usual | changes)
 
@@ -65,7 +66,22 @@ def brute_force_lcs(a: list[str], b: list[str]) -> int:
 def test_rouge_l_by_hand():
     references = ["the cat sat on the mat", "police killed the gunman", "A B c", "", "word"]
     completions = ["the cat was on the mat", "The gunman: killed POLICE!", "c b a", "", "..."]
-    assert text.true_reward(references, completions) == pytest.approx([10 / 12, 4 / 8, 2 / 6, 0, 0])
+    assert rouge.true_reward(references, completions) == pytest.approx([10 / 12, 4 / 8, 2 / 6, 0, 0])
+
+
+def test_words_by_unicode():
+    same = [("straße", "STRASSE"), ("cafe\u0301", "café"), ("ﬁne Ａｂｃ", "fine abc"), ("ΣΟΦΟΣ", "σοφος"), ("ｶﾞ", "ガ")]
+    other = [("straße", "stra e"), ("über", "ber"), ("žena", "ena"), ("фонарь", "якорь"), ("你", "好"), ("كتاب", "قلم")]
+    for pairs, reward in ((same, 1), (other, 0)):
+        first, second = zip(*pairs)
+        assert rouge.true_reward(first, second).tolist() == [reward] * len(pairs)
+    assert rouge.words("你好，世界2號 ok") == ["你", "好", "世", "界", "2", "號", "ok"]  # no blanks between words
+    assert rouge.words("สวัสดี ๑") == ["ส", "วั", "ส", "ดี", "๑"]  # marks stay with their letter
+    assert rouge.words("हिन्दी किताब, ١٢ 한국어") == ["हिन्दी", "किताब", "١٢", "한국어"]
+    rng = random.Random(1)
+    for _ in range(300):
+        ascii_text = "".join(map(chr, rng.choices(range(128), k=60)))
+        assert rouge.words(ascii_text) == re.findall(r"[a-z0-9]+", ascii_text.lower())
 
 
 def test_rouge_l_against_brute_force():
@@ -73,7 +89,7 @@ def test_rouge_l_against_brute_force():
     for _ in range(200):
         a, b = ([rng.choice("abc") for _ in range(rng.randint(1, 8))] for _ in range(2))
         expected = 2 * brute_force_lcs(a, b) / (len(a) + len(b))
-        assert text.true_reward([" ".join(a)], [" ".join(b)])[0] == pytest.approx(expected)
+        assert rouge.true_reward([" ".join(a)], [" ".join(b)])[0] == pytest.approx(expected)
 
 
 def test_each_prompt_is_in_one_split_however_the_rows_are_ordered(tmp_path):
@@ -130,27 +146,31 @@ def test_two_data_sets_share_their_held_out_prompts(tmp_path):
     assert {post(i) for i in range(50, 60)} <= {p for p, s in splits(corpus).items() if s == "test"}
     assert {p for p, s in splits(corpus).items() if s == "train"} == {post(i) for i in range(60, 70)}
     shown = set(corpus.tokenizer.batch_decode(list(corpus.demonstrations["prompt_ids"])))
-    whole = text.encode_prompts(corpus.tokenizer, [post(i) for i in range(30)], 40)
-    assert shown == set(corpus.tokenizer.batch_decode(whole))
+    whole = encoding.encode_prompts(corpus.tokenizer, [post(i) for i in range(30)], 100)
+    assert shown == set(corpus.tokenizer.batch_decode([prompt.ids for prompt in whole]))
     pairs = corpus.pairs.merge(corpus.prompts, on="prompt_id", suffixes=("", "_of_prompt"))
     assert len(pairs) == len(corpus.pairs) and (pairs["split"] == pairs["split_of_prompt"]).all()
     assert set(corpus.judge_pairs["chosen"]) <= set(preferences["chosen"][:20])
 
 
 def test_prompts_are_cut_in_the_middle_and_completions_at_the_end(tmp_path):
-    tokenizer = text.train_tokenizer([post(i) for i in range(50)], 400)
+    tokenizer = encoding.train_tokenizer([post(i) for i in range(50)], 400)
     long, short, line = post(1, words=200), post(2, words=3), " ".join(WORDS * 9)
-    cut = text.encode_prompts(tokenizer, [long, short, line], 40)
+    encoded = encoding.encode_prompts(tokenizer, [long, short, line], 40)
+    cut = [prompt.ids for prompt in encoded]
     assert [len(cut[0]), len(cut[2])] == [40, 40]
+    assert [prompt.length for prompt in encoded] == [len(tokenizer(text).input_ids) for text in (long, short, line)]
     decoded = tokenizer.decode(cut[0])
     assert decoded.endswith("\n\nTL;DR:") and long.startswith(decoded.removesuffix("\n\nTL;DR:"))
     assert tokenizer.decode(cut[1]) == short
     assert line.startswith(tokenizer.decode(cut[2][:20])) and line.endswith(tokenizer.decode(cut[2][20:]))
 
     ids = tokenizer(" a cat").input_ids
-    assert [list(c) for c in text.encode_completions(tokenizer, [" a cat\n", "a cat " * 9], len(ids) + 1)] == [
+    written = encoding.encode_completions(tokenizer, [" a cat\n", "a cat " * 9], len(ids) + 1)
+    assert [list(completion.ids) for completion in written] == [
         [*ids, tokenizer.eos_token_id], tokenizer(" a cat a cat").input_ids[: len(ids) + 1]
     ]  # fmt: skip
+    assert [completion.length for completion in written] == [len(ids) + 1, 9 * len(ids) + 1]
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
 
 
@@ -170,7 +190,7 @@ text.build(params(), Path("{tmp_path}"), "here").save(out)
         {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}
         for folder in (tmp_path / "one", tmp_path / "two")
     )
-    assert one == two and "tokenizer/tokenizer.json" in one and len(one) == 5
+    assert one == two and "tokenizer/tokenizer.json" in one and "rules.json" in one and len(one) == 6
     corpus = corpora.load(tmp_path / "one")
     assert corpus.world["eos"] == corpus.tokenizer.eos_token_id and corpus.world["pad"] == corpus.tokenizer.pad_token_id
     unseen = "Zürich \t 雪 ✓"
@@ -179,7 +199,7 @@ text.build(params(), Path("{tmp_path}"), "here").save(out)
 
 def test_a_tokenizer_that_was_given_is_used(tmp_path):
     folder = given(tmp_path, demonstrations=summaries(40))
-    text.train_tokenizer(summaries(40)["prompt"], 300).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    encoding.train_tokenizer(summaries(40)["prompt"], 300).backend_tokenizer.save(str(folder / "tokenizer.json"))
     assert len(text.build(params(tokenizer="tokenizer.json"), folder, "here").tokenizer) == 300
 
 
@@ -187,7 +207,6 @@ def test_a_tokenizer_that_was_given_is_used(tmp_path):
     ("changes", "message"),
     [
         ({"reward": "judge"}, "holds no preferences"),
-        ({"tokenizer": "../../secret"}, "leads out of"),
         ({"tokenizer": "model"}, "does not exist"),
         ({"validation": 0.0}, "no prompt for validation"),
         ({"group": "topic"}, "lacks the column topic"),

@@ -1,12 +1,12 @@
 """The verdict on each claim of params.yaml, and what there is to say of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from stages.evidence import statistics
+from stages.evidence import contrasts, statistics
 from stages.evidence.contrasts import PER_GAP
 from stages.evidence.estimates import Found
 from stages.evidence.statistics import Estimate
@@ -21,7 +21,7 @@ EXPECTED = {"more": "more than 0", "no_more": "less than {margin}", "same": "wit
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim, what was found, and the verdict. The p-values are adjusted for the number of claims and of looks."""
+    """A claim, what was found, and the verdict. The p-values are adjusted for its family's claims and for looks."""
 
     name: str
     claim: Claim
@@ -38,6 +38,8 @@ class Judged:
         better = self.found.improvement
         return {
             "id": self.name,
+            "identity": contrasts.identity_of(self.claim),
+            "family": self.claim.family,
             "hypothesis": self.claim.hypothesis,
             "statement": self.claim.statement,
             "contrast": self.claim.contrast,
@@ -98,6 +100,8 @@ class Judged:
             resampled = f"{count(self.seeds, 'seed')}, each one number on the same prompts"
         expected = EXPECTED[self.claim.expect].format(margin=f"{self.claim.margin:g}")
         said = [f"Expected: {expected}. Interval from {resampled}."]
+        if self.claim.late:
+            said.append(f"Declared after its study ran; family {self.claim.family}.")
         if self.study.looks > 1:
             looks = self.study.looks
             said.append(f"Look {looks}, each with more seeds: p counts {looks} times, and only this verdict counts.")
@@ -125,28 +129,28 @@ def _rounded(estimate: Estimate) -> dict[str, float | None]:
     return {name: round(value, DIGITS) + 0.0 if math.isfinite(value) else None for name, value in ends}
 
 
-def judge(claims: Sequence[tuple[str, Claim, Found, Study]], family: int) -> list[Judged]:
-    """The verdicts on (name, claim, what was found, its study), judged as one family with those that wait for a study:
-    ``family`` claims in all.
+def judge(claims: Sequence[tuple[str, Claim, Found, Study]], sizes: Mapping[str, int]) -> list[Judged]:
+    """The verdicts on (name, claim, what was found, its study), in the same order.
 
-    The p-values for all claims are adjusted by Holm's method, those against as a family of their own; where seeds were
-    added after a look at the verdicts, p counts once for each look (Bonferroni's inequality), and only the verdicts of
-    the last look count. One seed decides nothing: it does not show how much seeds differ. "more" and
-    "no more" may be both shown and refuted, where an effect lies between 0 and the margin: then they are supported.
+    sizes: family -> how many claims it has, with those that wait for their study. Within each family the p-values for
+    all claims are adjusted by Holm's method, and so are those against; where seeds were added after a look at the
+    verdicts, p counts once for each look (Bonferroni's inequality), and only the verdicts of the last look count. One
+    seed decides nothing: it does not show how much seeds differ. "more" and "no more" may be both shown and refuted,
+    where an effect lies between 0 and the margin: then they are supported.
     """
-    if not claims:
-        return []
-    pairs = np.ones((family, 2))
-    for i, (_, claim, found, study) in enumerate(claims):
-        if len(study.seeds) > 1:
-            pairs[i] = np.minimum(study.looks * np.array(p_values(claim.expect, claim.margin, found.estimate)), 1)
-    adjusted = zip(*(statistics.holm(p) for p in pairs.T))
-    judged = []
-    for (name, claim, found, study), (p, against), alone in zip(claims, adjusted, pairs):
-        verdict = decide(p, against)
-        needed = seeds_needed(claim, found, study, family) if verdict == UNDECIDED else None
-        judged.append(Judged(name, claim, found, study, float(p), float(against), verdict, decide(*alone), needed))
-    return judged
+    judged = {}
+    for family, size in sizes.items():
+        members = [entry for entry in claims if entry[1].family == family]
+        pairs = np.ones((size, 2))
+        for i, (_, claim, found, study) in enumerate(members):
+            if len(study.seeds) > 1:
+                pairs[i] = np.minimum(study.looks * np.array(p_values(claim.expect, claim.margin, found.estimate)), 1)
+        adjusted = zip(*(statistics.holm(p) for p in pairs.T))
+        for (name, claim, found, study), (p, against), alone in zip(members, adjusted, pairs):
+            verdict = decide(p, against)
+            needed = seeds_needed(claim, found, study, size) if verdict == UNDECIDED else None
+            judged[name] = Judged(name, claim, found, study, float(p), float(against), verdict, decide(*alone), needed)
+    return [judged[name] for name, *_ in claims]
 
 
 def decide(p: float, against: float) -> str:

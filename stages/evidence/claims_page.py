@@ -2,14 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stages.evidence import statistics
 from stages.evidence.claims import LEVEL, Judged
 from stages.evidence.claims_figures import figures
 from stages.evidence.published import Evidence
 from stages.evidence.templates import fill
-from stages.evidence.words import written
+from stages.evidence.words import count, written
 from stages.records.seeds import generator
 
 HYPOTHESES = {  # as params.yaml names them -> as the page does
@@ -37,48 +37,62 @@ JUDGED = {  # pairs -> reward model -> the arm whose evaluation carries its numb
 
 def render(
     judged: Sequence[Judged],
-    family: int,
+    sizes: Mapping[str, int],
     evidence: dict[str, Evidence],
     verified: dict[str, list[str]],
     missing: list[str],
 ) -> tuple[str, str]:
     """The page as html and as markdown.
 
-    family: how many claims are declared; evidence: study -> what it published, of the studies that a claim names;
+    sizes: family -> how many claims it has; evidence: study -> what it published, of the studies that a claim names;
     verified: study -> settings whose verification it measured; missing: the studies that have published nothing yet.
     """
     groups = {}
     for claim in judged:
         groups.setdefault(claim.claim.hypothesis, []).append(claim)
-    tally = Counter((claim.verdict, claim.tone) for claim in judged)
     words = {
         "claims": judged,
         "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items()},
-        "tally": [(*verdict, members) for verdict, members in tally.most_common()],
+        "tallies": [(name, tally(judged, name)) for name in sizes],
         "marks": marks(judged),
-        "reading": reading(family),
+        "reading": reading(sizes),
         "figures": figures(judged, evidence, verified),
         "missing": missing,
         "tables": tables(evidence),
-        "platforms": {name: study.platform for name, study in evidence.items()},
     }
     return fill(words, "claims.html", "claims.md")
 
 
-def reading(family: int) -> list[str]:
-    """How to read the table."""
-    return [
+def tally(judged: Sequence[Judged], family: str) -> list[tuple[str, str, int]]:
+    """(verdict, the class that colours it, how many claims of a family have it), the commonest first."""
+    found = Counter((claim.verdict, claim.tone) for claim in judged if claim.claim.family == family)
+    return [(*verdict, members) for verdict, members in found.most_common()]
+
+
+def reading(sizes: Mapping[str, int]) -> list[str]:
+    """How to read the table. When a claim was declared is git's to say, and no page that DVC keeps knows of git."""
+    whole = f"all {sum(sizes.values())} declared claims" if len(sizes) == 1 else "the claims of its family"
+    said = [
         "A claim says that an effect is more than 0, is no more than the margin, or is the same as 0 within the "
-        "margin: the smallest effect that would matter, set with the claim before the study ran.",
+        "margin: the smallest effect that would matter, set with the claim. Which commit declared a claim, and whether "
+        "that was before the first results that it could have seen, git knows, and the command roads claims shows.",
         '"Supported" means shown: an effect above 0; one below the margin; one within it. "Not supported" means shown: '
         "an effect below the margin; one above 0; one beyond the margin. (A real effect that is too small to matter "
         'may thus earn either.) "Undecided": the seeds at hand show neither, which is no evidence of absence. "Alone": '
         "the verdict if this claim were the only one.",
-        f"A verdict needs p < {LEVEL} after Holm's adjustment, which raises the p of each claim so that all {family} "
-        "declared claims together show anything for them (or against them) that is not so no more often than that.",
+        f"A verdict needs p < {LEVEL} after Holm's adjustment, which raises the p of each claim so that {whole} "
+        "together show anything for them (or against them) that is not so no more often than that.",
         "Intervals are about other preference samples, training runs and test prompts on the same map, corpus and base "
         "policy; prompts count as independent, though in the road world a few start towns share them.",
     ]
+    if len(sizes) > 1:
+        families = ", ".join(f"{name} ({count(members, 'claim')})" for name, members in sizes.items())
+        said.insert(
+            3,
+            f"Families: {families}. Claims of a family whose name begins with late were declared after their studies "
+            "ran: what they say had been seen, or could have been, so they suggest and do not confirm.",
+        )
+    return said
 
 
 def marks(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:

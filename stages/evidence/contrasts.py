@@ -11,6 +11,8 @@ lead_per_gap        ``fit(arm - arm)``: the slope of a straight line through the
                     verification was measured, lead in true reward against the measured gap (stages/evidence/dial.py).
 """
 
+import hashlib
+import json
 import re
 from typing import NamedTuple
 
@@ -62,6 +64,20 @@ def parse(text: str, measure: str) -> list[Term]:
     return terms
 
 
+def identity(study: str, contrast: str, measure: str, expect: str, margin: float) -> str:
+    """16 hex digits that stand for what decides a claim, whatever the words around it.
+
+    Spaces, the order of terms and a measure that is named twice do not count. Raises ValueError as ``parse``.
+    """
+    decides = [study, sorted(parse(contrast, measure)), measure, expect, float(margin)]
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+
+
+def identity_of(claim: Claim) -> str:
+    """The identity of a claim as params.yaml has it."""
+    return identity(claim.study, claim.contrast, claim.measure, claim.expect, claim.margin)
+
+
 def opposed(terms: list[Term]) -> list[Term]:
     """[the first arm's term, the other's] of one arm minus another of the same setting and measure; empty otherwise."""
     alike = {(term.setting, term.measure) for term in terms}
@@ -92,6 +108,15 @@ def resolve(name: str, claim: Claim, studies: dict[str, Study]) -> list[Term]:
             f"{where}: a line with an error needs at least 3 settings in studies.{claim.study}.verification."
         )
     return terms
+
+
+def refuse_twins(claims: dict[str, Claim]) -> None:
+    """Raise UserError naming two claims that the same thing decides: one finding would count as two."""
+    seen = {}
+    for name, claim in claims.items():
+        twin = seen.setdefault(identity_of(claim), name)
+        if twin != name:
+            raise UserError(f"params.yaml: claims.{name} says the same as claims.{twin}, in other words: remove one.")
 
 
 def in_setting(terms: list[Term], setting: str) -> list[Term]:

@@ -3,6 +3,7 @@
 import math
 
 from stages.evidence import plots, statistics
+from stages.evidence.answers import FEW
 from stages.evidence.cells import Study
 from stages.evidence.comparison import Comparison
 from stages.evidence.templates import fill
@@ -23,24 +24,21 @@ WHAT = {
 }
 
 
-PANEL = {"width": 390, "height": 310}  # pixels of one setting in the overview
+PANEL = {"width": 390, "height": 260, "line": 16, "letters": 62}  # of one setting in the overview: pixels; in a line
 
 
-def render(study: Study, settings: list[Comparison], theory: Theory, platform: dict) -> tuple[str, str, str]:
-    """The pages (html, markdown) and the overview (svg), a picture for the README.
-
-    platform: name -> version or model of what computed the numbers.
-    """
+def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[str, str, str]:
+    """The pages (html, markdown) and the overview (svg), a picture for the README."""
     words = {
         "study": study,
         "settings": settings,
         "theory": theory,
-        "platform": platform,
         "caution": caution(len(study.seeds)),
         "arms": describe_arms(study),
         "params": params_table(study),
         "limits": limits(settings),
         "replicates": statistics.REPLICATES,
+        "lines": max(len(setting.answer.lines(PANEL["letters"])) for setting in settings),
         **PANEL,
     }
     return fill(words, "report.html", "report.md", "overview.svg")
@@ -62,15 +60,17 @@ def limits(settings: list[Comparison]) -> tuple[float, float] | None:
 
 def caution(seeds: int) -> str:
     """What a reader must know of the intervals before believing them."""
+    more = "Studies of more seeds that the project has published are in data/studies."
     if seeds == 1:
         return (
             "One seed: the intervals come from the prompts alone and say nothing about another sample of preferences "
-            "or another training run."
+            f"or another training run. {more}"
         )
-    if seeds < 5:
+    if seeds < FEW:
         return (
             f"{upper(count(seeds, 'seed'))} give weak evidence: where seeds differ much, the intervals are long "
-            "(typically 4 times as long with 2 seeds, and 1.8 times with 3, as if the spread of seeds were known)."
+            "(typically 4 times as long with 2 seeds, and 1.8 times with 3, as if the spread of seeds were known), and "
+            f"a headline of theirs may well lie outside the interval of more seeds. {more}"
         )
     return "The intervals are about another sample of seeds and of prompts."
 

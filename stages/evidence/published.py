@@ -1,8 +1,10 @@
 """What the studies that claims name have published, in data/studies/<study>: the one place where it is read.
 
-evidence.json has the numbers, artifacts.json DVC's hash of each artifact behind them; `roads run --study` writes both.
+evidence.json has the numbers, artifacts.json DVC's hash of each artifact behind them and of evidence.json itself;
+`roads run --study` writes both.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -24,15 +26,22 @@ class Evidence:
     cells: dict[tuple[str, int, str], dict]  # by setting, seed, arm
     verification: dict[tuple[str, int], dict]  # by setting, seed
     artifacts: dict[str, str]  # path -> DVC's hash
-    platform: str
 
     @classmethod
     def read(cls, study: str, seeds: Sequence[int]) -> "Evidence":
-        """Raises UserError when a file is missing or has other seeds than ``seeds``, those of params.yaml."""
-        found = _read(study, "evidence.json")
+        """Raises UserError when a file is missing, is not what was published, or has other seeds than ``seeds``, those
+        of params.yaml.
+        """
+        found, artifacts = _read(study, "evidence.json"), _read(study, "artifacts.json")
+        path, recorded = PUBLISHED / study / "evidence.json", artifacts.get("data/evidence.json")
+        if recorded and recorded != f"md5 {hashlib.md5(path.read_bytes()).hexdigest()}":
+            raise UserError(
+                f"{path} is not what was published (artifacts.json beside it has {recorded}): bring both back from "
+                f"git, or run `roads run --study {study}`."
+            )
         if sorted(found["seeds"]) != sorted(seeds):
             raise UserError(
-                f"{PUBLISHED / study / 'evidence.json'} has the seeds {found['seeds']}, but studies.{study}.seeds in "
+                f"{path} has the seeds {found['seeds']}, but studies.{study}.seeds in "
                 f"params.yaml is {list(seeds)}: run `roads run --study {study}`."
             )
         return cls(
@@ -41,8 +50,7 @@ class Evidence:
             found["seeds"],
             {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]},
             {(row["setting"], row["seed"]): row for row in found["verification"]},
-            _read(study, "artifacts.json"),
-            found["platform"]["text"],
+            artifacts,
         )
 
     def cell(self, setting: str, seed: int, arm: str) -> dict:
@@ -57,7 +65,7 @@ class Evidence:
         for seed, cell in zip(self.seeds, cells):
             row = cell["prompts"].get(measure, [cell["numbers"].get(measure)])
             wanted = len(self.settings[setting]["prompts"]) if measure in cell["prompts"] else 1
-            if len(row) != wanted or any(value is None or not math.isfinite(value) for value in row):
+            if len(row) != wanted or not _finite(row):
                 raise self._lacks(f"{measure}, or not of every prompt, of arm {arm} of setting {setting}, seed {seed}")
             rows.append(row)
         if len({len(row) for row in rows}) > 1:
@@ -67,15 +75,16 @@ class Evidence:
     def curves(self, setting: str, arm: str) -> list[dict]:
         """The learning curve of each seed: step, true_reward, kl."""
         cells = [self.cell(setting, seed, arm) for seed in self.seeds]
-        if not all(cell["curve"] for cell in cells):
-            raise self._lacks(f"learning curve in every seed of arm {arm} of setting {setting}")
+        if not all(cell["curve"] and _finite(cell["curve"]["kl"], cell["curve"]["true_reward"]) for cell in cells):
+            raise self._lacks(f"learning curve of finite numbers in every seed of arm {arm} of setting {setting}")
         return [cell["curve"] for cell in cells]
 
     def verifications(self, setting: str) -> list[dict]:
         """How many pairs verifiers need, in each seed: pairs, and held-out log-loss as global and local."""
         for seed in self.seeds:
-            if (setting, seed) not in self.verification:
-                raise self._lacks(f"verification of setting {setting}, seed {seed}")
+            row = self.verification.get((setting, seed))
+            if not row or not _finite(row["pairs"], row["global"], row["local"]):
+                raise self._lacks(f"verification in finite numbers of setting {setting}, seed {seed}")
         return [self.verification[setting, seed] for seed in self.seeds]
 
     def hashes(self, paths: Sequence[str]) -> dict[str, str]:
@@ -87,6 +96,11 @@ class Evidence:
 
     def _lacks(self, what: str, name: str = "evidence.json") -> UserError:
         return UserError(f"{PUBLISHED / self.study / name} has no {what}: run `roads run --study {self.study}`.")
+
+
+def _finite(*lists: Sequence[float | None]) -> bool:
+    """Whether each is a number, and none is NaN or infinite: such numbers would drop out of a mean without a word."""
+    return all(value is not None and math.isfinite(value) for values in lists for value in values)
 
 
 def is_published(study: str) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from stages.evidence.words import number
+from stages.evidence.words import number, upper
 
 
 def fill(words: dict, *names: str) -> tuple[str, ...]:
@@ -16,5 +16,6 @@ def fill(words: dict, *names: str) -> tuple[str, ...]:
         autoescape=lambda name: bool(name) and not name.endswith(".md.jinja"),
     )
     environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    environment.filters["upper_first"] = upper
     environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else number(p, 3)
     return tuple(environment.get_template(f"{name}.jinja").render(words) for name in names)

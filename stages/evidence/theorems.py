@@ -1,6 +1,7 @@
 """The theory page: each theorem with its numerical error, and the exact dial as a figure."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -28,13 +29,13 @@ class Theory:
         self.points = pd.read_parquet(folder / "dial.parquet").query("votes == @SMOOTHING")
 
     def rows(self) -> list[tuple[str, int, str]]:
-        """(statement, cases, largest error or mean gap) of each theorem."""
+        """(statement, cases, bound of the errors or mean gap) of each theorem."""
         found = self.summary["theorems"]
         return [
             (
                 statement,
                 found[name]["cases"],
-                f"{found[name]['largest']:.0e}" if "largest" in found[name] else f"mean {found[name]['mean']:.2f}",
+                below(found[name]["largest"]) if "largest" in found[name] else f"mean {found[name]['mean']:.2f}",
             )
             for name, statement in STATEMENTS.items()
         ]
@@ -53,3 +54,8 @@ class Theory:
     def seeds(self) -> int:
         """Seeds behind each point of the dial."""
         return self.points["seed"].nunique()
+
+
+def below(error: float) -> str:
+    """The power of ten that an error lies below: its digits are roundings, which differ from one CPU to the next."""
+    return f"< 1e{math.floor(math.log10(error)) + 1}" if error else "0"

@@ -1,6 +1,8 @@
 """How well a reward model judges: its likelihood of labels, its accuracy, its calibration."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ from scipy.special import expit
 
 from stages.learning import likelihood
 from stages.learning.scoring import Scorer
+from stages.worlds.corpora import Corpus
 from stages.worlds.pairs import SIDES
 
 BINS = 10  # of the calibration error
@@ -40,6 +43,23 @@ def held_out(judged: dict[str, tuple[Judge, pd.DataFrame]]) -> tuple[dict[str, d
             found[name] = verdicts(first - second, preferred)
             by_prompt[name] = losses(first - second, preferred).groupby(pairs["prompt_id"].to_numpy()).mean()
     return found, by_prompt
+
+
+def measure(judge, corpus: Corpus, out: Path) -> None:
+    """Write how well the judge, a true reward, predicts the labels of all pairs on validation and test prompts.
+
+    Nothing learns from these pairs, and on these prompts the judge scores policies. In metrics.json under ``judge``:
+    trained_on (pairs); pairs and prompts measured, and over them log_loss, accuracy and calibration. In
+    judge/held_out.parquet, by prompt: prompt_id, log_loss, accuracy. Without such pairs there are only the counts.
+    """
+    unseen = corpus.pairs[corpus.pairs["split"].isin(["validation", "test"])].reset_index(drop=True)
+    numbers = {"trained_on": len(corpus.judge_pairs), "pairs": len(unseen), "prompts": unseen["prompt_id"].nunique()}
+    found, by_prompt = held_out({"judge": (scalar(judge), unseen)})
+    if by_prompt:
+        table = by_prompt["judge"].rename_axis("prompt_id").reset_index()
+        table.to_parquet(out / "judge" / "held_out.parquet", index=False)
+    numbers |= found.get("judge", {})
+    (out / "metrics.json").write_text(json.dumps({"judge": numbers}, indent=1, allow_nan=False) + "\n")
 
 
 def own_pairs(rows: pd.DataFrame, completions: list, score: Scorer, noise: float) -> pd.DataFrame:

@@ -56,10 +56,11 @@ def new_policy(model, tokenizer: PreTrainedTokenizerFast, longest: int) -> GPTNe
 
 
 def load_policy(folder: str | Path, compute) -> PreTrainedModel:
-    """The causal LM in ``folder`` (or, for a base model, of a hub id), on the device, in float32 master weights."""
-    if Path(folder).is_dir():
-        refuse_pickles(Path(folder))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    """The causal LM in ``folder``, on the device, in float32 master weights. Nothing is fetched from the hub."""
+    refuse_pickles(Path(folder))
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
     return model.to(compute.device).eval()
 
 

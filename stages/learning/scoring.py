@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from stages.learning import likelihood, models
-from stages.worlds import roads, text
+from stages.worlds import roads, rouge
 from stages.worlds.corpora import Corpus
 
 Scorer = Callable[[pd.DataFrame, Sequence[Sequence[int]]], pd.DataFrame]
@@ -24,7 +24,7 @@ def scorer(corpus: Corpus, base: Path, compute) -> Scorer:
 
     def score(prompts: pd.DataFrame, completions: Sequence[Sequence[int]]) -> pd.DataFrame:
         written = corpus.tokenizer.batch_decode([list(c) for c in completions], skip_special_tokens=True)
-        found = pd.DataFrame({"rouge_l": text.true_reward(prompts["reference"].tolist(), written)})
+        found = pd.DataFrame({"rouge_l": rouge.true_reward(prompts["reference"].tolist(), written)})
         if judge is None:
             return found.assign(true_reward=found["rouge_l"])
         return found.assign(true_reward=likelihood.scores(judge, prompts["prompt_ids"].tolist(), completions))

@@ -101,7 +101,7 @@ class Study(Section):
 
 
 class Claim(Section):
-    """A statement of the paper, and the contrast that decides it, declared before the study runs."""
+    """A statement of the paper, and the contrast that decides it; `roads claims` says by git when it was declared."""
 
     hypothesis: str  # main, H1 to H6 (paper, section 5), Razin, or dial
     statement: str
@@ -112,6 +112,12 @@ class Claim(Section):
     margin: Positive  # the smallest effect that would matter, in the measure's unit
     unit: str
     paper: str  # the paper's own number
+    family: Name = "declared"  # Holm's correction is over its claims; `late` or late_...: declared after the study ran
+
+    @property
+    def late(self) -> bool:
+        """Whether it says of itself that it was declared after its study ran."""
+        return self.family == "late" or self.family.startswith("late_")
 
 
 class Params(Section):
@@ -140,6 +146,19 @@ class Params(Section):
                             f"settings.{setting}.arms.{arm}: an offline arm has no rounds, and labels (the reward "
                             "model's, `labels: reward`) exactly if the study lists it in offline_relabelled"
                         )
+        return self
+
+    @model_validator(mode="after")
+    def _models_are_inputs_of_their_own(self):
+        for where, study in [("study", self.study), *((f"studies.{n}", s) for n, s in self.studies.items())]:
+            for world in study.worlds:  # a variant takes over the base policy, whatever its own section says
+                model = self.settings[world].base.model
+                if isinstance(model, str) and not model.startswith(f"data/inputs/{world}/"):
+                    raise ValueError(
+                        f"settings.{world}.base.model is {model}, which base@{world} of {where} would not "
+                        f"watch: run `roads import {world} {model}`, then write "
+                        f"data/inputs/{world}/{model.rpartition('/')[2]}"
+                    )
         return self
 
 

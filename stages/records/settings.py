@@ -1,5 +1,7 @@
 """What a setting in params.yaml may say: every section typed and bounded. All that a stage depends on of the schema."""
 
+import re
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -8,6 +10,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+IMPORTED = re.compile(r"data/inputs/[A-Za-z0-9_]+/[A-Za-z0-9_-][\w.-]*")  # what DVC tracks of a setting's inputs
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
@@ -57,6 +60,10 @@ class TextCorpus(Section):
     judge: Share = 0.0
     validation: Share
     test: Share
+    max_dropped: Annotated[float, Field(ge=0, lt=1)] = (
+        0.05  # share of the rows that rules may drop before it is refused
+    )
+    max_cut: Share = 0.5  # share of the prompts, and of the completions, that may be longer than the maximum
     group: str | None = None
     group_until: str | None = None
 
@@ -64,6 +71,15 @@ class TextCorpus(Section):
     def _leaves_some(self):
         if max(self.demonstrations, self.judge) + self.validation + self.test > 1:
             raise ValueError("the shares demonstrations (or judge), validation and test exceed 1")
+        return self
+
+    @model_validator(mode="after")
+    def _names_a_tokenizer(self):
+        if isinstance(self.tokenizer, str) and PurePosixPath(self.tokenizer).name != self.tokenizer:
+            raise ValueError(
+                f"tokenizer {self.tokenizer} is neither a size nor a name in data/inputs/SETTING/: run `roads import "
+                "SETTING PATH`, then write tokenizer.json, or model for that of a model"
+            )
         return self
 
 
@@ -80,11 +96,20 @@ class Training(Section):
 
 
 class Base(Section):
-    model: Network | str  # a new GPT-NeoX, or a causal LM: a folder below data/inputs, or a hub id
+    model: Network | str  # a new GPT-NeoX, or a causal LM that was imported: data/inputs/<setting>/model
     steps: Count
     batch: Count
     learning_rate: Positive
     judge: Training | None = None  # of the reward model that scores policies (labelled data)
+
+    @model_validator(mode="after")
+    def _was_imported(self):
+        if isinstance(self.model, str) and not IMPORTED.fullmatch(self.model):
+            raise ValueError(
+                f"model {self.model} is not below data/inputs/SETTING/, so nothing would notice if it changed: run "
+                f"`roads import SETTING {self.model}`, then write data/inputs/SETTING/model"
+            )
+        return self
 
 
 class Preferences(Section):

@@ -22,6 +22,8 @@ class Corpus:
         prompt_ids, chosen_ids, rejected_ids, chosen, rejected.
     judge_pairs: the same columns, on prompts that no policy and no reward model is trained on (split is "judge", and
         prompt_id goes on where prompts ends); None where the true reward is not a judge.
+    rules: what rules did to the rows of a data set (stages/worlds/rules.py); None where the world makes its own data.
+        One entry a rule and data set: rule, data, what, rows (that it hit), of, share, examples. Nothing reads it back.
     """
 
     world: dict
@@ -30,10 +32,14 @@ class Corpus:
     prompts: pd.DataFrame
     pairs: pd.DataFrame | None = None
     judge_pairs: pd.DataFrame | None = None
+    rules: list[dict] | None = None
 
     def save(self, folder: Path) -> None:
-        """Write world.json, tokenizer/ and one parquet file a table; equal corpora give equal bytes."""
+        """Write world.json, rules.json, tokenizer/ and one parquet file a table; equal corpora give equal bytes."""
         (folder / "world.json").write_text(json.dumps(self.world, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        if self.rules is not None:
+            said = json.dumps(self.rules, indent=1, ensure_ascii=False)
+            (folder / "rules.json").write_text(said + "\n", encoding="utf-8")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         for name in TABLES:
             table = getattr(self, name)
@@ -46,6 +52,6 @@ def load(folder: Path) -> Corpus:
     tables = {name: folder / f"{name}.parquet" for name in TABLES}
     return Corpus(
         world=json.loads((folder / "world.json").read_text(encoding="utf-8")),
-        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         **{name: pd.read_parquet(path) if path.exists() else None for name, path in tables.items()},
     )

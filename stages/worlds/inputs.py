@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,13 @@ FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 FEWEST = 8  # rows; below this no split of a data set has more than a row or two
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
           "dev": "validation", "test": "test"}  # fmt: skip
+LABELS = {"label", "labels", "is_chosen", "is_preferred"}  # of single completions, as for KTO
+SCORE = re.compile("score|rating|reward", re.IGNORECASE)  # no votes: a label may well weigh voters
 
 
 def normalise(prompt: str) -> str:
-    """The form in which two prompts count as the same: case folded, runs of white space as one blank."""
-    return " ".join(prompt.casefold().split())
+    """The form in which two prompts count as the same: case folded, composed, runs of white space as one blank."""
+    return " ".join(unicodedata.normalize("NFC", prompt.casefold()).split())
 
 
 def data_files(source: Path) -> list[Path]:
@@ -46,24 +49,30 @@ def read(source: Path, group: str | None = None) -> tuple[str, pd.DataFrame]:
     """What a data set is ("demonstrations" or "preferences") and its rows, in the order of the files.
 
     Columns: those of COLUMNS; ``split`` (train where the data set brings none of its own); ``key``, the normalised
-    prompt; ``where``, file and row; and, if asked for, the column ``group`` under the name "group".
-    Raises UserError for the first thing that is wrong.
+    prompt; ``where``, file and row; for preferences ``margin``, the score of chosen minus that of rejected where the
+    data set brings scores, else 0; and, if asked for, the column ``group`` under the name "group".
+    Raises UserError for the first thing that is wrong, and says which other rows are wrong too.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist: give the path of a data file or folder.")
     files = data_files(source)
     if not files:
         raise UserError(f"{source} holds no data file: give a {', '.join(FORMATS)} file, or a folder with such files.")
-    kind, rows = None, []
+    kind, rows, wrong = None, [], {}
     for path in files:
         split = _split_of(path, files)
         for number, row in _rows(path):
             where = f"{path}, row {number}"
             kind = kind or _kind(row, where)
-            rows.append(_checked(row, kind, split, group, where))
+            try:
+                rows.append(_checked(row, kind, split, group, where))
+            except UserError as error:
+                wrong.setdefault(str(error).removeprefix(where), []).append(where)
+    if wrong:
+        raise UserError(_together(wrong))
     if len(rows) < FEWEST:
         raise UserError(f"{source} holds {len(rows)} rows: at least {FEWEST} are needed.")
-    _refuse_leaks(rows)
+    refuse_leaks(rows)
     return kind, pd.DataFrame(rows)
 
 
@@ -187,15 +196,42 @@ def _checked(row: dict, kind: str, split: str | None, group: str | None, where: 
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise UserError(f"{where}: {column} holds half a character (a lone surrogate): correct or remove the row.")
         kept["group" if column == group else column] = value
-    if kind == "preferences" and kept["chosen"].strip() == kept["rejected"].strip():
-        raise UserError(f"{where}: chosen and rejected are the same text: remove the row.")
+    for label in LABELS & row.keys():
+        if row[label] not in (True, 1, "true", "True", "1"):  # 1.0 is 1
+            raise UserError(
+                f"{where}: {label} is {row[label]!r}, but every row counts as labelled good (else what was rejected "
+                "would be learned): keep the good rows only, or pair them as prompt/chosen/rejected, or rename the "
+                "column if it means something else."
+            )
+    if kind == "preferences":
+        if kept["chosen"].strip() == kept["rejected"].strip():
+            raise UserError(f"{where}: chosen and rejected are the same text: remove the row.")
+        kept["margin"] = _margin(row)
     named = row.get("split", split or "train")
     if named not in SPLITS:
         raise UserError(f"{where} is in the split {named!r}: name it one of {', '.join(SPLITS)}.")
     return kept | {"split": SPLITS[named], "key": normalise(kept["prompt"]), "where": where}
 
 
-def _refuse_leaks(rows: list[dict]) -> None:
+def _margin(row: dict) -> float:
+    """The score of the chosen completion minus that of the rejected one, 0 where a row has no such scores."""
+    for column, score in row.items():
+        other = row.get(column.replace("chosen", "rejected"))
+        if SCORE.search(column) and "chosen" in column and all(isinstance(s, int | float) for s in (score, other)):
+            return float(score - other)
+    return 0.0
+
+
+def _together(wrong: dict[str, list[str]]) -> str:
+    """One sentence for all that is wrong; wrong: what it is -> the rows."""
+    more = {what: f" ({len(rows) - 1} more rows too)" if len(rows) > 1 else "" for what, rows in wrong.items()}
+    first, *others = (f"{rows[0]}{what.removesuffix('.')}{more[what]}" for what, rows in wrong.items())
+    also = "; ".join([*others[:3], *(["and more"] if len(others) > 3 else [])])
+    return f"{first} (also wrong: {also})." if also else f"{first}."
+
+
+def refuse_leaks(rows: list[dict]) -> None:
+    """Raise UserError if a prompt is in two splits; rows: with key, split and where."""
     first = {}
     for row in rows:
         before = first.setdefault(row["key"], row)

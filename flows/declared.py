@@ -1,0 +1,227 @@
+"""What git says of claims: when each was declared, and the first results that it could have seen.
+
+A claim is what decides it (stages/evidence/contrasts.identity), not its words. Its results could be seen from the first
+commit on in which its study has every arm of its contrast for one seed, or in which the record of another study, or
+dvc.lock, has the very same artifacts (a study that was renamed, or that shares a setting). It is in time if it stood in
+params.yaml just before each such commit. The order of commits counts, and no date does.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flows.history import NOW, History
+from stages.evidence import contrasts
+from stages.records.artifacts import PUBLISHED
+from stages.records.params import Claim
+
+SOURCES = ("params.yaml",)  # the files that declare claims
+RECORDS = ("dvc.lock", f"{PUBLISHED}/*/artifacts.json")  # the files that name artifacts by their hash
+RESULTS = f"{PUBLISHED}/*/evidence.json"
+FAMILY = Claim.model_fields["family"].default
+HASH = re.compile(rb"[0-9a-f]{32}(?:\.dir)?")
+EVALUATION = re.compile(rb'"data/evaluation/(\w+)/(\d+)/(\w+)": "md5 ([0-9a-f]{32}(?:\.dir)?)"')
+Cell = tuple[str, int, str]  # setting, seed, arm
+Cells = frozenset[Cell]
+
+
+class Declared(NamedTuple):
+    """What decides a claim, and the family that it was in."""
+
+    study: str
+    contrast: str
+    measure: str
+    expect: str
+    margin: float
+    name: str
+    family: str
+
+    @property
+    def identity(self) -> str:
+        return contrasts.identity(*self[:5])
+
+    @property
+    def whatever_study(self) -> str:
+        """The identity but for the study's name."""
+        return contrasts.identity("", *self[1:5])
+
+    def decided_by(self, cells: Cells) -> bool:
+        """Whether one seed has every arm of the contrast; of a fit, in two settings, so that a line has a slope."""
+        terms, fit = contrasts.parse(self.contrast, self.measure), self.measure == contrasts.PER_GAP
+        settings = {setting for setting, _, _ in cells} if fit else {""}
+        for seed in {seed for _, seed, _ in cells}:
+            points = [all((term.setting or s, seed, term.arm) in cells for term in terms) for s in settings]
+            if sum(points) > fit:
+                return True
+        return False
+
+
+class Version(NamedTuple):
+    """What a version of a file declares."""
+
+    claims: dict[str, Declared]  # by identity
+    studies: dict[str, dict]
+
+
+class Published(NamedTuple):
+    """What a study shows of itself: its numbers, the seeds, and the cells; None where that cannot be read any more."""
+
+    content: Any
+    seeds: tuple[int, ...]
+    cells: Cells | None
+
+
+class Past:
+    """What each commit says of claims and of results. A version of a file is read once."""
+
+    def __init__(self, project: Path) -> None:
+        self.history = History.read(project, [*SOURCES, *RECORDS, RESULTS])
+        self.commits = self.history.commits
+        self._known: dict[tuple, Any] = {}
+
+    @cached_property
+    def declared(self) -> dict[str, dict[str, Declared]]:
+        """Commit -> identity -> the claim."""
+        return {
+            commit: {
+                identity: claim for version in self._versions(commit) for identity, claim in version.claims.items()
+            }
+            for commit in self.commits
+        }
+
+    def standing(self, identity: str) -> set[str]:
+        """The commits in which a claim is declared."""
+        return {commit for commit, claims in self.declared.items() if identity in claims}
+
+    def showing(self, claim: Declared) -> set[str]:
+        """The commits whose reader could have seen what decides the claim."""
+        return self._once(lambda: {c for c in self.commits if self._shows(c, claim)}, "showing", claim.identity)
+
+    def looks(self, study: str) -> list[tuple[str, Published]]:
+        """The commits that changed what a study has published, and what it was then."""
+        at = {commit: self._of(commit, _results(study), published) for commit in self.commits}
+        return [(c, found) for c, found in at.items() if found and all(at[p] != found for p in self._parents(c))]
+
+    def changes(self, study: str) -> list[tuple[str, list[str]]]:
+        """The commits that changed a study of which a claim stood, and which of its keys."""
+        at = {c: {n: s for v in self._versions(c) for n, s in v.studies.items()}.get(study) for c in self.commits}
+        found = []
+        for commit, now in at.items():
+            before = [at[p] for p in self._parents(commit) if any(c.study == study for c in self.declared[p].values())]
+            if now and before and all(then and then != now for then in before):
+                found.append((commit, [key for key in {**before[0], **now} if before[0].get(key) != now.get(key)]))
+        return found
+
+    def firsts(self, commits: set[str]) -> list[str]:
+        """Those of the commits of whose parents none is among them, in the order of history."""
+        return [c for c in self.commits if c in commits and not commits.intersection(self._parents(c))]
+
+    def in_time(self, claim: Declared) -> bool:
+        """Whether it stood in a parent of every commit that was the first to show its results."""
+        standing = self.standing(claim.identity)
+        return all(standing.intersection(self._parents(c)) for c in self.firsts(self.showing(claim)))
+
+    def begins_with(self, claim: Declared) -> bool:
+        """Whether a commit without parents has both the claim and its results: git cannot tell which was first."""
+        both = self.standing(claim.identity).intersection(self.firsts(self.showing(claim)))
+        return any(not self.commits[commit].parents for commit in both)
+
+    def families(self, claim: Declared) -> set[str]:
+        """Those in which a claim that is in time stood when its results came."""
+        before = {parent for c in self.firsts(self.showing(claim)) for parent in self._parents(c)}
+        return {self.declared[commit][claim.identity].family for commit in self.standing(claim.identity) & before}
+
+    def end(self, claim: Declared) -> str:
+        """The last commit that took a claim out."""
+        standing = self.standing(claim.identity)
+        return [c for c in self.commits if c not in standing and standing.intersection(self._parents(c))][-1]
+
+    def at(self, commit: str) -> str:
+        """A commit, for people."""
+        found = self.commits[commit]
+        return "now (not committed)" if commit == NOW else f"{found.short} ({found.date})"
+
+    def _versions(self, commit: str) -> list[Version]:
+        return [found for source in SOURCES if (found := self._of(commit, source, declarations))]
+
+    def _parents(self, commit: str) -> list[str]:
+        """Without those that a shallow clone lacks."""
+        return [parent for parent in self.commits[commit].parents if parent in self.commits]
+
+    def _shows(self, commit: str, claim: Declared) -> bool:
+        shown = self._of(commit, _results(claim.study), published)
+        if shown and (shown.cells is None or self._decides(claim, shown.cells)):
+            return True
+        records = [path for path in self.commits[commit].files if path.endswith(("dvc.lock", "/artifacts.json"))]
+        return any(self._decides(claim, self._same(commit, path, claim.study)) for path in records)
+
+    def _decides(self, claim: Declared, cells: Cells) -> bool:
+        return self._once(lambda: claim.decided_by(cells), claim.identity, cells)
+
+    def _same(self, commit: str, record: str, study: str) -> Cells:
+        """Those evaluations that the study rests on today which are in a record of that commit, by their hash."""
+        ours = self._of(NOW, f"{PUBLISHED}/{study}/artifacts.json", evaluations) or {}
+
+        def found() -> Cells:
+            digests = {digest.decode() for digest in HASH.findall(self.history.content(commit, record))}
+            return frozenset(cell for cell, digest in ours.items() if digest in digests)
+
+        return self._once(found, study, record, self.commits[commit].files[record])
+
+    def _of(self, commit: str, path: str, read: Callable[[bytes], Any]) -> Any:
+        """``read`` of a file's content at a commit; None if the file was not there."""
+        version = self.commits[commit].files.get(path)
+        return version and self._once(lambda: read(self.history.content(commit, path)), path, version, read)
+
+    def _once(self, work: Callable[[], Any], *key: Any) -> Any:
+        if key not in self._known:
+            self._known[key] = work()
+        return self._known[key]
+
+
+def declarations(content: bytes) -> Version:
+    """What a version of params.yaml declares, without the claims that today's contrasts cannot say."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if b"claims:" not in content:
+        return Version({}, {})
+    try:
+        found = YAML(typ="safe").load(content)  # by the C loader, as there may be many versions
+        claims, studies = found["claims"].items(), dict(found["studies"])
+    except (YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return Version({}, {})
+    declared = {}
+    for name, given in claims:
+        try:
+            claim = Declared(*(given[key] for key in Declared._fields[:5]), name, given.get("family", FAMILY))
+            declared[claim.identity] = claim
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
+    return Version(declared, studies)
+
+
+def evaluations(content: bytes) -> dict[Cell, str]:
+    """The hash of each evaluation in a version of artifacts.json."""
+    return {
+        (setting.decode(), int(seed), arm.decode()): digest.decode()
+        for setting, seed, arm, digest in EVALUATION.findall(content)
+    }
+
+
+def published(content: bytes) -> Published:
+    """What a version of evidence.json shows."""
+    try:
+        found = json.loads(content)
+        found.pop("platform", None)  # of former versions: where it ran is no result
+        cells = frozenset((cell["setting"], cell["seed"], cell["arm"]) for cell in found["cells"])
+        return Published(found, tuple(sorted(found["seeds"])), cells)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Published(content, (), None)
+
+
+def _results(study: str) -> str:
+    return f"{PUBLISHED}/{study}/evidence.json"

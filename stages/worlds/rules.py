@@ -1,0 +1,294 @@
+"""Rules on rows: what of a data set is changed, dropped or cut before anything learns from it, in numbers.
+
+Two tables. TEXTS are rules on a row as text, carried out at import and again in the corpus stage; ENCODED on what
+tokenisation makes of it. What each rule did is counted (``Tally``) and kept with the corpus; where rules drop or cut
+more than ``max_dropped`` or ``max_cut`` of the rows, that is a refusal.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages.records.errors import UserError
+from stages.worlds import inputs
+from stages.worlds.rouge import words
+
+# Tokens that other tools leave at the ends of texts, besides those of a setting's own tokenizer.
+LEFT_OVER = {"<s>", "</s>", "<bos>", "<eos>", "<pad>", "<|pad|>", "<|padding|>", "<|endoftext|>", "<|begin_of_text|>",
+             "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>"}  # fmt: skip
+STRICTEST = ["test", "validation", "judge"]  # splits; a prompt that is in two of them keeps the first
+REPEATED = 3  # words; a completion may well begin with a shorter prompt by itself
+SHOWN = 3  # examples of a rule
+TEXT_COLUMNS = ("prompt", "completion", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class About:
+    """What rules on texts must know of a setting: its tokenizer's special tokens, whether its reward counts words."""
+
+    special: frozenset[str]
+    counts_words: bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    what: str  # what it finds, and what becomes of it
+    remedy: str = "correct these rows"
+    apply: Callable[[dict, About], dict | None] | None = None  # the row, another row, or None to drop it
+    data: str | None = None  # the one kind of data set that it is for, where it is not for all
+    counts: bool = True  # what it drops counts for max_dropped
+
+
+def _strip(row: dict, about: About) -> dict:
+    marks = LEFT_OVER | about.special
+    changes = {}
+    for column in _texts(row):
+        if any(mark in row[column] for mark in marks):
+            any_mark = "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
+            bare = re.sub(rf"\A\s*(?:(?:{any_mark})\s*)+", "", row[column])
+            bare = re.sub(rf"(?:(?:{any_mark})\s*)+\Z", "", bare)
+            changes |= {column: bare} if bare != row[column] else {}
+    return _changed(row, changes)
+
+
+def _drop_special(row: dict, about: About) -> dict | None:
+    return None if any(token in row[column] for column in _texts(row) for token in about.special) else row
+
+
+def _cut_repeated(row: dict, about: About) -> dict:
+    answers = _texts(row)[1:]
+    heads = [_repeated(row["prompt"], row[column]) for column in answers]
+    return _changed(row, {c: row[c][head:].lstrip() for c, head in zip(answers, heads)}) if all(heads) else row
+
+
+def _drop_repeated(row: dict, about: About) -> dict | None:
+    return None if any(_repeated(row["prompt"], row[column]) for column in _texts(row)[1:]) else row
+
+
+def _drop_empty(row: dict, about: About) -> dict | None:
+    return row if all(row[column].strip() for column in _texts(row)) else None
+
+
+def _drop_equal(row: dict, about: About) -> dict | None:
+    return None if row["chosen"].strip() == row["rejected"].strip() else row
+
+
+def _drop_contradicted(row: dict, about: About) -> dict | None:
+    return None if row["margin"] < 0 else row
+
+
+def _drop_wordless(row: dict, about: About) -> dict | None:
+    reference = row["completion"] if "completion" in row else row["chosen"]
+    return row if words(reference) or not about.counts_words else None
+
+
+TEXTS = (
+    Rule("special token at an end", "EOS, padding or the like spelled out at an end of a text: cut off", apply=_strip),
+    Rule("special token within", "EOS, padding or the like spelled out in a text: row dropped", apply=_drop_special),
+    Rule("prompt repeated", "the prompt once more at the head of each completion: cut off", apply=_cut_repeated),
+    Rule("prompt repeated in one", "the prompt once more at the head of one of two: row dropped",
+         apply=_drop_repeated, data="preferences"),
+    Rule("nothing left", "a text empty after the rules above: row dropped", apply=_drop_empty),
+    Rule("same completions", "both completions the same after the rules above: row dropped",
+         apply=_drop_equal, data="preferences"),
+    Rule("scores disagree", "the rejected completion with the higher score: row dropped",
+         apply=_drop_contradicted, data="preferences"),
+    Rule("no words", "a reference without a word, which ROUGE-L cannot compare: row dropped", apply=_drop_wordless),
+)  # fmt: skip
+DUPLICATE = Rule("duplicate", "a row that is there more than once: kept once", counts=False)
+ENCODED = {
+    "special": Rule(
+        "special token by its id", "a text read as EOS, padding or another special token: row dropped",
+        "correct these rows, or import another tokenizer"),
+    "unwritten": Rule(
+        "cannot be written", "a text that loses words in the tokenizer, or becomes unknown tokens: row dropped",
+        "import a tokenizer that can write these texts, or set settings.{setting}.corpus.tokenizer to a number, the "
+        "size of one to train"),
+    "alike": Rule(
+        "prompts cut alike", "a prompt that max_prompt makes the same as one of a stricter split: its rows dropped",
+        "raise settings.{setting}.corpus.max_prompt to {fits}"),
+    "prompt": Rule("prompts cut", "prompts longer than max_prompt: their middle is left out"),
+    "completion": Rule("completions cut", "completions longer than max_completion: cut there, without EOS"),
+    "equal": Rule(
+        "pairs cut alike", "pairs that differ only behind max_completion: dropped",
+        "raise settings.{setting}.corpus.max_completion to {fits}"),
+}  # fmt: skip
+
+
+@dataclass
+class Tally:
+    """What rules did to the rows of a setting, and what they may do (max_dropped and max_cut, shares)."""
+
+    setting: str
+    max_dropped: float
+    max_cut: float
+    sizes: dict[str, int] = field(default_factory=dict)  # data set -> rows that were read
+    found: list[dict] = field(default_factory=list)  # as in rules.json
+    dropped: dict[str, list[tuple[int, str]]] = field(default_factory=dict)  # data set -> rows, and why as a sentence
+
+    def note(self, rule: Rule, data: str, hits: list[str], drops: bool = False, fits: int = 0) -> None:
+        """Add what a rule did to a data set; hits: an example for each row that it hit; fits: see ``Rule.remedy``."""
+        self._add(rule, data, hits, self.sizes[data])
+        if drops and hits and rule.counts:
+            remedy = rule.remedy.format(setting=self.setting, fits=fits)
+            sentence = f'{len(hits)} by the rule "{rule.name}" ({rule.what}; {hits[0]}): {remedy}'
+            self.dropped.setdefault(data, []).append((len(hits), sentence))
+
+    def refuse_drops(self, data: str) -> None:
+        """Raise UserError if rules have dropped more of a data set's rows than they may."""
+        rows, of = sum(count for count, _ in self.dropped.get(data, [])), self.sizes[data]
+        if rows > self.max_dropped * of:
+            needed = math.ceil(100 * rows / of) / 100
+            otherwise = f", or let them go with max_dropped: {needed}" if needed < 1 else ""
+            raise UserError(
+                f"{rows} of {of} rows of {data} would be dropped, more than settings.{self.setting}.corpus.max_dropped "
+                f"= {self.max_dropped}: {max(self.dropped[data])[1]}{otherwise}."
+            )
+
+    def note_cuts(self, key: str, lengths: np.ndarray, hits: list[str], longest: int) -> None:
+        """Count the texts ("prompt" or "completion") that were cut at ``longest`` tokens; lengths: before the cut.
+
+        Raises UserError if they are more than max_cut of all.
+        """
+        self._add(ENCODED[key], f"{key}s", hits, len(lengths))
+        if len(hits) > self.max_cut * len(lengths):
+            enough = int(np.quantile(lengths, 1 - self.max_cut, method="higher"))
+            where = f"settings.{self.setting}.corpus"
+            raise UserError(
+                f"{where}.max_{key} = {longest} cuts {len(hits)} of {len(lengths)} {key}s, more than {where}.max_cut = "
+                f"{self.max_cut} ({hits[0]}): raise max_{key} to {enough} (to {lengths.max()} and none is cut), or set "
+                f"max_cut to {math.ceil(100 * len(hits) / len(lengths)) / 100}."
+            )
+
+    def said(self) -> str:
+        """What rules did, for people: rules that hit nothing are left out."""
+        return "; ".join(f"{f['rows']} of {f['of']} rows: {f['what']}" for f in self.found if f["rows"])
+
+    def _add(self, rule: Rule, data: str, hits: list[str], of: int) -> None:
+        numbers = {"rows": len(hits), "of": of, "share": len(hits) / of}
+        self.found.append({"rule": rule.name, "data": data, "what": rule.what, **numbers, "examples": hits[:SHOWN]})
+
+
+def on_texts(rows: pd.DataFrame, data: str, about: About, tally: Tally) -> pd.DataFrame:
+    """The rows of a data set (as inputs.read returns them) after the rules on texts and without duplicates.
+
+    Raises UserError when too many would be dropped, or a changed prompt is in two splits.
+    """
+    current = rows.to_dict("records")
+    tally.sizes[data] = len(rows)
+    for rule in (rule for rule in TEXTS if rule.data in (None, data)):
+        applied = [(row, rule.apply(row, about)) for row in current]
+        hits = [shown(row, about.special) for row, after in applied if after is not row]
+        current = [after for _, after in applied if after is not None]
+        tally.note(rule, data, hits, drops=len(applied) > len(current))
+    tally.refuse_drops(data)
+    inputs.refuse_leaks(current)
+    left = pd.DataFrame(current)
+    again = left.duplicated([c for c in (*TEXT_COLUMNS, "split", "group") if c in left])
+    tally.note(DUPLICATE, data, _shown(left[again]))
+    return left[~again].reset_index(drop=True)
+
+
+def on_encoded(tables: dict[str, pd.DataFrame], params, tally: Tally) -> dict[str, pd.DataFrame]:
+    """The rows of each data set, with what models get of their texts, after the rules on that.
+
+    Each text column has one of encoding.Encoded under its name and "_encoded". Added are columns of token ids
+    (prompt_ids, ...) and, for preferences, ``differs``: whether the completions do. Such pairs make no difference to
+    what policies and reward models learn, but the base policy may still learn to write their completions.
+    Raises UserError when too much is dropped or cut.
+    """
+    for data, rows in tables.items():
+        for fault in ("special", "unwritten"):
+            bad = np.any([[e.fault == fault for e in rows[f"{c}_encoded"]] for c in _texts(rows)], axis=0)
+            tally.note(ENCODED[fault], data, _shown(rows[bad]), drops=True)
+            rows = rows[~bad]
+        tally.refuse_drops(data)
+        tables = tables | {data: rows}
+    tables = _drop_alike(tables, tally)
+    _note_cuts(tables, params, tally)
+    return {data: _with_ids(rows, data, tally) for data, rows in tables.items()}
+
+
+def shown(row: dict, special: Iterable[str] = ()) -> str:
+    """A row as an example: file and row, and how its completion begins, or what is around a special token in it."""
+    column, place = next(c for c in ("completion", "chosen") if c in row), 0
+    for name in _texts(row):
+        if marks := [row[name].find(mark) for mark in LEFT_OVER | set(special) if mark in row[name]]:
+            column, place = name, max(min(marks) - 30, 0)
+            break
+    text = " ".join(row[column][place : place + 80].split())
+    return f"{Path(row['where']).name}: {column} {'...' if place else ''}{text!r}"
+
+
+def _texts(row) -> list[str]:
+    return [column for column in TEXT_COLUMNS if column in row]
+
+
+def _changed(row: dict, changes: dict) -> dict:
+    return row | changes | {"key": inputs.normalise(changes.get("prompt", row["prompt"]))} if changes else row
+
+
+def _repeated(prompt: str, completion: str) -> int:
+    """Characters of a completion that repeat the prompt at its head, however cased and spaced; 0 if they do not."""
+    asked = words(prompt)
+    if len(asked) < REPEATED or not inputs.normalise(completion).startswith(inputs.normalise(prompt)):
+        return 0
+    found = re.match(r"\s*" + r"\s+".join(map(re.escape, prompt.split())), completion, re.IGNORECASE)
+    whole = words(completion)[: len(asked)] == asked  # "scene 1" is not at the head of "scene 10"
+    return found.end() if found and whole else 0
+
+
+def _shown(rows: pd.DataFrame) -> list[str]:
+    return [shown(row) for row in rows.to_dict("records")]
+
+
+def _drop_alike(tables: dict[str, pd.DataFrame], tally: Tally) -> dict[str, pd.DataFrame]:
+    """Without the prompts that, once cut, a stricter split has too: a policy would be tested on what it was taught."""
+    prompts = pd.concat(
+        pd.DataFrame([(e.ids.tobytes(), e.length) for e in rows["prompt_encoded"]], columns=["ids", "length"]).assign(
+            key=rows["key"].to_numpy(), role=rows["role"].to_numpy()
+        )
+        for rows in tables.values()
+    )
+    rank = prompts["role"].map({role: number for number, role in enumerate(STRICTEST)}).fillna(len(STRICTEST))
+    looser = prompts[rank > rank.groupby(prompts["ids"]).transform("min")]
+    fits = prompts.loc[prompts["ids"].isin(looser["ids"]), "length"].max() if len(looser) else 0
+    kept = {}
+    for data, rows in tables.items():
+        bad = rows["key"].isin(looser["key"])
+        tally.note(ENCODED["alike"], data, _shown(rows[bad]), drops=True, fits=fits)
+        tally.refuse_drops(data)
+        kept[data] = rows[~bad]
+    return kept
+
+
+def _note_cuts(tables: dict[str, pd.DataFrame], params, tally: Tally) -> None:
+    limits = {"prompt": params.max_prompt, "completion": params.max_completion}
+    for key, columns in (("prompt", TEXT_COLUMNS[:1]), ("completion", TEXT_COLUMNS[1:])):
+        texts = {}  # each once, as the same prompt may be in many rows
+        for rows in tables.values():
+            for column in (c for c in columns if c in rows):
+                for text, encoded, where in zip(rows[column], rows[f"{column}_encoded"], rows["where"]):
+                    texts.setdefault(text, (encoded.length, f"{Path(where).name}: {column} of {encoded.length} tokens"))
+        lengths = np.array([length for length, _ in texts.values()])
+        hits = [example for length, example in texts.values() if length > limits[key]]
+        tally.note_cuts(key, lengths, hits, limits[key])
+
+
+def _with_ids(rows: pd.DataFrame, data: str, tally: Tally) -> pd.DataFrame:
+    columns = _texts(rows)
+    ids = {f"{column}_ids": [e.ids for e in rows[f"{column}_encoded"]] for column in columns}
+    kept = rows.drop(columns=[f"{column}_encoded" for column in columns]).assign(**ids).reset_index(drop=True)
+    if data == "preferences":
+        kept["differs"] = [not np.array_equal(c, r) for c, r in zip(kept["chosen_ids"], kept["rejected_ids"])]
+        same = rows[~kept["differs"].to_numpy()]
+        fits = max((e.length for c in columns[1:] for e in same[f"{c}_encoded"]), default=0)
+        tally.note(ENCODED["equal"], data, _shown(same), drops=True, fits=fits)
+        tally.refuse_drops(data)
+    return kept

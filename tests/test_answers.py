@@ -1,0 +1,323 @@
+"""What a report must not leave out: it refuses what is not finite, and says what speaks against its own headline."""
+
+import json
+import platform
+import re
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from invented_cells import build
+
+from stages import report
+from stages.evidence import cells, costs
+from stages.evidence.cells import World
+from stages.evidence.theorems import below
+from stages.records import artifacts
+from stages.records.errors import UserError
+
+STUDY = {"settings": ["gap"], "seeds": [0, 1], "offline": ["offline"], "online": ["online"]}
+EVERY_KIND = STUDY | {
+    "seeds": [0],
+    "offline_relabelled": ["offline_relabelled"],
+    "online": ["online_batch", "online_half", "online_rounds4", "online_true", "online"],
+    "online_from_offline": ["online_after"],
+}
+
+
+@pytest.fixture(scope="module")
+def invented(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("invented"), STUDY, {"gap": "roads"}, prompts=20)
+
+
+@pytest.fixture
+def project(invented, tmp_path, monkeypatch) -> Path:
+    """A copy of it, with the test inside."""
+    root = shutil.copytree(invented, tmp_path / "project")
+    monkeypatch.chdir(root)
+    return root
+
+
+def rewrite(artifact: Path, change) -> None:
+    """Make an artifact anew after ``change(folder)``, as the stage that made it would."""
+    with artifacts.writing(artifact) as folder:
+        shutil.copytree(artifact, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(artifacts.MANIFEST))
+        change(folder)
+
+
+def told() -> tuple[str, str, str]:
+    """What a new report says: in markdown, in html, in the picture."""
+    report.run()
+    pages = ("report.md", "report.html", "overview.svg")
+    return tuple((Path("data/report") / name).read_text(encoding="utf-8").replace("−", "-") for name in pages)
+
+
+def in_json(name: str, *keys: str, value: float):
+    def change(folder):
+        found = json.loads((folder / name).read_text())
+        inner = found
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        (folder / name).write_text(json.dumps(found))
+
+    return change
+
+
+def in_table(name: str, column: str, rows, value: float):
+    def change(folder):
+        table = pd.read_parquet(folder / name)
+        table[column] = table[column].astype(float)
+        table.loc[table.index[rows], column] = value
+        table.to_parquet(folder / name)
+
+    return change
+
+
+ONLINE, POLICY = "data/evaluation/gap/0/online", "data/policy/gap/0/online"
+NAN, ALL = float("nan"), slice(None)
+
+
+@pytest.mark.parametrize(
+    ("artifact", "change", "said", "stage"),
+    [
+        (ONLINE, in_json("metrics.json", "test", "true_reward", value=NAN), "json, test: true_reward is nan", ""),
+        (ONLINE, in_json("metrics.json", "pairs", "log_loss", value=float("inf")), "pairs: log_loss is inf", ""),
+        (ONLINE, in_table("completions.parquet", "true_reward", 3, NAN), "completions.parquet: true_reward is nan", ""),
+        (ONLINE, in_table("completions.parquet", "true_reward", ALL, NAN), "true_reward is nan", ""),
+        (ONLINE, in_table("prompts.parquet", "log_loss", 2, NAN), "prompts.parquet: log_loss is nan", ""),
+        (POLICY, in_table("curve.parquet", "kl", 1, float("-inf")), "curve.parquet: kl is -inf", "online@gap-0-online"),
+        ("data/theory", in_json("summary.json", "theorems", "SPIN game", "cases", value=NAN), "cases is nan", "theory"),
+        ("data/theory", in_table("dial.parquet", "offline", 1, NAN), "dial.parquet: offline is nan", "theory"),
+    ],
+)  # fmt: skip
+def test_what_is_not_finite_is_refused_by_name(project, artifact, change, said, stage):
+    rewrite(project / artifact, change)
+    with pytest.raises(UserError) as refused:
+        report.run()
+    assert artifact in str(refused.value) and said in str(refused.value)
+    assert f"`dvc repro --force {stage or 'evaluate_online@gap-0-online'}`" in str(refused.value)
+    assert not (project / "data/report").exists()
+
+
+def without_pairs(folder: Path) -> None:
+    """Take what an evaluation says of held-out pairs, and all of one prompt."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["pairs"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    prompts = pd.read_parquet(folder / "prompts.parquet")
+    prompts.loc[prompts.index[0]] = NAN  # a prompt that no held-out pair is about
+    prompts.to_parquet(folder / "prompts.parquet")
+
+
+def test_what_an_arm_does_not_have_is_no_fault(project):
+    rewrite(project / ONLINE, without_pairs)
+    report.run()
+    found = {
+        (row["arm"], row["seed"], row["metric"]) for row in json.loads(Path("data/report/results.json").read_text())
+    }
+    assert ("online", 1, "log_loss") in found and ("online", 0, "log_loss") not in found
+    assert ("online", 0, "true_reward") in found
+
+
+def test_no_out_says_where_it_was_made(project):
+    report.run()
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    facts = {version("torch"), version("transformers"), platform.python_version(), platform.release(), platform.node()}
+    facts |= {line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")}
+    for path in [*Path("data/report").iterdir(), Path("data/evidence.json")]:
+        said = path.read_text(encoding="utf-8")
+        assert not [fact for fact in facts if fact and fact in said], path
+    assert "data/report/made.html" in Path("data/report/report.html").read_text()
+
+
+def less_than_best_of(root: Path, arm: str) -> None:
+    """Give an arm what best-of-n has, and a little less than that on every prompt."""
+
+    def less(folder):
+        table = pd.read_parquet(folder / "completions.parquet")
+        table["true_reward"] -= 0.25 + 0.01 * (table["prompt_id"] % 3)
+        table.to_parquet(folder / "completions.parquet")
+        mean = table.query("split == 'test'").true_reward.mean()
+        in_json("metrics.json", "test", "true_reward", value=mean)(folder)
+
+    for evaluations in (root / f"data/evaluation/gap/{seed}" for seed in STUDY["seeds"]):
+        shutil.copytree(evaluations / "best_of", evaluations / arm, dirs_exist_ok=True)
+        rewrite(evaluations / arm, less)
+
+
+def test_an_error_is_told_by_its_size_and_not_by_its_roundings():
+    assert below(3.1e-16) == below(4.9e-16) == "< 1e-15"
+    assert (below(2e-12), below(0.5), below(0.0)) == ("< 1e-11", "< 1e0", "0")
+
+
+def test_best_of_n_stands_beside_the_lead_as_a_paired_difference(project):
+    less_than_best_of(project, "online")
+    text, html, picture = told()
+    assert "Best-of-16 without training a policy leads online by 0.26." in text
+    assert "Best-of-16 against online: +0.26, 95% interval 0.26 to 0.26; " in text
+    assert "Best-of-16 without training a policy leads online by 0.26" in html
+    assert "policy leads online by 0.26" in " ".join(re.findall(">([^<]*)</text>", picture))
+
+
+def test_what_differs_in_the_training_of_both_arms_is_said(project):
+    text, html, _ = told()
+    for page in (text, html):
+        assert (
+            "Online and offline were trained with learning rate 0.002 against 0.0001; both with beta 1.5, steps 400, "
+            "batch 32 pairs, loss sigmoid, start base." in page
+        )
+
+
+def test_few_seeds_are_said_beside_the_headline(project, tmp_path, monkeypatch):
+    text, *_ = told()
+    assert "Weak evidence: 2 seeds." in text and "published are in data/studies" in text
+    many = STUDY | {"seeds": [0, 1, 2, 3, 4]}
+    monkeypatch.chdir(build(tmp_path / "many", many, {"gap": "roads"}))
+    text, *_ = told()
+    assert "eak evidence" not in text and "data/studies" not in text
+
+
+def accuracies(root: Path, arm: str, accuracy: float) -> None:
+    """Give an arm's reward model an accuracy on held-out pairs that its prompts scatter about by 0.2."""
+
+    def change(folder):
+        prompts = pd.read_parquet(folder / "prompts.parquet")
+        prompts["accuracy"] = accuracy + np.resize([-0.2, 0.2], len(prompts))
+        prompts.to_parquet(folder / "prompts.parquet")
+        in_json("metrics.json", "pairs", "accuracy", value=accuracy)(folder)
+
+    for seed in (0, 1):
+        rewrite(root / f"data/evaluation/gap/{seed}/{arm}", change)
+
+
+def test_a_reward_model_at_chance_is_said_beside_the_headline(project):
+    accuracies(project, "best_of", 0.7)
+    accuracies(project, "local", 0.53)  # which ranks for none of the compared arms
+    assert "not shown to be better than chance" not in told()[0]
+    less_than_best_of(project, "online")
+    accuracies(project, "best_of", 0.53)
+    text, html, picture = told()
+    assert (
+        "policy is ahead of online by 0.26, but no lead is claimed: its reward model is not shown to be better" in text
+    )
+    assert "leads" not in text
+    said = re.search(r"The global RM is not shown to be better than chance: accuracy 0\.530 \((\S+) to (\S+)\)", text)
+    assert float(said[1]) < 0.5 < 0.53 < float(said[2])
+    assert said[0] in html and "lobal RM not shown to be better than chance" in picture
+
+
+def test_a_reward_model_that_was_not_measured_is_not_believed(project):
+    rewrite(project / "data/evaluation/gap/1/best_of", without_pairs)
+    assert "global RM is not shown to be better than chance: it was measured on no held-out pairs." in told()[0]
+
+
+def judged(root: Path, accuracy: float) -> None:
+    """Make the true reward a judge with this accuracy on 20 prompts."""
+    rewrite(root / "data/corpus/gap", in_json("world.json", "reward", value="judge"))
+    rewrite(root / "data/corpus/gap", in_json("world.json", "kind", value="text"))
+    with artifacts.writing(root / "data/base/gap") as folder:
+        numbers = {"trained_on": 300, "pairs": 40, "prompts": 20, "accuracy": accuracy, "log_loss": 0.7}
+        (folder / "metrics.json").write_text(json.dumps({"judge": numbers}))
+        found = pd.DataFrame({"prompt_id": range(20), "log_loss": 0.7, "accuracy": accuracy})
+        found["accuracy"] += np.resize([-0.1, 0.1], 20)
+        (folder / "judge").mkdir()
+        found.to_parquet(folder / "judge/held_out.parquet")
+
+
+def test_a_judge_at_chance_makes_no_headline(project):
+    judged(project, 0.51)
+    pages = text, *_ = told()
+    for said in pages:
+        assert "No headline: the true reward is not shown to be better" in said
+        assert not re.search(r"(leads|trails|lead of) ", said), "a lead was claimed"
+    assert re.search(
+        r"not shown to be better than chance: its accuracy is 0\.510 \(0\.\d+ to 0\.\d+\), on 40 pairs", text
+    )
+    assert "settings.gap.corpus.judge" in text
+    judged(project, 0.8)
+    text, *_ = told()
+    assert "online" in text and "No headline" not in text
+    assert re.search(
+        r"trained on 300 pairs .* the label of 0\.800 \(0\.\d+ to 0\.\d+\) of 40 pairs on 20 other prompts", text
+    )
+
+
+def test_a_judge_that_was_not_measured_names_the_stage_to_run(project):
+    judged(project, 0.8)
+    shutil.rmtree(project / "data/base")
+    with pytest.raises(UserError, match=r"data/base/gap is missing.*dvc repro base@gap`"):
+        report.run()
+
+
+def test_what_was_changed_of_the_data_is_a_table(project):
+    found = {"rule": "cut", "data": "prompts", "what": "cut | to 16", "rows": 1200, "of": 4800, "share": 0.25}
+    nothing = {
+        "rule": "again",
+        "data": "preferences",
+        "what": "twice",
+        "rows": 0,
+        "of": 9,
+        "share": 0.0,
+        "examples": [],
+    }
+    rules = [found | {"examples": ["a <b>long</b> one", "another"]}, nothing]
+    rewrite(project / "data/corpus/gap", lambda folder: (folder / "rules.json").write_text(json.dumps(rules)))
+    text, html, _ = told()
+    assert "| prompts | cut \\| to 16 | 1,200 of 4,800 | 25.0% | a <b>long</b> one \\| another |" in text
+    assert "<td>cut | to 16</td><td>1,200 of 4,800</td><td>25.0%</td><td>a &lt;b&gt;long&lt;/b&gt; one | an" in html
+    assert "1 rule hit none" in text and "twice" not in text
+
+
+@pytest.mark.parametrize("train_prompts", [40, 176, 1000])
+def test_costs_are_what_the_stages_draw(tmp_path, monkeypatch, train_prompts):
+    """The rounds of the stage online itself, asked for all of their prompts."""
+    from stages.online import Rounds
+
+    monkeypatch.chdir(build(tmp_path, EVERY_KIND, {}))
+    study = cells.read_study()
+    world = World({"kind": "roads"}, train_prompts, None, [])
+    stored = study.params["gap"]["sample"]["completions"]
+    prompts = pd.DataFrame({"prompt_id": range(train_prompts), "split": "train"})
+    store = pd.DataFrame({"prompt_id": np.repeat(range(train_prompts), stored)})
+    store["completion_ids"] = [[place] for place in range(len(store))]
+    for arm in (*study.online, *study.online_from_offline):
+        recipe, chosen = study.recipe("gap", arm)
+        corpus = SimpleNamespace(prompts=prompts, world=None)
+        kept = None if arm in study.online_from_offline else store
+        rounds = Rounds(None, corpus, None, chosen, recipe, kept, Path("scratch"), ("gap", 0))
+        drawn, first = 0, 0
+        for number in range(recipe.rounds):
+            visits = rounds._visits(number * rounds.steps * chosen.prompts, rounds.steps * chosen.prompts)
+            if number == 0 and kept is not None:
+                ids = (rounds.prompts["prompt_id"][prompt] for prompt, _ in visits)
+                groups = [rounds._group(prompt, visit) for prompt, (_, visit) in zip(ids, visits)]
+                first = len({ids[0] for group in groups for ids in group})
+            else:
+                drawn += len(visits) * chosen.completions
+        found = costs.cost(study, world, "gap", arm)
+        assert found.drawn == first + drawn, arm
+        assert found.policy_steps == recipe.rounds * rounds.steps + (400 if kept is None else 0)
+        assert found.reward_steps == (0 if arm == "online_true" else 96)  # three epochs of 1000 pairs, 32 a step
+
+
+def test_costs_of_what_trains_nothing_or_on_pairs_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(build(tmp_path, EVERY_KIND, {}))
+    study, world = cells.read_study(), World({"kind": "roads"}, 176, None, [])
+    found = {arm: tuple(costs.cost(study, world, "gap", arm)) for arm in study.arms}
+    assert found["base"] == (0, 0, 0, 1) and found["local"] == (96, 0, 0, 1)
+    assert found["best_of"] == found["best_of_local"] == (96, 0, 0, 16) and found["best_of_soft"] == (96, 0, 0, 64)
+    assert found["offline"] == (0, 400, 0, 1) and found["offline_relabelled"] == (96, 400, 0, 1)
+    few = World({"kind": "text"}, 176, 100, [])  # the data have fewer pairs than params ask for
+    assert costs.cost(study, few, "gap", "best_of").reward_steps == 12
+
+
+def test_costs_stand_beside_the_reward(project):
+    text, html, _ = told()
+    row = next(line for line in text.splitlines() if line.startswith("| online |"))
+    assert row.split("|")[3:6] == [" 496 (96 RM + 400 policy) ", " 102,400 ", " 1 "]
+    assert "<td>496<small>96 RM + 400 policy</small></td><td>102,400</td><td>1</td>" in html

@@ -1,0 +1,336 @@
+"""What `roads claims` says by git of when claims were declared: each story in a small repository of its own."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from invented import PROJECT, cell, publish
+
+from flows import claims
+from stages.records.errors import UserError
+
+PARAMS = (PROJECT / "params.yaml").read_text()
+BEFORE, AFTER = PARAMS[: PARAMS.index("\nclaims:")], PARAMS[PARAMS.index("\nsettings:") :]
+LEAD = {
+    "hypothesis": "main",
+    "statement": "Online is ahead.",
+    "study": "cues",
+    "measure": "true_reward",
+    "contrast": "cues_simple_shared.online - cues_simple_shared.offline",
+    "expect": "more",
+    "margin": 0.2,
+    "unit": "true reward (of 6)",
+    "paper": "no number",
+}
+
+
+class Repository:
+    """A project with claims and results, and git beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.git("init", "-q", "-b", "main")
+        self.commit("begun", readme="A project.")
+
+    def git(self, *words: str, cwd: Path | None = None) -> str:
+        who = ("-c", "user.name=test", "-c", "user.email=test@test.invalid", "-c", "commit.gpgsign=false")
+        return subprocess.run(
+            ["git", *who, *words], cwd=cwd or self.folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def commit(self, message: str, **files: str) -> str:
+        """Commit all that has changed, and these files; the short hash."""
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        return self.git("rev-parse", "--short", "HEAD")
+
+    def declare(self, before: str = BEFORE, **declared: dict) -> None:
+        """Write params.yaml, with these claims alone."""
+        (self.folder / "params.yaml").write_text(f"{before}\nclaims: {json.dumps(declared)}\n{AFTER}")
+
+    def publish(self, seeds=(0, 1), arms=("online", "offline"), study="cues") -> None:
+        cells = [cell("cues_simple_shared", seed, arm, [3.0, 4.0]) for seed in seeds for arm in arms]
+        publish(self.folder, study, cells)
+
+    def row(self, name: str = "lead") -> claims.Row:
+        return next(row for row in claims.account(self.folder).rows if row.name == name)
+
+    def wrong(self) -> str:
+        return "\n".join(claims.account(self.folder).wrong)
+
+    def page(self) -> str:
+        claims.write(self.folder)
+        return (self.folder / claims.PAGE).read_text()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    (tmp_path / "project").mkdir()
+    return Repository(tmp_path / "project")
+
+
+@pytest.fixture
+def in_time(repository):
+    """One claim, declared by the commit ``declared``, and its results by the commit ``shown``."""
+    repository.declare(lead=LEAD)
+    repository.declared = repository.commit("declared")
+    repository.publish()
+    repository.shown = repository.commit("results")
+    return repository
+
+
+def test_a_claim_before_its_results_is_in_time_and_in_other_words_still_is(in_time):
+    row = in_time.row()
+    assert (row.says, row.wrong, in_time.wrong()) == ("in time", "", "")
+    assert row.declared.startswith(in_time.declared) and row.results.startswith(in_time.shown)
+    assert row.seeds == [(2, row.results)]
+    words = {"statement": "Online liegt vorn.", "hypothesis": "H1", "unit": "Punkte", "paper": "keine Zahl"}
+    contrast = " -cues_simple_shared.offline+\n 1 * cues_simple_shared.online.true_reward "
+    in_time.declare(vorsprung={**LEAD, **words, "contrast": contrast, "margin": 2e-1})
+    in_time.commit("translated")
+    row = in_time.row("vorsprung")
+    assert row.says == "in time" and row.declared.startswith(in_time.declared) and in_time.wrong() == ""
+
+
+def test_a_claim_after_its_results_is_late_unless_it_says_so_itself(repository):
+    repository.declare()
+    repository.publish()
+    shown = repository.commit("results")
+    repository.declare(lead=LEAD)
+    row = repository.row()
+    assert row.says == "late" and row.declared.startswith("now") and row.results.startswith(shown)
+    declared = repository.commit("declared")
+    row = repository.row()
+    assert row.says == "late" and row.declared.startswith(declared)
+    assert f"lead is late: declared {declared}" in row.wrong and "`family: late`" in row.wrong
+    page = repository.page()
+    assert "counts for nothing as it stands" in page and row.wrong.partition(".")[0] in page and "1 late" in page
+    with pytest.raises(UserError, match=r"lead is late: .*`family: late`"):
+        claims.refuse(repository.folder)
+    repository.declare(lead={**LEAD, "family": "late"})
+    assert repository.row().says == "late" and repository.wrong() == ""
+    claims.refuse(repository.folder)
+    assert "counts for nothing" not in repository.page() and "family late" in repository.page()
+
+
+def test_the_same_commit_is_not_before(repository):
+    repository.declare(lead=LEAD)
+    repository.publish()
+    assert repository.row().says == "late"  # as it would be, once both are committed
+    repository.commit("both")
+    assert repository.row().says == "late"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"contrast": "cues_simple_shared.online - cues_simple_shared.base"},
+        {"expect": "no_more"},
+        {"margin": 0.1},
+        {"measure": "arrived"},
+    ],
+)
+def test_what_decides_a_claim_cannot_be_changed_after_its_results(in_time, change):
+    in_time.publish(arms=("online", "offline", "base"))
+    in_time.commit("all arms")
+    in_time.declare(lead={**LEAD, **change})
+    changed = in_time.commit("changed")
+    assert in_time.row().says == "late"
+    assert f"and was taken out or changed {changed}" in in_time.wrong() and "lead is late" in in_time.wrong()
+
+
+def test_before_its_results_a_claim_may_change_and_the_change_counts(repository):
+    repository.declare(lead={**LEAD, "margin": 0.3})
+    repository.commit("declared")
+    repository.declare(lead=LEAD)
+    second = repository.commit("declared with another margin")
+    assert repository.row().says == "no results yet" and repository.wrong() == ""
+    repository.publish()
+    assert repository.row().says == "in time"  # the results are not committed yet
+    repository.commit("results")
+    row = repository.row()
+    assert row.says == "in time" and row.declared.startswith(second) and repository.wrong() == ""
+
+
+def test_a_claim_that_was_withdrawn_when_its_results_came_is_late(repository):
+    repository.declare(lead=LEAD)
+    repository.commit("declared")
+    repository.declare()
+    repository.commit("withdrawn")
+    repository.publish()
+    repository.commit("results")
+    repository.declare(lead=LEAD)
+    again = repository.commit("declared again")
+    row = repository.row()
+    assert row.says == "late" and row.declared.startswith(again)
+
+
+def test_a_claim_that_is_not_committed_yet_says_so(repository):
+    repository.declare(lead=LEAD)
+    row = repository.row()
+    assert (row.says, row.wrong, row.results) == ("not committed yet", "", "") and repository.wrong() == ""
+
+
+def test_results_that_were_taken_away_have_been_seen(repository):
+    repository.declare()
+    repository.publish()
+    repository.commit("results")
+    shutil.rmtree(repository.folder / "data/studies")
+    repository.declare(lead=LEAD)
+    repository.commit("declared on a clean slate")
+    assert repository.row().says == "late"
+    repository.publish()
+    repository.commit("results again")
+    assert repository.row().says == "late"
+
+
+def test_a_study_under_another_name_has_been_seen_by_its_artifacts(in_time):
+    renamed = {"lead": {**LEAD, "study": "hints"}}
+    before = BEFORE.replace("\n  cues: ", "\n  hints: ")
+    (in_time.folder / "data/studies/cues").rename(in_time.folder / "data/studies/kept")  # out of the way for now
+    in_time.declare(before=before, **renamed)
+    in_time.commit("renamed")
+    assert in_time.row().says == "no results yet"
+    in_time.publish(study="hints")
+    in_time.commit("published under the other name")
+    row = in_time.row()
+    assert row.says == "late" and row.results.startswith(in_time.shown)
+    assert "taken out" not in in_time.wrong(), "the claim is there, about a study of another name"
+
+
+def test_the_same_artifacts_in_dvc_lock_have_been_seen(repository):
+    repository.declare()
+    repository.publish()
+    lock = (repository.folder / "data/studies/cues/artifacts.json").read_text().replace('"', "").replace("md5 ", "")
+    shutil.rmtree(repository.folder / "data/studies")
+    seen = repository.commit("the quick study", **{"dvc.lock": lock})
+    repository.declare(lead=LEAD)
+    repository.commit("declared")
+    repository.publish()
+    repository.commit("results")
+    row = repository.row()
+    assert row.says == "late" and row.results.startswith(seen)
+
+
+def test_a_new_arm_of_a_study_that_was_published_is_still_to_be_seen(in_time):
+    new = {**LEAD, "contrast": "cues_simple_shared.online - cues_simple_shared.best_of"}
+    in_time.declare(lead=LEAD, new=new)
+    declared = in_time.commit("a claim on an arm that no result shows")
+    in_time.publish(arms=("online", "offline", "best_of"))
+    in_time.commit("results")
+    row = in_time.row("new")
+    assert row.says == "in time" and row.declared.startswith(declared) and in_time.row().says == "in time"
+
+
+@pytest.mark.parametrize("merged_first", [True, False])
+def test_on_branches_only_what_led_to_the_results_counts(repository, merged_first):
+    repository.declare()
+    repository.commit("no claim")
+    repository.git("checkout", "-q", "-b", "side")
+    repository.declare(lead=LEAD)
+    repository.commit("declared on a branch")
+    repository.git("checkout", "-q", "main")
+    if merged_first:
+        repository.git("merge", "-q", "--no-ff", "-m", "merged", "side")
+    repository.publish()
+    repository.commit("results")
+    if not merged_first:
+        repository.git("merge", "-q", "--no-ff", "-m", "merged", "side")
+    assert repository.row().says == ("in time" if merged_first else "late")
+
+
+def test_more_seeds_than_looks_count_are_told(in_time):
+    in_time.publish(seeds=(0, 1, 2))
+    in_time.commit("more seeds")
+    assert [seeds for seeds, _ in in_time.row().seeds] == [2, 3]
+    assert "studies.cues.looks is 1, but git has its results with 2 sets of seeds (0, 1; 0, 1, 2)" in in_time.wrong()
+    in_time.declare(before=BEFORE.replace("\n    settings: &cues", "\n    looks: 2\n    settings: &cues"), lead=LEAD)
+    assert in_time.wrong() == "" and in_time.row().says == "in time"
+    changed = "studies.cues changed after claims on it were declared: looks now (not committed)."
+    assert claims.account(in_time.folder).notes == [changed] and changed in in_time.page()
+
+
+def test_where_a_study_ran_is_no_result(in_time):
+    """Its evidence had the key `platform` in former times; that it goes is no publication."""
+    path = in_time.folder / "data/studies/cues/evidence.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"platform": {"text": "a host"}}))
+    in_time.commit("with the host")
+    path.write_text(json.dumps({key: value for key, value in found.items() if key != "platform"}))
+    in_time.commit("without")
+    assert len(in_time.row().seeds) == 1 and in_time.wrong() == ""
+
+
+def test_a_family_is_not_left_once_the_results_are_known(in_time):
+    in_time.declare(lead={**LEAD, "family": "alone"})
+    in_time.commit("a family of its own")
+    assert "lead was in the family declared when its results came" in in_time.wrong()
+    in_time.declare(lead={**LEAD, "family": "late"})  # says less than it might
+    assert in_time.wrong() == ""
+
+
+def test_without_the_whole_history_no_claim_is_in_time(in_time, tmp_path):
+    in_time.git("clone", "-q", "--depth", "1", in_time.folder.as_uri(), str(tmp_path / "shallow"))
+    found = claims.account(tmp_path / "shallow")
+    assert [row.says for row in found.rows] == ["not known"] and "git fetch --unshallow" in "\n".join(found.wrong)
+    shutil.rmtree(in_time.folder / ".git")
+    assert in_time.row().says == "not known" and "not a git repository" in in_time.wrong()
+    in_time.git("init", "-q")
+    in_time.commit("all in one commit")
+    assert in_time.row().says == "not known" and "the history begins with their results" in in_time.wrong()
+
+
+def test_without_git_the_claims_are_still_told(in_time, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert in_time.row().says == "not known" and "lead" in in_time.wrong()
+
+
+def test_in_a_folder_of_a_repository_paths_with_spaces_and_umlauts_are_read(tmp_path):
+    above = Repository(tmp_path)
+    inner = tmp_path / "ein Ordner, für alles"
+    inner.mkdir()
+    inside = Repository.__new__(Repository)
+    inside.folder = inner
+    inside.declare(lead=LEAD)
+    declared = above.commit("declared")
+    inside.publish()
+    above.commit("results")
+    row = inside.row()
+    assert row.says == "in time" and row.declared.startswith(declared)
+
+
+def test_the_command_has_a_table_and_an_exit_code(in_time):
+    (in_time.folder / "dvc.yaml").touch()
+
+    def told() -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "flows", "claims"]
+        env = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin"}
+        return subprocess.run(command, cwd=in_time.folder, env=env, capture_output=True, text=True)
+
+    done = told()
+    assert done.returncode == 0 and done.stdout.endswith("1 claim: 1 in time.\n"), done.stdout + done.stderr
+    line = re.search(r"^lead  .*$", done.stdout, re.M)[0]
+    assert "not decided yet" in line and in_time.declared in line and in_time.shown in line and "in time" in line
+    in_time.declare(lead=LEAD, second={**LEAD, "margin": 0.1})
+    done = told()
+    assert done.returncode == 1 and "second is late: declared now (not committed)" in done.stdout, done.stderr
+
+
+def test_a_run_that_decides_claims_writes_the_page_and_warns(micro):
+    """There the first commit has both, claims and results."""
+    told = (micro / "run.log").read_text()
+    assert re.search(r"^29 claims: 29 not known. 1 warning, told by `roads claims`.$", told, re.M), told
+    page = (micro / claims.PAGE).read_text()
+    assert "the history begins with their results" in page and page.count("not known</td>") == 29
+    assert "http" not in page and "<script" not in page
+
+
+def test_no_claim_of_this_project_is_late_in_secret():
+    found = claims.account(PROJECT)
+    assert len(found.rows) > 20 and not [sentence for sentence in found.wrong if " is late: " in sentence]

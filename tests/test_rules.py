@@ -1,0 +1,238 @@
+"""Rules on rows: what tokenisation makes of a row is counted, changed, dropped, or refused with what to do about it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_text import params
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from stages.records.errors import UserError
+from stages.worlds import encoding, rouge, text
+
+CASES = Path(__file__).parent / "cases"
+WORDS = "lantern orchard bridge copper glacier marble sparrow harbour meadow velvet".split()
+
+
+def words(number: int, count: int = 5) -> str:
+    return " ".join(WORDS[(number * 7 + place * (1 + number % 3)) % len(WORDS)] for place in range(count))
+
+
+def demonstrations(count: int = 40, **changes) -> pd.DataFrame:
+    rows = [{"prompt": f"Describe scene number {i}:", "completion": words(i)} for i in range(count)]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def preferences(count: int = 40) -> pd.DataFrame:
+    rows = [(f"Describe scene number {i}:", f"good {words(i)}", f"bad {words(i)}") for i in range(count)]
+    return pd.DataFrame(rows, columns=["prompt", "chosen", "rejected"])
+
+
+def built(folder: Path, rows: pd.DataFrame | str, **changes):
+    """The corpus of rows, or of a file in tests/cases."""
+    if isinstance(rows, str):
+        rows = pd.DataFrame([json.loads(line) for line in (CASES / rows).read_text().splitlines()])
+    kind = "preferences" if "chosen" in rows else "demonstrations"
+    (folder / kind).mkdir(parents=True)
+    rows.to_json(folder / kind / "rows.jsonl", orient="records", lines=True)
+    usual = {"max_completion": 60} | ({"reward": "judge", "judge": 0.3} if kind == "preferences" else {})
+    return text.build(params(**usual | changes), folder, "mine")
+
+
+def counted(corpus) -> dict[str, int]:
+    """Rule -> rows that it hit, of those that hit any."""
+    return {rule["rule"]: rule["rows"] for rule in corpus.rules if rule["rows"]}
+
+
+def written(corpus, column: str = "completion_ids") -> list[str]:
+    return sorted(corpus.tokenizer.decode(ids).strip() for ids in corpus.demonstrations[column])
+
+
+def assert_sound(corpus) -> None:
+    """EOS is in every completion once, at its end, and padding nowhere."""
+    eos, pad = corpus.world["eos"], corpus.world["pad"]
+    tables = [corpus.demonstrations["completion_ids"], corpus.prompts["reference_ids"]]
+    for pairs in (corpus.pairs, corpus.judge_pairs):
+        tables += [pairs["chosen_ids"], pairs["rejected_ids"]] if pairs is not None else []
+    for ids in pd.concat(tables):
+        assert list(ids).count(eos) == 1 and ids[-1] == eos and pad not in ids
+    for ids in pd.concat([corpus.demonstrations["prompt_ids"], corpus.prompts["prompt_ids"]]):
+        assert len(ids) and not {eos, pad} & set(ids)
+
+
+def test_special_tokens_in_texts(tmp_path):
+    sentence = r'24 of 120 rows.*"special token within" .*row 1: completion .*or let them go with max_dropped: 0\.2\.'
+    with pytest.raises(UserError, match=sentence):
+        built(tmp_path / "a", "special_tokens.jsonl")
+    corpus = built(tmp_path / "b", "special_tokens.jsonl", max_dropped=0.2)
+    assert counted(corpus) == {"special token at an end": 72, "special token within": 24}
+    assert_sound(corpus)
+    said = written(corpus) + written(corpus, "prompt_ids") + corpus.prompts["reference"].tolist()
+    assert not any(mark in text.replace("<|endoftext|>", "", 1) for text in said for mark in ("</s>", "<|", "tail"))
+
+
+def test_a_prompt_repeated_in_the_completions(tmp_path):
+    corpus = built(tmp_path / "a", "prompt_repeated.jsonl")
+    assert counted(corpus) == {"prompt repeated": 120}
+    assert len(corpus.pairs) + len(corpus.judge_pairs) == 120
+    assert not corpus.pairs["chosen"].str.contains("Describe").any()
+
+    rows = preferences()
+    rows.loc[0, "chosen"] = rows.loc[0, "prompt"].upper().replace(" ", "\n ") + " then this"
+    rows.loc[1, "chosen"] = rows.loc[1, "prompt"].removesuffix(":") + "0: another scene"  # another prompt
+    rows.loc[2, "prompt"], rows.loc[2, "chosen"] = "The", "The beginning of a text"  # no repetition: too short
+    rows.loc[3, ["prompt", "chosen", "rejected"]] = [
+        "说说这里",
+        "说说这里好的",
+        "说说这里坏的",
+    ]  # no blanks between words
+    corpus = built(tmp_path / "b", rows)
+    assert counted(corpus) == {"prompt repeated": 1, "prompt repeated in one": 1}
+    rows = rows.drop(index=3)
+    with pytest.raises(UserError, match=r'38 of 39 rows of preferences would be dropped.*"prompt repeated in one"'):
+        built(tmp_path / "c", rows.assign(chosen=rows["prompt"] + rows["chosen"]))
+
+
+def test_pairs_that_a_cut_makes_equal(tmp_path):
+    with pytest.raises(
+        UserError, match=r"max_completion = 60 cuts 240 of 240 completions.*raise max_completion to \d+"
+    ):
+        built(tmp_path / "a", "equal_when_cut.jsonl")
+    with pytest.raises(
+        UserError, match=r'120 of 120 rows.*"pairs cut alike".*raise settings.mine.corpus.max_comp'
+    ) as told:
+        built(tmp_path / "b", "equal_when_cut.jsonl", max_cut=1.0)
+    enough = int(str(told.value).rpartition(" ")[2].rstrip("."))
+    corpus = built(tmp_path / "c", "equal_when_cut.jsonl", max_completion=enough)
+    assert counted(corpus) == {} and len(corpus.pairs) + len(corpus.judge_pairs) == 120
+
+
+def test_what_a_refused_cut_asks_for_suffices(tmp_path):
+    rows = demonstrations(completion=[words(i, 4 + i) for i in range(40)])
+    with pytest.raises(UserError, match=r"raise max_completion to \d+ \(to \d+ and none is cut\)") as told:
+        built(tmp_path / "a", rows, max_completion=8)
+    enough, whole = (int(part.split()[0]) for part in str(told.value).split("to ")[1:3])
+    corpus = built(tmp_path / "b", rows, max_completion=enough)
+    assert 0 < counted(corpus)["completions cut"] <= 20
+    assert counted(built(tmp_path / "c", rows, max_completion=whole)) == {}
+
+
+def test_a_prompt_that_a_cut_makes_one_of_the_test_split(tmp_path):
+    rows = demonstrations(400)
+    rows["prompt"] = [f"The same words in front {'a ' * 60} {i} {'b ' * 60}:" for i in range(len(rows))]
+    with pytest.raises(UserError, match=r'"prompts cut alike".*raise settings.mine.corpus.max_prompt to \d+'):
+        built(tmp_path / "a", rows, max_prompt=30, max_cut=1.0)
+    rows.loc[3:, "prompt"] = demonstrations(400)["prompt"][3:]
+    split = ["test", "train", "train", "validation", *["train"] * 396]
+    corpus = built(tmp_path / "b", rows.assign(split=split), max_prompt=30)
+    assert counted(corpus)["prompts cut alike"] == 2
+    seen = pd.concat([corpus.demonstrations["prompt_ids"], corpus.prompts.query("split != 'test'")["prompt_ids"]])
+    held = corpus.prompts.query("split == 'test'")["prompt_ids"]
+    assert not {tuple(ids) for ids in seen} & {tuple(ids) for ids in held}
+
+
+def test_other_rows_that_say_something_else(tmp_path):
+    rows = preferences()
+    rows = rows.assign(score_chosen=2.0, score_rejected=[3.0, *[1.0] * 39])
+    rows.loc[1, ["chosen", "rejected"]] = ["the same </s>", " the same"]
+    rows = pd.concat([rows, rows.tail(3)])
+    assert counted(built(tmp_path / "a", rows)) == {
+        "special token at an end": 1, "same completions": 1, "scores disagree": 1, "duplicate": 3
+    }  # fmt: skip
+    wordless = demonstrations()
+    wordless.loc[0, "completion"] = "?!"
+    wordless.loc[1, "completion"] = "<|endoftext|> "
+    assert counted(built(tmp_path / "b", wordless)) == {"special token at an end": 1, "nothing left": 1, "no words": 1}
+
+
+NOT_READ = ["chat_explicit", "chat_implicit", "chat_many_turns", "implicit_prompt", "string_prompt_chat_answers"]
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_formats_that_are_not_read_yet_are_one_sentence(tmp_path, name):
+    with pytest.raises(UserError, match=r"rows.jsonl, row 1( lacks a column|: \w+ is of type list)") as told:
+        built(tmp_path, f"{name}.jsonl")
+    assert "\n" not in str(told.value)
+
+
+def test_dirty_rows_are_told_all_at_once(tmp_path):
+    with pytest.raises(
+        UserError, match=r"row 11: .*also wrong: .*row 21: chosen is of type NoneType.*row 31 has an emp"
+    ):
+        built(tmp_path, "dirty.jsonl")
+
+
+@pytest.mark.parametrize(("label", "refused"), [(False, True), (0, True), ("bad", True), (True, False), (1, False)])
+def test_answers_labelled_bad_are_no_demonstrations(tmp_path, label, refused):
+    rows = demonstrations(label=[True] * 39 + [label])
+    if refused:
+        with pytest.raises(UserError, match=r"row 40: label is .*keep the good rows only"):
+            built(tmp_path, rows)
+    else:
+        assert counted(built(tmp_path, rows)) == {}
+
+
+@pytest.mark.parametrize("name", ["cyrillic.jsonl", "accents.jsonl"])
+def test_words_of_other_scripts_are_compared(tmp_path, name):
+    corpus = built(tmp_path, name)
+    references = corpus.prompts["reference"].tolist()
+    assert rouge.true_reward(references, references).tolist() == [1.0] * len(references)
+    others = rouge.true_reward(references, references[1:] + references[:1])
+    assert 0 < others.max() < 1 and len(set(others)) > 5
+
+
+def saved(folder: Path, tokenizer: PreTrainedTokenizerFast) -> dict:
+    tokenizer.save_pretrained(folder / "model")
+    return {"tokenizer": "model"}
+
+
+def sentencepiece(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+    """As Llama's: a blank before any text, BOS in front of it, padding with the token for the unknown."""
+    tokens = {token: number for number, token in enumerate(["<unk>", "<s>", "</s>", *vocabulary])}
+    inner = Tokenizer(models.WordLevel(tokens, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    inner.decoder = decoders.Metaspace(prepend_scheme="always")
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
+    )
+
+
+def test_a_tokenizer_with_a_blank_of_its_own(tmp_path):
+    """BOS once, one blank between prompt and completion, and padding that no text can hold."""
+    rows = demonstrations()
+    seen = sorted({f"▁{word}" for text in [*rows["prompt"], *rows["completion"]] for word in text.split()})
+    corpus = built(tmp_path, rows, **saved(tmp_path, sentencepiece(["▁", "▁a", *seen])))
+    assert_sound(corpus)
+    assert corpus.tokenizer.pad_token == "<|padding|>"
+    for prompt, completion in corpus.demonstrations[["prompt_ids", "completion_ids"]].itertuples(index=False):
+        assert list(prompt).count(1) == 1 and prompt[0] == 1
+        assert corpus.tokenizer.decode([*prompt, *completion], skip_special_tokens=True).count("  ") == 0
+    assert [text.removesuffix("</s>").strip() for text in written(corpus)] == sorted(
+        row["completion"] for _, row in rows.iterrows() if f"<s> {row['prompt']}" in written(corpus, "prompt_ids")
+    )
+
+
+def test_texts_that_a_tokenizer_cannot_write(tmp_path):
+    rows = demonstrations()
+    seen = sorted({f"▁{word}" for text in [*rows["prompt"], *rows["completion"]] for word in text.split()})
+    tokenizer = sentencepiece(["▁", "▁a", *seen])
+    rows.loc[0, "completion"] = "unheard words"
+    assert counted(built(tmp_path / "a", rows, **saved(tmp_path / "a", tokenizer))) == {"cannot be written": 1}
+    rows["completion"] = "слова"
+    with pytest.raises(UserError, match=r'40 of 40 rows.*"cannot be written".*import a tokenizer that can write these'):
+        built(tmp_path / "b", rows, **saved(tmp_path / "b", tokenizer))
+
+
+def test_a_special_token_that_is_a_plain_word_is_text(tmp_path):
+    """GPT-NeoX-20B's tokenizer has "assistant" as a special token, which decoding leaves out."""
+    tokenizer = encoding.train_tokenizer([*demonstrations()["prompt"], *demonstrations()["completion"]], 400)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["assistant"]})
+    rows = demonstrations(completion=[f"my assistant {i}" for i in range(40)])
+    corpus = built(tmp_path, rows, **saved(tmp_path, tokenizer))
+    assert counted(corpus) == {}
+    ids = list(corpus.demonstrations["completion_ids"])
+    assert all("assistant" in said for said in corpus.tokenizer.batch_decode(ids, skip_special_tokens=True))
+    assert_sound(corpus)
