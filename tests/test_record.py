@@ -18,6 +18,7 @@ from flows.reasons import describe, list_reasons
 from flows.verify import verify
 from stages.records import params
 from stages.records.errors import UserError
+from stages.worlds import inputs
 
 PIPELINE = """
 stages:
@@ -313,3 +314,17 @@ def test_links_of_dvc_itself_are_no_escape(project, kind):
     Path("../again/test.jsonl").symlink_to(Path("params.yaml").resolve())
     with pytest.raises(UserError, match="leads out of"):
         import_input("tldr", "../again")
+
+
+def test_a_path_below_a_folder_may_be_a_linked_file_and_no_linked_folder(tmp_path):
+    """DVC links files into its cache and hashes what they hold; of a linked folder it hashes nothing."""
+    outside, folder = tmp_path / "outside", tmp_path / "here"
+    for place in (outside / "model", folder):
+        place.mkdir(parents=True)
+    (outside / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer.json").symlink_to(outside / "tokenizer.json")
+    (folder / "model").symlink_to(outside / "model")
+    assert inputs.inside(folder, "tokenizer.json") == folder / "tokenizer.json"
+    for name in ("model", "model/tokenizer.json", "../outside/tokenizer.json", str(outside / "tokenizer.json")):
+        with pytest.raises(UserError, match="leads out of"):
+            inputs.inside(folder, name)

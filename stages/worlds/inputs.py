@@ -111,11 +111,13 @@ def check_tokenizer(path: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path ``name`` below ``folder``; raises UserError if it leads out of it, by ``..`` or a root.
+    """The path ``name`` below ``folder``; raises UserError if it leads out of it, by ``..``, a root or a linked folder.
 
-    Where links lead is asked when a folder is imported: later they may be DVC's own, into its cache.
+    A file may be a link, as DVC itself links files (not folders) into its cache, and hashes what they hold.
     """
-    if not Path(os.path.normpath(folder / name)).is_relative_to(os.path.normpath(folder)):
+    place = Path(os.path.normpath(folder / name))
+    parent = place if place.is_dir() else place.parent
+    if not (place.is_relative_to(os.path.normpath(folder)) and parent.resolve().is_relative_to(folder.resolve())):
         raise UserError(f"{name} leads out of {folder}: only paths below it are read; import it with `roads import`.")
     return folder / name
 
