@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.output import guard, leave
 from stages.records.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ app = typer.Typer(
     help="From one preference data set to policies by every road, and to a report that compares them.",
 )
 StudyName = Annotated[str | None, typer.Option("--study", help="A study of params.yaml; without it the default one.")]
+
+
+@app.callback()
+def before() -> None:
+    """Refuse a project in the middle of a merge, before any command."""
+    from flows.conflicts import refuse
+
+    refuse(Path())
 
 
 @app.command(name="run")
@@ -66,7 +75,7 @@ def run_command(
     with graph.alone():
         if stale := graph.prune():
             typer.echo(f"Removed what the study no longer has: {', '.join(stale)}.")
-        todo, code = plan(graph, chosen, force or []), 0
+        todo, code = plan(graph, chosen, force or [], bring=True), 0
         if todo.due:
             from flows.run import run
 
@@ -85,9 +94,8 @@ def run_command(
 
             if published := publish(study, todo, checked, here):
                 typer.echo(published)
-        if todo.due:
-            sys.stdout.flush()
-            os._exit(code)  # Prefect's threads would go on for minutes if its server is gone
+        if code:
+            raise typer.Exit(code)
 
 
 @app.command()
@@ -103,6 +111,23 @@ def status(study: StudyName = None) -> None:
 
     graph = Graph(publishing=bool(study))
     typer.echo(list_reasons(plan(graph, set(graph.stages))))
+
+
+@app.command()
+def verify(study: StudyName = None) -> None:
+    """Hash all outs, inputs and cache objects and compare them with what is recorded; exit code 1 if any differs."""
+    if study:
+        from flows.workspace import enter
+
+        enter(study)
+    from flows.graph import Graph
+    from flows.verify import verify
+
+    graph = Graph()
+    with graph.alone():
+        wrong, summary = verify(graph)
+    typer.echo("\n".join([*wrong, summary]))
+    raise typer.Exit(1 if wrong else 0)
 
 
 @app.command(name="import")
@@ -139,28 +164,61 @@ def ui() -> None:
 
 
 @app.command()
-def log() -> None:
+def log(study: StudyName = None) -> None:
     """Log to MLflow what dvc.lock has and MLflow does not, as after a plain `dvc repro`."""
+    if study:
+        from flows.workspace import enter
+
+        enter(study)
     from flows.tracking import backfill
 
     typer.echo(backfill())
 
 
 def main() -> None:
-    """Run `roads` in the project's folder; a UserError becomes one sentence and exit code 2."""
+    """Run `roads` in the project's folder; whatever happens ends in one sentence and an exit code.
+
+    2: a mistake that the sentence says how to mend; 1: anything unexpected, with its traceback in a log; 130: Ctrl-C.
+    """
+    guard()
+    here, project = Path.cwd(), None
     try:
-        os.chdir(_project())
+        project = _project()
+        os.chdir(project)
         app()
+        code = 0
+    except SystemExit as end:  # how typer ends, always
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print("error: No disk space left: free some and run again; nothing was lost.", file=sys.stderr)
-        sys.exit(2)
+        code = _fail(str(error), 2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except Exception as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            code = _fail("No disk space left: free some and run again; nothing was lost.", 2)
+        else:
+            code = _fail(_unexpected(error, project or here, here), 1)
+    leave(code)
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return code
+
+
+def _unexpected(error: Exception, project: Path, here: Path) -> str:
+    """A sentence that names the log with the error's traceback."""
+    import traceback
+
+    log = project / ".roads" / "logs" / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    said = " ".join(str(error).split())
+    what = f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), errors="backslashreplace")
+    except OSError as other:
+        return f"Something unexpected ({what}), and no log could be written ({other})."
+    return f"Something unexpected ({what}): the traceback is in {Path(os.path.relpath(log, here))}."
 
 
 def _nothing_to_do(todo: "Plan", begun: float) -> str:

@@ -26,6 +26,7 @@ def run_as_flow(schedule: Schedule, study: str) -> None:
     """
     graph = schedule.plan.graph
     futures: dict[str, PrefectFuture] = {}
+    faults: list[Exception] = []
 
     @task(cache_policy=NO_CACHE, persist_result=False)
     def stage(name: str) -> State:
@@ -48,9 +49,13 @@ def run_as_flow(schedule: Schedule, study: str) -> None:
 
                 # A task that waits for a cancelled one would stay pending for ever.
                 ran = [up for up in graph.stages[name].upstream if schedule.outcomes[up].state in RAN]
-                upstream = [allow_failure(futures[up]) for up in ran]
-                futures[name] = stage.with_options(name=name, task_run_name=name).submit(name, wait_for=upstream)
-                futures[name].wrapped_future.add_done_callback(make_sure)
+                upstream = [allow_failure(futures[up]) for up in ran if up in futures]
+                try:
+                    futures[name] = stage.with_options(name=name, task_run_name=name).submit(name, wait_for=upstream)
+                    futures[name].wrapped_future.add_done_callback(make_sure)
+                except Exception as error:
+                    faults.append(error)
+                    instead.submit(schedule.perform, name)
 
             schedule.loop(submit)
         states = {outcome.state for outcome in schedule.outcomes.values()}
@@ -58,6 +63,8 @@ def run_as_flow(schedule: Schedule, study: str) -> None:
         return _state(Outcome(worst))
 
     roads(return_state=True)
+    if faults:
+        raise faults[0]
 
 
 def _state(outcome: Outcome) -> State:

@@ -2,7 +2,8 @@
 
 DVC locks a project for one process and thread at a time, and each new process costs seconds. So one Repo serves the
 whole run, under one mutex, which is free while commands run. Everything that decides or records (changed, run cache,
-hashes, dvc.lock) is DVC's own code; a test holds the result equal to that of `dvc repro`, byte for byte.
+hashes, dvc.lock) is DVC's own code; a test holds the result equal to that of `dvc repro`, byte for byte. Where DVC
+trusts (its cache, size and time of change) what is handed out or read is hashed: flows/objects.py.
 """
 
 import contextlib
@@ -19,7 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.lockfile import editing
 from flows.names import labels
+from flows.objects import Objects
+from flows.reading import Reading, overlap
+from flows.restoring import bring_back, only_uncached, outs_aside, put_back, save
+from flows.tracked import amiss, bring, foreseen, is_tracked
 from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
 
@@ -65,8 +71,10 @@ class Graph:
         self._mutex = threading.RLock()
         self._unsaved: dict[str, dict] = {}
         self._next_dump = time.monotonic() + DUMP_PERIOD
+        self.tell: Callable[[str], None] = print  # for sentences about what was damaged or brought back
         try:
             self.repo = Repo(str(self.root), _wait_for_lock=True)
+            self._objects = Objects(self.repo, lambda sentence: self.tell(sentence))
             index = self.repo.index
             published = str(self.root / PUBLISHED) if publishing else None
             targets = [s for s in index.stages if s.cmd and published not in [dep.fs_path for dep in s.deps]]
@@ -74,6 +82,7 @@ class Graph:
             self._dvc = {stage.addressing: stage for stage in plan_repro(active, targets)}
         except DvcException as error:
             raise UserError(f"{self.root.name}: {_sentence(error)}") from error
+        self._reading = Reading(self.root, self._dvc.values())
         self.stages = {
             name: Stage(
                 name=name,
@@ -106,53 +115,60 @@ class Graph:
                 claim.__exit__(None, None, None)
 
     def status(self) -> dict[str, list]:
-        """What `dvc status` says of every stage that is out of date."""
+        """What `dvc status` says of every stage that is out of date, or is once tracked inputs are as recorded."""
         with self._locked(), _params_parsed_once():
-            found = {name: stage.status() for name, stage in self._dvc.items()}
-        return {name: said[name] for name, said in found.items() if said}
+            said = {name: stage.status().get(name) for name, stage in self._dvc.items()}
+            found = foreseen({name: entries for name, entries in said.items() if entries}, self._dvc)
+        return {name: found[name] for name in self._dvc if found.get(name)}
 
     def changed(self, name: str) -> bool:
         """Whether `dvc repro` would do anything for the stage now."""
         with self._locked():
             return self._dvc[name].changed()
 
-    def reproduce(self, name: str, execute: Callable[[list[str], dict, str], None], force: bool = False) -> bool:
-        """Restore the stage's outs from the run cache or make them with ``execute(argv, marks, folder)``,
-        where ``marks`` are the environment variables that DVC adds.
+    def reproduce(self, name: str, execute: Callable[[list[str], dict, str], None], force: bool = False) -> str:
+        """Bring the stage's outs back, or make them with ``execute(argv, marks, folder)``, where ``marks`` are the
+        environment variables that DVC adds. Returns in words where they came from, "" if the stage was run.
 
-        ``execute`` runs without the mutex and raises if the command fails; the outs are then not recorded. True if
-        there was no need to run it. Raises DvcException, e.g. for a dependency that does not exist.
+        ``execute`` runs without the mutex and raises if the command fails; the outs are then what they were, and not
+        recorded. Raises UserError if something that the stage reads is not what is recorded for it, DvcException for
+        example for a dependency that does not exist.
         """
         from dvc.stage.cache import RunCacheNotFoundError
 
-        stage, restored = self._dvc[name], False
+        stage, how = self._dvc[name], ""
         with self._claimed(stage):
+            if is_tracked(stage):
+                self._bring(stage)
+                return "as recorded"
+            self._reading.forget(stage)
             with self._locked():
-                if not stage.cmd or stage.frozen:
-                    self._take_as_it_is(stage)
-                    return True
-                stage.remove_outs()
-                if not force:
-                    with contextlib.suppress(RunCacheNotFoundError):
-                        self.repo.stage_cache.restore(stage)
-                        restored = True
-                if not restored:
-                    stage.save_deps()
-            if not restored:
-                self._execute(stage, execute)
-            with self._locked():
-                plain = [out for out in stage.outs if not (out.use_cache or out.is_metric or out.is_plot)]
-                stage.save(run_cache=not plain)
-                stage.commit()
-                self._record(stage)
-        return restored
+                if not force and only_uncached(stage):
+                    with self._objects.hashed():
+                        if put_back(stage):
+                            return "put back into the cache"
+            with outs_aside(self.root, stage.outs):
+                with self._handing_out():
+                    stage.remove_outs()  # those that persist are not aside
+                    if not force:
+                        with contextlib.suppress(RunCacheNotFoundError):
+                            self.repo.stage_cache.restore(stage)
+                            how = "from the run cache"
+                    if not how:
+                        stage.save_deps()
+                        self._reading.check(stage)
+                if not how:
+                    self._execute(stage, execute)
+                with self._handing_out():
+                    save(stage)
+                    self._record(stage)
+        return how
 
-    def _take_as_it_is(self, stage: Any) -> None:
-        """A tracked input or a frozen stage: record what is there."""
-        if stage.reproduce() and not stage.cmd:
-            stage.dump()
-        elif stage.cmd:
-            self._record(stage)
+    @contextlib.contextmanager
+    def _handing_out(self) -> Iterator[None]:
+        """Locked, and no object of the cache is used unhashed."""
+        with self._locked(), self._objects.hashed():
+            yield
 
     def _execute(self, stage: Any, execute: Callable[[list[str], dict, str], None]) -> None:
         from dvc.stage import run
@@ -182,23 +198,9 @@ class Graph:
 
     @contextlib.contextmanager
     def _locked_file(self) -> Iterator[dict]:
-        """The entries of dvc.lock, to be changed; what is not in dvc.yaml comes last.
-
-        The file is replaced as a whole: a kill or a full disk while DVC writes it in place would leave half of it.
-        """
-        from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
-
-        path = self.root / "dvc.lock"
-        with self._locked():
-            lock = parse_yaml_for_update(path.read_text() if path.exists() else "", str(path))
-            lock.setdefault("schema", "2.0")
-            entries = lock.setdefault("stages", {})
+        """The entries of dvc.lock, to be changed."""
+        with self._locked(), editing(self.root / "dvc.lock", self._dvc) as entries:
             yield entries
-            for name in [n for n in self._dvc if n in entries] + [n for n in entries if n not in self._dvc]:
-                entries[name] = entries.pop(name)
-            partial = path.with_name("dvc.lock.partial")
-            partial.write_text(dumps_yaml(lock))
-            partial.replace(path)
 
     def record(self, name: str) -> dict:
         """The stage as dvc.lock has it, or will: name, cmd, params, and path and md5 of its deps and outs."""
@@ -215,12 +217,27 @@ class Graph:
         """DVC's own object for the stage."""
         return self._dvc[name]
 
-    def checkout_inputs(self, names: Iterable[str]) -> None:
-        """Bring back inputs that DVC tracks, where they are missing and the cache has them."""
-        for stage in (self._dvc[name] for name in names if self.stages[name].command is None):
-            with self._locked():
-                if any(not out.exists for out in stage.outs) and stage.outs_cached():
-                    stage.checkout()
+    def bring_tracked(self, names: Iterable[str]) -> None:
+        """Make inputs that DVC tracks what their .dvc files record. Raises UserError where something would be lost."""
+        for stage in (self._dvc[name] for name in names if is_tracked(self._dvc[name])):
+            self._bring(stage)
+
+    def _bring(self, stage: Any) -> None:
+        with self._locked():
+            if amiss(stage)[0]:
+                with self._objects.hashed():
+                    bring(stage, self.tell)
+
+    def mending(self, name: str, said: list) -> str:
+        """What a run does about a stage that is out of date without running it, as a sentence; "" if it runs it.
+
+        ``said``: what ``status`` says of it.
+        """
+        stage = self._dvc[name]
+        with self._locked():
+            if is_tracked(stage):
+                return amiss(stage)[0]
+            return "its outs are only missing from the cache, and are put back" if only_uncached(stage, said) else ""
 
     def missing_inputs(self, name: str) -> list[Path]:
         """What the stage depends on, is not there, and no command makes; relative to the project."""
@@ -272,6 +289,7 @@ class Graph:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            bring_back(self.root, [out for stage in self._dvc.values() for out in stage.outs])  # a run was killed
             yield
 
 
@@ -292,11 +310,6 @@ def _params_parsed_once() -> Iterator[None]:
         yield
     finally:
         del LOADERS[".yaml"]
-
-
-def overlap(one: Path, other: Path) -> bool:
-    """Whether one of two paths is, or lies in, the other."""
-    return one == other or one in other.parents or other in one.parents
 
 
 def _sentence(error: BaseException) -> str:

@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.content import differences
+from flows.objects import is_object
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError
 
@@ -109,7 +111,7 @@ def _found(source: str, scratch: Path) -> tuple[Path, dict[str, str]]:
         path, origin = _fetched(hub_id[1], hub_id[2], scratch / "hub")
     if path.is_dir():
         for link in path.rglob("*"):
-            if not link.resolve().is_relative_to(path.resolve()):
+            if not link.resolve().is_relative_to(path.resolve()) and not is_object(link.resolve()):
                 raise UserError(f"{link} is a link that leads out of {path}: replace it by the file itself.")
     return path, origin or {"source": path.resolve().name}
 
@@ -228,7 +230,11 @@ def _placed(new: Path, place: Path, scratch: Path) -> Iterator[None]:
 
 def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
     """``dvc add`` of a setting's folder, with where ``name`` in it came from. A .gitkeep there goes, as what git tracks
-    DVC cannot."""
+    DVC cannot.
+
+    One .dvc file records the whole folder, so whatever else is in it must be what it recorded before, byte by byte:
+    an import records nothing but what it brings.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -239,9 +245,28 @@ def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
             subprocess.run(untrack, cwd=root, check=True)
             keep.unlink()
         with Repo(str(root)) as repo:
+            if (root / f"{folder}.dvc").exists():
+                _refuse_unrecorded(repo.stage.load_one(f"{folder}.dvc"), folder, name)
             (stage,) = repo.add([str((root / folder).resolve())])
+            if wrong := differences(stage.outs[0]):
+                raise UserError(f"{min(wrong)} changed while it was handed to DVC: nothing was imported; try again.")
             meta = stage.meta or {}
             stage.meta = meta | {"sources": meta.get("sources", {}) | {name: origin}}
             stage.dump()
-    except (DvcException, subprocess.CalledProcessError) as error:
+    except (DvcException, subprocess.CalledProcessError, FileNotFoundError) as error:  # the last: no git
         raise UserError(f"{folder} could not be handed to DVC ({error}): nothing was imported; try again.") from error
+
+
+def _refuse_unrecorded(stage, folder: Path, name: str) -> None:
+    """Raise UserError if what a folder holds besides ``name`` is not what its .dvc file (a DVC stage) records."""
+    place = str(folder / name)
+    wrong = {path: word for path, word in differences(stage.outs[0]).items() if Path(path) != Path(place)}
+    wrong = {path: word for path, word in wrong.items() if not path.startswith(f"{place}/")}
+    if str(folder) in wrong and set((stage.meta or {}).get("sources", {"?": {}})) <= {name}:
+        return  # the cache no longer says what was in the folder, but it was this alone
+    for path, word in wrong.items():
+        back = f"`dvc checkout --force {folder}.dvc` (or first `dvc pull`) brings back what is recorded"
+        raise UserError(
+            f"{path} {word} since {folder}.dvc recorded it, which an import of {name} would record too: {back}, `dvc "
+            f"commit {folder}.dvc` records what is there; then import again."
+        )

@@ -248,7 +248,10 @@ def _sources(root: Path) -> dict[str, str]:
     """Tags that say which code: the git commit, if there is one, and whether the checkout differs from it."""
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=root, capture_output=True, text=True).stdout.strip()
+        try:
+            return subprocess.run(["git", *args], cwd=root, capture_output=True, text=True).stdout.strip()
+        except FileNotFoundError:  # no git here
+            return ""
 
     tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", "mlflow.source.name": "roads run"}
     if commit := git("rev-parse", "--verify", "--quiet", "HEAD"):

@@ -20,7 +20,8 @@ class Plan:
     """What a run has to do.
 
     ``names``: its stages, in DVC's order; ``status``: what DVC says of those that are out of date; ``code``: those
-    whose code changed, which DVC sees only once the stage `digests` has run, and what changed (None: not known).
+    whose code changed, which DVC sees only once the stage `digests` has run, and what changed (None: not known);
+    ``mended``: what is done about those that are out of date without running them, in words.
     """
 
     graph: Graph
@@ -28,11 +29,12 @@ class Plan:
     status: dict[str, list]
     code: dict[str, list[str]] | None
     forced: set[str]
+    mended: dict[str, str]
     timings: Timings
 
     @property
     def due(self) -> list[str]:
-        """The stages that certainly run, unless the run cache has their outs."""
+        """The stages that are out of date: they run unless the run cache has their outs, or they can be mended."""
         certain = self.status.keys() | (self.code or {}).keys() | self.forced
         return [name for name in self.names if name in certain]
 
@@ -41,14 +43,18 @@ class Plan:
         """The stages that run if what they depend on comes out differently."""
         due = self.due
         reached = {name for name in due if self.code is None or self.graph.stages[name].group != "digests"}
+        reached -= {name for name in self.mended if self.graph.stages[name].command}  # their outs stay as they are
         for name in self.names:
             if reached.intersection(self.graph.stages[name].upstream):
                 reached.add(name)
         return [name for name in self.names if name in reached and name not in due]
 
 
-def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = ()) -> Plan:
-    """The plan for ``chosen`` and all they depend on. Raises UserError for a stage to force that is not among them."""
+def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = (), bring: bool = False) -> Plan:
+    """The plan for ``chosen`` and all they depend on. ``bring``: with tracked inputs made what is recorded first.
+
+    Raises UserError for a stage to force that is not among them, and where an input cannot be brought.
+    """
     wanted = set(chosen)
     for stage in reversed(graph.stages.values()):
         if stage.name in wanted:
@@ -57,12 +63,15 @@ def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = ()) -> Plan:
     to_force = matching(graph, forced, "--force")
     if not to_force <= wanted:
         raise UserError(f"--force {min(to_force - wanted)} is not among the stages that were selected.")
+    if bring:
+        graph.bring_tracked(names)
     status = graph.status()
     status = {name: status[name] for name in names if name in status}
     code = expected(graph) if "digests" in status else {}
     if code is not None:
         code = {name: pieces for name, pieces in code.items() if name in names}
-    return Plan(graph, names, status, code, to_force, Timings(graph.root))
+    mended = {name: said for name in status if name not in to_force and (said := graph.mending(name, status[name]))}
+    return Plan(graph, names, status, code, to_force, mended, Timings(graph.root))
 
 
 def matching(graph: Graph, names: Iterable[str], option: str) -> set[str]:
@@ -102,11 +111,10 @@ def select(
 
 
 def check_inputs(plan: Plan, params: Params) -> None:
-    """Check out tracked inputs; raise UserError if something that a stage reads, and none makes, is missing."""
+    """Raise UserError if something that a stage reads, and none makes, is missing."""
     from flows.importing import INPUTS, missing_input
 
     graph = plan.graph
-    graph.checkout_inputs(plan.names)
     read = {dep.def_path for name in plan.names for dep in graph.dvc_stage(name).deps}
     for name in (name for name in params.settings if f"{INPUTS}/{name}" in read):  # a variant reads none of its own
         if params.settings[name].corpus.world == "roads":  # it reads no input; the folder is a dependency all the same

@@ -35,7 +35,8 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._watchdog.stdin.close()
+        with contextlib.suppress(OSError):
+            self._watchdog.stdin.close()
         self._watchdog.wait()
 
     def start(
@@ -53,7 +54,7 @@ class Processes:
             process = subprocess.Popen(
                 argv, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True, **more
             )
-            self._watchdog.stdin.write(f"+{process.pid}\n")
+            self._watch(f"+{process.pid}\n")
             if not service:
                 self._running[process.pid] = process
         return process
@@ -81,7 +82,11 @@ class Processes:
 
     def _forget(self, process: subprocess.Popen) -> None:
         self._running.pop(process.pid, None)
-        self._watchdog.stdin.write(f"-{process.pid}\n")
+        self._watch(f"-{process.pid}\n")
+
+    def _watch(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # should the watchdog be killed, the stages go on
+            self._watchdog.stdin.write(line)
 
     def stop(self) -> None:
         """Stop all commands but services and wait until they are gone; no other is started afterwards."""

@@ -11,6 +11,8 @@ from flows.timings import clock, left
 
 def reasons(plan: Plan, name: str) -> list[str]:
     """One phrase for each thing that has changed for a stage that is due."""
+    if name in plan.mended:
+        return [plan.mended[name]]
     stage = plan.graph.dvc_stage(name)
     if stage.cmd and not any(out.hash_info for out in stage.outs):
         return ["never run here"]
@@ -58,19 +60,23 @@ def list_reasons(plan: Plan) -> str:
     if not plan.due:
         return f"All {len(plan.names)} stages are up to date."
     lines = [f"{name}: {'; '.join(reasons(plan, name))}" for name in plan.due]
+    mended = f", {len(plan.mended)} more are put right without running" if plan.mended else ""
+    stale = f"{len(plan.due) - len(plan.mended)} of {len(plan.names)} stages are out of date{mended}."
     rest = f" {len(plan.maybe_due)} more depend on them." if plan.maybe_due else ""
-    return "\n".join([*lines, f"{len(plan.due)} of {len(plan.names)} stages are out of date.{rest}"])
+    return "\n".join([*lines, f"{stale}{rest}"])
 
 
 def describe(plan: Plan) -> str:
     """For people: what a run would do, why, and for how long by earlier runs."""
-    expected = {n: plan.timings.expected(plan.graph.stages[n]) for n in plan.due + plan.maybe_due}
-    lines = [f"{n}: would run ({clock(expected[n])}): {'; '.join(reasons(plan, n))}" for n in plan.due]
+    to_run = [name for name in plan.due if name not in plan.mended]
+    expected = {n: plan.timings.expected(plan.graph.stages[n]) for n in to_run + plan.maybe_due}
+    lines = [f"{name}: {said}" for name, said in plan.mended.items()]
+    lines += [f"{n}: would run ({clock(expected[n])}): {'; '.join(reasons(plan, n))}" for n in to_run]
     for name in plan.maybe_due:
-        upstream = [up for up in plan.graph.stages[name].upstream if up in expected]
+        upstream = [up for up in plan.graph.stages[name].upstream if up in expected or up in plan.mended]
         lines.append(f"{name}: may run ({clock(expected[name])}), if what {' or '.join(upstream)} makes is different")
     ways = plan.timings.ways(plan.graph, set(expected))
     unknown = sum(seconds is None for seconds in expected.values())
     total = clock(left(ways, list(expected.values()), cores()))
     note = f" ({unknown} stages have never been timed)" if unknown else ""
-    return "\n".join([*lines, f"{len(plan.due)} to run, {len(plan.maybe_due)} that may; at most about {total}{note}."])
+    return "\n".join([*lines, f"{len(to_run)} to run, {len(plan.maybe_due)} that may; at most about {total}{note}."])

@@ -15,7 +15,7 @@ from typing import Any
 from flows.plan import Plan, check_inputs
 from flows.processes import Processes
 from flows.schedule import Outcome, Schedule
-from flows.services import PREFECT_ENVIRONMENT, StageServer, answers, prefect_server
+from flows.services import PREFECT_ENVIRONMENT, StageServer, answers, database, direct, prefect_server
 from flows.slots import Slots, need
 from flows.terminal import Terminal
 from stages.records.params import Params
@@ -24,6 +24,8 @@ from stages.records.pins import check_installed
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 START_UP = 60.0  # seconds that a Prefect server of our own may take; one that was given must answer at once
 PATIENCE = 15.0  # seconds that Prefect may take to end the flow run once all stages have ended
+STOPPING = 60.0  # seconds that everything may take to end after an interrupt; then it is left as it is
+AGAIN = 1.0  # seconds from which on a second signal is one: some senders reach a process in two ways at once
 KEPT = 20  # runs whose logs and events are kept
 
 
@@ -46,26 +48,63 @@ def run(plan: Plan, study: str, params: Params, here: Path) -> int:
     served = [needs[stage.name].threads for stage in due if needs[stage.name].numeric and "-m stages." in stage.command]
     threads = Counter(served).most_common(1)[0][0] if served else 0
     terminal = Terminal(plan, max(1, slots.cores // max(1, threads)), here)
-    interrupted = threading.Event()
-    with Processes() as processes, terminal, handled(interrupted.set):
+    interrupt, faults = Interrupt(), []
+    with Processes() as processes, terminal, handled(interrupt):
         terminal.note = "Starting ..."
+        plan.graph.tell = terminal.say
         tracker = Tracker(plan, study)
         with StageServer(processes, root, threads, logs / "stage-server.log") as server:
             schedule = Schedule(plan, needs, slots, processes, identity, server.environment)
             schedule.listeners += [terminal.listen, tracker.listen]
             tracker.schedule = schedule
-            work = threading.Thread(target=carry_out, args=(schedule, study, tracker, terminal), daemon=True)
-            work.start()
-            while work.is_alive():
+            work = in_background(lambda: carry_out(schedule, study, tracker, terminal), faults)
+            while work.is_alive() and not interrupt.older_than(STOPPING):
                 work.join(0.1)
-                if interrupted.is_set() and not processes.stopped:
+                if interrupt.came and not processes.stopped:
                     terminal.note = "Interrupted: stopping the stages ..."
                     processes.stop()
         plan.graph.dump()
         plan.timings.save()
     trim(root / ".roads")
-    terminal.say(terminal.summary(schedule.outcomes))
-    return exit_code(schedule, interrupted.is_set())
+    terminal.say(terminal.summary(schedule.outcomes, bool(interrupt.came)))
+    if faults and not schedule.done:
+        raise faults[0]
+    return exit_code(schedule, bool(interrupt.came))
+
+
+class Interrupt:
+    """Remembers the first signal that asks for an end; the second ends this process at once.
+
+    The watchdog then kills the stages. What has not reached dvc.lock by then, the run cache gives back.
+    """
+
+    came: float | None = None
+
+    def __call__(self) -> None:
+        if self.came is None:
+            self.came = time.monotonic()
+        elif self.older_than(AGAIN):
+            if os.isatty(1):
+                os.write(1, b"\x1b[?25h")  # the cursor, which the live table hides
+            os._exit(INTERRUPTED)
+
+    def older_than(self, seconds: float) -> bool:
+        """Whether the first signal came, and that long ago."""
+        return self.came is not None and time.monotonic() - self.came > seconds
+
+
+def in_background(work: Callable[[], None], faults: list[Exception]) -> threading.Thread:
+    """Start ``work`` in a thread that nothing waits for at the end of the process; what it raises is in ``faults``."""
+
+    def caught() -> None:
+        try:
+            work()
+        except Exception as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=caught, daemon=True)
+    thread.start()
+    return thread
 
 
 def trim(folder: Path) -> None:
@@ -90,26 +129,29 @@ def carry_out(schedule: Schedule, study: str, tracker: "Tracker", terminal: Term
     """Start Prefect and MLflow side by side, then run the schedule; without Prefect if that is not to be had."""
     for name, value in PREFECT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ.update(direct(os.environ))
+    in_background(tracker.prepare, [])
     with contextlib.ExitStack() as services, ThreadPoolExecutor() as pool:
-        pool.submit(tracker.prepare)
         url = os.environ.get("PREFECT_API_URL")
         if url:
             healthy = answers(url, 5.0, None, schedule.processes)
         else:
             os.environ.setdefault("PREFECT_HOME", str(schedule.folder / "prefect"))
+            os.environ.update(database(os.environ))
             url, process = services.enter_context(prefect_server(schedule.processes, schedule.log("prefect-server")))
             os.environ["PREFECT_API_URL"] = url  # before the import, which reads it
-            importing = pool.submit(__import__, "prefect")
+            importing = in_background(lambda: __import__("prefect"), [])  # a fault shows where it is used
             healthy = answers(url, START_UP, process, schedule.processes)
-            importing.result()
+            importing.join(START_UP)
         terminal.note = ""
         services.enter_context(tracker)
         if healthy:
             show_in_prefect(schedule, study, terminal, url)
         elif not schedule.processes.stopped:
             terminal.say(f"warning: Prefect at {url} does not answer; going on without it.")
-        if not schedule.done:
+        while not schedule.done:
             schedule.loop(lambda name: pool.submit(schedule.perform, name))
+            time.sleep(0.1)  # Prefect may have come to begin its loop at the last moment
 
 
 def show_in_prefect(schedule: Schedule, study: str, terminal: Terminal, url: str) -> None:
@@ -117,18 +159,16 @@ def show_in_prefect(schedule: Schedule, study: str, terminal: Terminal, url: str
     errors: list[Exception] = []
 
     def work() -> None:
-        try:
-            from flows.flow import run_as_flow
+        from flows.flow import run_as_flow
 
-            run_as_flow(schedule, study)
-        except Exception as error:
-            errors.append(error)
+        run_as_flow(schedule, study)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    while thread.is_alive() and not schedule.done:
+    thread, end = in_background(work, errors), time.monotonic() + START_UP
+    while thread.is_alive() and not schedule.done and (schedule.begun or time.monotonic() < end):
         thread.join(0.1)
-    thread.join(PATIENCE)
+    if thread.is_alive() and not schedule.begun:
+        errors.append(TimeoutError(f"it has not begun within {START_UP:.0f} s"))
+    thread.join(PATIENCE if schedule.begun else 0)
     if thread.is_alive() or errors:
         reason = "no answer" if not errors else str(errors[0]).partition("\n")[0] or type(errors[0]).__name__
         terminal.say(f"warning: Prefect at {url} misses some of this run ({reason}); the stages are not affected.")

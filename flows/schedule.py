@@ -61,6 +61,8 @@ class Schedule:
         self._touched: set[str] = set()  # stages whose outs this run has made or restored
         self._performing: set[str] = set()
         self._mutex = threading.Lock()
+        self._looping = threading.Lock()
+        self.begun = False  # whether a loop is, or was, at work
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     @property
@@ -69,11 +71,23 @@ class Schedule:
         return len(self.outcomes) == len(self.plan.names)
 
     def loop(self, submit: Callable[[str], None]) -> None:
-        """Bring every stage to its end. ``submit(name)`` has perform(name) called in another thread."""
-        waiting = list(self.plan.names)
+        """Bring every stage to its end. ``submit(name)`` has perform(name) called in another thread.
+
+        After a loop that was left by an error, another goes on from there; while one is at work, a second does nothing.
+        """
+        if not self._looping.acquire(blocking=False):
+            return
+        self.begun = True
+        try:
+            self._loop(submit)
+        finally:
+            self._looping.release()
+
+    def _loop(self, submit: Callable[[str], None]) -> None:
+        running = self._performing - self.outcomes.keys()
+        waiting = [name for name in self.plan.names if name not in self.outcomes and name not in running]
         ways = self.plan.timings.ways(self.plan.graph, set(waiting))
         ready: list[str] = []
-        running: set[str] = set()
         while waiting or ready or running:
             for name in [n for n in waiting if self._upstream(n) <= self.outcomes.keys()]:
                 waiting.remove(name)
@@ -83,7 +97,7 @@ class Schedule:
             for name in sorted(ready, key=lambda n: -ways[n]):
                 if self.processes.stopped:
                     self._decided[name] = Outcome("Stopped")
-                if name not in self._decided:
+                if name not in self._decided and name not in self._gpus:
                     gpu = self.slots.take(self.needs[name])
                     if gpu is None:
                         continue
@@ -91,7 +105,9 @@ class Schedule:
                 ready.remove(name)
                 running.add(name)
                 submit(name)
-            running.remove(self._ended.get())
+            with contextlib.suppress(queue.Empty):  # in time for a stop that comes while all wait for a slot
+                running.discard(self._ended.get(timeout=1.0))
+            running -= self.outcomes.keys()
 
     def perform(self, name: str) -> Outcome:
         """Run, restore or skip one stage; whoever calls first does it, and its error is the outcome, not raised."""
@@ -99,17 +115,23 @@ class Schedule:
             if name in self._performing:
                 return self.outcomes.get(name, Outcome("Completed"))
             self._performing.add(name)
-        outcome = self._decided.get(name) or self._reproduce(name)
-        if name in self._gpus:
-            self.slots.give_back(self.needs[name], self._gpus[name])
-        self._tell(name, outcome)
-        self.outcomes[name] = outcome
-        self._ended.put(name)
+        outcome = Outcome("Failed", "the run could not say how it ended", code=1, log=self.log(name))
+        try:
+            try:
+                outcome = self._decided.get(name) or self._reproduce(name)
+            except BaseException as error:
+                outcome = self._failed(name, error, None)
+            if name in self._gpus:
+                self.slots.give_back(self.needs[name], self._gpus[name])
+            self._tell(name, outcome)
+        finally:  # whatever has gone wrong, the loop waits for this name
+            self.outcomes[name] = outcome
+            self._ended.put(name)
         return outcome
 
     def _tell(self, name: str, outcome: Outcome | None) -> None:
         for listener in self.listeners:
-            with contextlib.suppress(Exception):  # whoever watches, the stages go on
+            with contextlib.suppress(BaseException):  # whoever watches, the stages go on
                 listener(name, outcome)
 
     def _upstream(self, name: str) -> set[str]:
@@ -138,14 +160,14 @@ class Schedule:
         self._begun[name] = time.monotonic()
         self._touched.add(name)
         try:
-            restored = self.plan.graph.reproduce(name, self._executor(name), force=name in self.plan.forced)
+            how = self.plan.graph.reproduce(name, self._executor(name), force=name in self.plan.forced)
         except Stopped:
             return Outcome("Stopped")
         except Exception as error:
             return self._failed(name, error, time.monotonic() - self._begun[name])
         seconds = time.monotonic() - self._begun[name]
-        if restored:
-            return Outcome("Cached", "from the run cache", seconds)
+        if how:
+            return Outcome("Cached", how, seconds)
         self.plan.timings.add(name, seconds)
         return Outcome("Completed", "", seconds, log=self.log(name))
 
@@ -172,15 +194,17 @@ class Schedule:
         """Where the stage's events go."""
         return self.folder / "runs" / self.run / f"{name.replace('/', '_')}.jsonl"
 
-    def _failed(self, name: str, error: Exception, seconds: float | None) -> Outcome:
+    def _failed(self, name: str, error: BaseException, seconds: float | None) -> Outcome:
         log = self.log(name)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self.plan.graph.dump()
+        with contextlib.suppress(Exception):  # the end of the run tries again, and says why not
+            self.plan.graph.dump()
         if isinstance(error, CommandFailed):
             message = last_error(log) if error.code == 2 else f"{last_error(log)} ({error})"
             return Outcome("Failed", message, seconds, error.code, log)
-        with log.open("a") as file:
-            file.write("".join(traceback.format_exception(error)))
+        with contextlib.suppress(OSError):  # no disk space, perhaps
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write("".join(traceback.format_exception(error)))
         if getattr(error, "errno", None) == errno.ENOSPC:
             return Outcome("Failed", "No disk space left: free some and run again; nothing was lost.", seconds, 2, log)
         return Outcome("Failed", " ".join(str(error).split()) or type(error).__name__, seconds, 1, log)
@@ -188,6 +212,7 @@ class Schedule:
 
 def last_error(log: Path) -> str:
     """The sentence with which a stage failed: its last line that begins with "error:", else its last line."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = log.read_text(errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
     return (errors or lines or ["no output"])[-1]

@@ -1,6 +1,7 @@
 """What a run has beside it: the stage server and a Prefect server of its own. They start at once; none is needed."""
 
 import contextlib
+import http.client
 import os
 import shutil
 import socket
@@ -9,11 +10,14 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from flows.processes import Processes
 from flows.slots import Need, environment
 
+PATIENCE = 300.0  # seconds that a stage waits for the stage server; then it runs in a process of its own
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PREFECT_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -25,6 +29,23 @@ PREFECT_ENVIRONMENT = {
     "PREFECT_CLIENT_MAX_RETRIES": "1",
     "PREFECT_CLI_PROMPT": "false",
 }
+
+
+def direct(ours: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which HTTP clients leave a proxy out for servers on this machine, besides what ``ours`` says."""
+    there = ours.get("no_proxy", ours.get("NO_PROXY", "")).strip()
+    hosts = [] if there == "*" else [host for host in LOOPBACK if host not in there.split(",")]
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join([*filter(None, [there]), *hosts]))
+
+
+def database(ours: Mapping[str, str]) -> dict[str, str]:
+    """The variable that names Prefect's database in PREFECT_HOME, quoted, which Prefect itself does not do."""
+    if {"PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"} & ours.keys():
+        return {}
+    from sqlalchemy import URL
+
+    file = URL.create("sqlite+aiosqlite", database=str(Path(ours["PREFECT_HOME"]).resolve() / "prefect.db"))
+    return {"PREFECT_API_DATABASE_CONNECTION_URL": file.render_as_string()}
 
 
 class StageServer:
@@ -66,7 +87,8 @@ class StageServer:
         """
         surroundings = environment(self._ours, need.threads)
         if need.threads == self._threads:
-            while need.numeric and not self._address.exists() and self._starting():
+            end = time.monotonic() + PATIENCE
+            while need.numeric and not self._address.exists() and self._starting() and time.monotonic() < end:
                 time.sleep(0.05)
             if self._address.exists():
                 surroundings["ALL_ROADS_SERVER"] = str(self._address)
@@ -99,7 +121,7 @@ def answers(url: str, patience: float, process: subprocess.Popen | None, process
     end = time.monotonic() + patience
     while time.monotonic() < end and not processes.stopped:
         with (
-            contextlib.suppress(OSError, ValueError),
+            contextlib.suppress(OSError, ValueError, http.client.HTTPException),
             urllib.request.urlopen(f"{url}/health", timeout=min(3.0, patience)) as response,
         ):
             return response.status == 200

@@ -1,5 +1,6 @@
 """What a run says: a live table on a terminal, one line for each event elsewhere."""
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from flows.plan import Plan
 from flows.schedule import Outcome
 from flows.timings import clock, left
 
+REPORT = "data/report/report.html"
 STYLES = {"Completed": "green", "Cached": "cyan", "Failed": "bold red", "NotRun": "yellow", "Stopped": "yellow"}
 
 
@@ -38,11 +40,13 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        with contextlib.suppress(Exception):
+            self._live.stop()
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line."""
-        self.console.print(Text(text, style))
+        """Print a line; the run goes on where that cannot be done."""
+        with contextlib.suppress(Exception):
+            self.console.print(Text(text, style))
 
     def listen(self, name: str, outcome: Outcome | None) -> None:
         """A stage has started to run (None) or ended."""
@@ -106,13 +110,17 @@ class Terminal:
     def _usual(self, name: str) -> float | None:
         return self.plan.timings.expected(self.plan.graph.stages[name])
 
-    def summary(self, outcomes: dict[str, Outcome]) -> str:
-        """The last line of a run."""
+    def summary(self, outcomes: dict[str, Outcome], interrupted: bool) -> str:
+        """The last line of a run; it points to the report only if this run made it or found it up to date."""
         counts = {state: sum(o.state == state for o in outcomes.values()) for state in STYLES}
         words = {"Completed": "ran", "Cached": "cached", "Failed": "failed", "NotRun": "not run", "Stopped": "stopped"}
         parts = [f"{n} {words[s]}" for s, n in counts.items() if n or s in ("Completed", "Cached", "Failed")]
-        report = self.plan.graph.root / "data" / "report" / "report.html"
-        seen = f" Report: {self._shown(report)}" if report.exists() else ""
+        seen = ""
+        if (self.plan.graph.root / REPORT).exists():
+            current = {n for n, o in outcomes.items() if o.state in ("Completed", "Cached")}
+            made = any(out["path"] == REPORT for name in current for out in self.plan.graph.record(name)["outs"])
+            shown = self._shown(self.plan.graph.root / REPORT)
+            seen = f" Report: {shown}" if made and not interrupted else " The report is of an earlier run."
         return f"{', '.join(parts)} in {clock(time.monotonic() - self.begun)}.{seen}"
 
     def _shown(self, path: Path | None) -> str:

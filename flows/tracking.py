@@ -37,8 +37,8 @@ class Study:
     """One run of a study, as MLflow sees it; a context manager.
 
     ``started`` and ``finished`` may be called from any thread and return at once: one background thread does all
-    writing, and reads the events of the running stages. A stage is a dict of name, cmd, params, deps and outs (lists
-    of path and DVC's md5), events (path of its events file) and seconds.
+    writing, and reads the events of the running stages. ``name``: "study" for the default one. A stage is a dict of
+    name, cmd, params, deps and outs (lists of path and DVC's md5), events (path of its events file) and seconds.
     """
 
     def __init__(self, name: str):
@@ -99,9 +99,10 @@ class Study:
         self._failures += 1
         if self._failures == 1:
             line = str(reason).strip().partition("\n")[0][:200] or type(reason).__name__
+            command = "roads log" if self.name == "study" else f"roads log --study {self.name}"
             print(
                 f"warning: MLflow at {address()} misses some of this study ({line}); the results are not affected, "
-                "and `roads log` adds what is missing.",
+                f"and `{command}` adds what is missing.",
                 file=sys.stderr,
             )
 

@@ -1,6 +1,7 @@
 """`roads ui`: MLflow and Prefect in the browser, for as long as the command runs."""
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows import tracking
+from flows.services import database, direct
 from stages.records.errors import UserError
 
 PATIENCE = 120  # seconds for a server to answer
@@ -23,6 +25,7 @@ def serve() -> None:
     A server that the environment names (MLFLOW_TRACKING_URI by http, PREFECT_API_URL) is shown instead of started.
     Raises UserError when a server does not come up.
     """
+    os.environ.update(direct(os.environ))
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _interrupt)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
@@ -70,9 +73,10 @@ def _prefect() -> Iterator[tuple]:
     if url := os.environ.get("PREFECT_API_URL"):
         yield url.removesuffix("/").removesuffix("/api"), None, None
         return
-    port = _port(4200)
+    port, home = _port(4200), str(Path.cwd() / ".roads" / "prefect")
     environment = {
-        "PREFECT_HOME": str(Path.cwd() / ".roads" / "prefect"),
+        "PREFECT_HOME": home,
+        **database({**os.environ, "PREFECT_HOME": home}),
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(port),  # not as an option: the page in the browser would still ask 4200
         "DO_NOT_TRACK": "true",
@@ -119,7 +123,7 @@ def _wait(address: str, process: subprocess.Popen | None, log: Path | None) -> N
     """Return when the address answers."""
     deadline = time.time() + PATIENCE
     while process:
-        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
+        with contextlib.suppress(OSError, http.client.HTTPException), urllib.request.urlopen(address, timeout=5):
             return
         if process.poll() is not None or time.time() > deadline:
             raise UserError(f"No server came up at {address}: see {log}, then start `roads ui` again.")

@@ -31,11 +31,11 @@ def enter(name: str) -> None:
     mirror(project, workspace)
     configure(project, workspace)
     write_if_new(workspace / "params.yaml", with_study(project / "params.yaml", name))
-    from flows.tracking import address
+    from flows.store import address
 
-    os.environ["MLFLOW_TRACKING_URI"] = address(project)
     os.environ.setdefault("PREFECT_HOME", str(project / ".roads" / "prefect"))
     os.chdir(workspace)
+    os.environ["MLFLOW_TRACKING_URI"] = address(project)
 
 
 def mirror(project: Path, workspace: Path) -> None:
@@ -45,22 +45,24 @@ def mirror(project: Path, workspace: Path) -> None:
     for gone in set(listing.read_text().splitlines() if listing.exists() else []) - names:
         (workspace / gone).unlink(missing_ok=True)
     for name in names:
-        source, copy = (project / name).stat(), workspace / name
-        if not copy.exists() or (copy.stat().st_mtime_ns, copy.stat().st_size) != (source.st_mtime_ns, source.st_size):
+        source, copy = project / name, workspace / name
+        if not copy.exists() or copy.read_bytes() != source.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project / name, copy)
+            shutil.copy2(source, copy)
     write_if_new(listing, "".join(f"{name}\n" for name in sorted(names)))
 
 
 def files(project: Path) -> Iterable[str]:
-    """The project's own files: what git tracks or would; without git, all but hidden ones and DVC's outs."""
+    """The project's own files: what git tracks or would; without git, all but hidden ones and what DVC tracks."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=project, capture_output=True, text=True)
-    if listed.returncode == 0:
+    listed = subprocess.run(command, cwd=project, capture_output=True, text=True) if shutil.which("git") else None
+    if listed and listed.returncode == 0:
         return [name for name in listed.stdout.split("\0") if name and (project / name).is_file()]
-    found = [p.relative_to(project) for p in project.rglob("*") if p.is_file()]
-    hidden = [p for p in found if any(part.startswith(".") for part in p.parts[:-1])]
-    return [str(p) for p in {*found} - {*hidden} | {Path(".dvc/config")}]
+    found = {p.relative_to(project) for p in project.rglob("*") if p.is_file()}
+    hidden = {p for p in found if any(part.startswith(".") for part in p.parts[:-1])}
+    tracked = {p.with_suffix("") for p in found if p.suffix == ".dvc"}
+    imported = {p for p in found if tracked.intersection([p, *p.parents])}
+    return [str(p) for p in found - hidden - imported | {Path(".dvc/config")}]
 
 
 def is_source(name: str) -> bool:
@@ -70,12 +72,32 @@ def is_source(name: str) -> bool:
 
 
 def configure(project: Path, workspace: Path) -> None:
-    """Share the project's DVC cache. no_scm: to git the workspace is ignored, and DVC refuses an ignored dvc.yaml."""
+    """Share the project's DVC cache, links and remotes; what the workspace itself has configured besides stays.
+
+    no_scm: to git the workspace is ignored, and DVC refuses an ignored dvc.yaml. What the project gives relative to
+    its own folder comes out relative to the workspace's.
+    """
+    from configobj import ConfigObj
+    from dvc.config import Config, _pack_named
+    from dvc.config_schema import RelPath
     from dvc.repo import Repo
 
     with Repo(str(project)) as repo:
-        cache = repo.cache.local_cache_dir
-    write_if_new(workspace / ".dvc" / "config.local", f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n")
+        cache, theirs = repo.cache.local_cache_dir, Config(str(project / ".dvc"), validate=False)
+    own = Config(str(workspace / ".dvc"), validate=False)
+    wanted = own.load_one("local")
+    given = {"remote": {**theirs.load_one("repo")["remote"]}}
+    for level in (given, theirs.load_one("local")):
+        for section, values in level.items():
+            for name, value in values.items():
+                merged = {**wanted[section].get(name, {}), **value} if isinstance(value, dict) else value
+                wanted[section][name] = merged
+    wanted["core"]["no_scm"] = "true"
+    wanted["cache"]["dir"] = RelPath(cache)
+    text = io.BytesIO()
+    # as DVC writes it, but for other letters than a to z
+    ConfigObj(_pack_named(Config._save_paths(wanted, own.files["local"])), encoding="utf-8").write(text)
+    write_if_new(Path(own.files["local"]), text.getvalue().decode())
 
 
 def with_study(path: Path, name: str) -> str:

@@ -26,6 +26,7 @@ from tests.test_text import comparisons, params, summaries
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests/cases"
 GOOD = [{"prompt": f"post {i}", "completion": "short"} for i in range(10)]
+CAFE = ["caf\u00e9", "cafe\u0301"]  # the same word, composed and not
 PAIRS = [{"prompt": f"post {i}", "chosen": "yes", "rejected": "no"} for i in range(10)]
 
 
@@ -61,6 +62,11 @@ def lines(rows: list) -> bytes:
             "a.jsonl",
             lines([*GOOD, {"prompt": " POST  3 ", "completion": "c", "split": "test"}]),
             r"row 11 \(test\) has the prompt of .*row 4 \(train\)",
+        ),
+        (
+            "a.jsonl",
+            lines([*GOOD, *({"prompt": p, "completion": "c", "split": s} for p, s in zip(CAFE, ("train", "test")))]),
+            r"row 12 \(test\) has the prompt of .*row 11 \(train\)",
         ),
     ],
 )
@@ -192,6 +198,33 @@ def test_an_import_says_what_rules_do_to_the_rows(project, tmp_path):
     with pytest.raises(UserError, match=r"pairs\.csv holds no data file"):
         import_input("tldr", str(CASES / "pairs.csv"))
     assert tracked(project, "tldr") == before
+
+
+def test_an_import_records_nothing_but_what_it_brings(project, tmp_path):
+    (tmp_path / "pairs.jsonl").write_bytes(lines(PAIRS))
+    (tmp_path / "rows.jsonl").write_bytes(lines(GOOD))
+    import_input("tldr", str(tmp_path / "rows.jsonl"))
+    before, folder = tracked(project, "tldr"), project / "data/inputs/tldr"
+    rows = folder / "demonstrations/rows.jsonl"
+
+    def refused(message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            import_input("tldr", str(tmp_path / "pairs.jsonl"))
+        assert tracked(project, "tldr") == before and not (folder / "preferences").exists()
+
+    state = rows.stat()
+    rows.write_bytes(rows.read_bytes().replace(b"post 3", b"post 8"))
+    os.utime(rows, ns=(state.st_atime_ns, state.st_mtime_ns))  # which DVC takes for no change
+    refused(r"demonstrations/rows\.jsonl was changed since data/inputs/tldr\.dvc recorded it.*dvc checkout --force")
+    (folder / "demonstrations/more.jsonl").write_bytes(lines(GOOD))
+    refused(r"more\.jsonl does not belong there")
+    shutil.rmtree(folder)
+    refused(r"rows\.jsonl is missing since")
+
+    import_input("tldr", str(tmp_path / "rows.jsonl"))  # what is gone is the only thing that was recorded
+    assert tracked(project, "tldr") == before
+    import_input("tldr", str(tmp_path / "pairs.jsonl"))
+    assert (folder / "demonstrations").exists() and (folder / "preferences").exists()
 
 
 def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):

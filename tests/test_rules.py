@@ -83,9 +83,15 @@ def test_a_prompt_repeated_in_the_completions(tmp_path):
     rows.loc[0, "chosen"] = rows.loc[0, "prompt"].upper().replace(" ", "\n ") + " then this"
     rows.loc[1, "chosen"] = rows.loc[1, "prompt"].removesuffix(":") + "0: another scene"  # another prompt
     rows.loc[2, "prompt"], rows.loc[2, "chosen"] = "The", "The beginning of a text"  # no repetition: too short
+    rows.loc[3, ["prompt", "chosen", "rejected"]] = [
+        "说说这里",
+        "说说这里好的",
+        "说说这里坏的",
+    ]  # no blanks between words
     corpus = built(tmp_path / "b", rows)
-    assert counted(corpus) == {"prompt repeated in one": 1}
-    with pytest.raises(UserError, match=r'39 of 40 rows of preferences would be dropped.*"prompt repeated in one"'):
+    assert counted(corpus) == {"prompt repeated": 1, "prompt repeated in one": 1}
+    rows = rows.drop(index=3)
+    with pytest.raises(UserError, match=r'38 of 39 rows of preferences would be dropped.*"prompt repeated in one"'):
         built(tmp_path / "c", rows.assign(chosen=rows["prompt"] + rows["chosen"]))
 
 

@@ -207,7 +207,6 @@ def test_a_tokenizer_that_was_given_is_used(tmp_path):
     ("changes", "message"),
     [
         ({"reward": "judge"}, "holds no preferences"),
-        ({"tokenizer": "linked"}, "leads out of"),
         ({"tokenizer": "model"}, "does not exist"),
         ({"validation": 0.0}, "no prompt for validation"),
         ({"group": "topic"}, "lacks the column topic"),
@@ -215,6 +214,5 @@ def test_a_tokenizer_that_was_given_is_used(tmp_path):
 )
 def test_params_that_the_data_cannot_meet(tmp_path, changes, message):
     folder = given(tmp_path / "here", demonstrations=summaries(40))
-    (folder / "linked").symlink_to(tmp_path)
     with pytest.raises(UserError, match=message):
         text.build(params(**changes), folder, "here")

@@ -4,7 +4,9 @@ import argparse
 import errno
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from stages.records.errors import UserError
 
@@ -12,7 +14,8 @@ from stages.records.errors import UserError
 def command(run: Callable[..., None]) -> None:
     """Call ``run`` with the command line's options: one required option for each of its parameters, typed by it.
 
-    Ends the process with 0, or with 2 and one sentence on standard error for a user's mistake.
+    Ends the process with 0, or with 2 and one sentence on standard error for a user's mistake, or with 1 and, after
+    the traceback, one sentence for anything unexpected.
     """
     parser = argparse.ArgumentParser(description=inspect.getdoc(sys.modules[run.__module__]))
     for name, parameter in inspect.signature(run).parameters.items():
@@ -24,9 +27,19 @@ def command(run: Callable[..., None]) -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             sys.exit(_say(f"No disk space left ({error.filename}): free some and run again; nothing was lost."))
-        raise
+        sys.exit(_unexpected(error))
+    except Exception as error:
+        sys.exit(_unexpected(error))
 
 
-def _say(error: object) -> int:
+def _say(error: object, code: int = 2) -> int:
     print(f"error: {error}", file=sys.stderr)
-    return 2
+    return code
+
+
+def _unexpected(error: Exception) -> int:
+    """The traceback, for the log, and after it one sentence."""
+    traceback.print_exception(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return _say(f"Something unexpected in {Path(where.filename).name}, line {where.lineno} ({said}).", 1)

@@ -8,7 +8,9 @@ of one sentence that names the file and the row.
 
 import gzip
 import json
+import os
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +30,8 @@ SCORE = re.compile("score|rating|reward", re.IGNORECASE)  # no votes: a label ma
 
 
 def normalise(prompt: str) -> str:
-    """The form in which two prompts count as the same: case folded, runs of white space as one blank."""
-    return " ".join(prompt.casefold().split())
+    """The form in which two prompts count as the same: case folded, composed, runs of white space as one blank."""
+    return " ".join(unicodedata.normalize("NFC", prompt.casefold()).split())
 
 
 def data_files(source: Path) -> list[Path]:
@@ -109,8 +111,13 @@ def check_tokenizer(path: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path ``name`` below ``folder``; raises UserError if it leads out of it, by ``..``, a root or a link."""
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    """The path ``name`` below ``folder``; raises UserError if it leads out of it, by ``..``, a root or a linked folder.
+
+    A file may be a link, as DVC itself links files (not folders) into its cache, and hashes what they hold.
+    """
+    place = Path(os.path.normpath(folder / name))
+    parent = place if place.is_dir() else place.parent
+    if not (place.is_relative_to(os.path.normpath(folder)) and parent.resolve().is_relative_to(folder.resolve())):
         raise UserError(f"{name} leads out of {folder}: only paths below it are read; import it with `roads import`.")
     return folder / name
 

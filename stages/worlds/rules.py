@@ -84,7 +84,8 @@ def _drop_contradicted(row: dict, about: About) -> dict | None:
 
 
 def _drop_wordless(row: dict, about: About) -> dict | None:
-    return None if about.counts_words and not words(row["completion"]) else row
+    reference = row["completion"] if "completion" in row else row["chosen"]
+    return row if words(reference) or not about.counts_words else None
 
 
 TEXTS = (
@@ -98,8 +99,7 @@ TEXTS = (
          apply=_drop_equal, data="preferences"),
     Rule("scores disagree", "the rejected completion with the higher score: row dropped",
          apply=_drop_contradicted, data="preferences"),
-    Rule("no words", "a completion without a word, which ROUGE-L cannot compare: row dropped",
-         apply=_drop_wordless, data="demonstrations"),
+    Rule("no words", "a reference without a word, which ROUGE-L cannot compare: row dropped", apply=_drop_wordless),
 )  # fmt: skip
 DUPLICATE = Rule("duplicate", "a row that is there more than once: kept once", counts=False)
 ENCODED = {
@@ -236,11 +236,12 @@ def _changed(row: dict, changes: dict) -> dict:
 
 def _repeated(prompt: str, completion: str) -> int:
     """Characters of a completion that repeat the prompt at its head, however cased and spaced; 0 if they do not."""
-    if not inputs.normalise(completion).startswith(inputs.normalise(prompt)) or len(words(prompt)) < REPEATED:
+    asked = words(prompt)
+    if len(asked) < REPEATED or not inputs.normalise(completion).startswith(inputs.normalise(prompt)):
         return 0
-    spelled = r"\s+".join(map(re.escape, prompt.split()))
-    found = re.match(rf"\s*{spelled}(?!\w)" if prompt.rstrip()[-1].isalnum() else rf"\s*{spelled}", completion, re.I)
-    return found.end() if found else 0
+    found = re.match(r"\s*" + r"\s+".join(map(re.escape, prompt.split())), completion, re.IGNORECASE)
+    whole = words(completion)[: len(asked)] == asked  # "scene 1" is not at the head of "scene 10"
+    return found.end() if found and whole else 0
 
 
 def _shown(rows: pd.DataFrame) -> list[str]:

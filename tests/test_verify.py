@@ -1,0 +1,100 @@
+"""`roads verify`: whatever is recorded is hashed again, and what differs is named, whatever its size and time say."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import roads
+
+from flows.graph import Graph
+from flows.verify import verify
+
+PLAIN = ["data/evidence.json", *(f"data/report/{name}" for name in ("report.html", "report.md", "metrics.json"))]
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file; its size, time of change and mode stay."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(before.st_mode & 0o777)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def named(lines: list[str]) -> set[str]:
+    """The files that a line says something bad of."""
+    found = [re.match(r"(\S+?),? .*(changed|missing|belong)", line) for line in lines]
+    return {match[1] for match in found if match}
+
+
+@pytest.fixture
+def project(micro_copy, monkeypatch):
+    """A copy of the micro study as the current folder."""
+    monkeypatch.chdir(micro_copy)
+    return micro_copy
+
+
+def test_twenty_flipped_bits_in_outs_and_plain_files_are_all_found(micro_copy):
+    whole = roads(micro_copy, "verify")
+    assert whole.returncode == 0 and whole.stdout.count("\n") == 1 and "all are right" in whole.stdout, whole.stdout
+    assert "up to date" in roads(micro_copy, "status").stdout
+    outs = sorted(path for path in micro_copy.glob("data/*/micro/**/*") if path.is_file() and path.name != ".gitkeep")
+    flipped = [micro_copy / name for name in PLAIN] + outs[:: len(outs) // 16][:16]
+    for path in flipped:
+        flip(path)
+    assert "up to date" in roads(micro_copy, "status").stdout, "size and time of change are all that it looks at"
+    said = roads(micro_copy, "verify")
+    assert said.returncode == 1 and named(said.stdout.splitlines()) == {
+        str(p.relative_to(micro_copy)) for p in flipped
+    }, said.stdout
+    assert len(flipped) == 20 and "20 are wrong" in said.stdout
+
+
+def test_missing_and_foreign_files_and_forged_ones_are_named(project):
+    """Of a file that was changed and committed, its artifact's manifest knows better."""
+    evaluation = project / "data/evaluation/micro/0"
+    (evaluation / "base/manifest.json").unlink()
+    (evaluation / "best_of/more.json").write_text("{}")
+    shutil.rmtree(evaluation / "local")
+    config = project / "data/policy/micro/0/offline/config.json"
+    config.write_text(config.read_text().replace("0", "1"))
+    commit = [sys.executable, "-m", "dvc", "commit", "-fq", "offline@micro-0-offline"]
+    subprocess.run(commit, cwd=project, check=True)
+    wrong, _ = verify(Graph())
+    for line in (
+        "evaluation/micro/0/base/manifest.json is missing: ",
+        "evaluation/micro/0/best_of/more.json does not belong there: remove data/evaluation/micro/0/best_of; `roads",
+        "evaluation/micro/0/local is missing: `roads run` brings back",
+        "policy/micro/0/offline/config.json is not what was written",
+    ):
+        assert [f"data/{line}" in said for said in wrong].count(True) == 1, wrong
+    assert len(wrong) == 4
+
+
+def test_objects_and_stage_runs_in_the_cache_are_hashed_and_left_alone(project):
+    cache = project / ".dvc/cache"
+    objects = sorted(path for path in cache.glob("files/md5/*/*"))
+    damaged = [next(p for p in objects if p.suffix == ".dir"), next(p for p in objects if p.suffix != ".dir")]
+    (entry,) = sorted(cache.glob("runs/*/*/*"))[:1]
+    for path in damaged:
+        flip(path)
+    entry.write_text(entry.read_text().replace("python -m", "python3 -m"))
+    wrong, _ = verify(Graph())
+    assert named(wrong) == {str(path) for path in [*damaged, entry]} and len(wrong) == 3, wrong
+    assert all(path.exists() for path in [*damaged, entry])
+    for path in [*damaged, entry]:
+        path.unlink()
+    wrong, summary = verify(Graph())
+    assert wrong == [] and "The cache lacks" in summary and "`roads run` puts" in summary
+
+
+def test_what_a_clone_lacks_is_named_by_out(project):
+    shutil.rmtree(project / "data/policy")
+    lock = (project / "dvc.lock").read_text()
+    policies = set(re.findall(r"path: (data/policy/\w+/\w+/\w+)$", lock, re.MULTILINE))
+    assert policies and named(verify(Graph())[0]) == policies
