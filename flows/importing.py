@@ -15,6 +15,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +165,7 @@ def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Pa
 
     if path.is_dir() and (path / "config.json").exists():
         inputs.check_model(path)
+        _tried(path, corpus, root / INPUTS / setting)
         files = sorted(file for pattern in MODEL_FILES for file in path.glob(pattern) if file.is_file())
         return "model", files, f"a model of {len(files)} files", ""
     if path.is_file() and path.suffix == ".json":
@@ -177,6 +179,24 @@ def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Pa
     tally = rules.Tally(setting, corpus.max_dropped, corpus.max_cut)
     rules.on_texts(rows, kind, text.about(corpus, text.tokenizer_of(corpus, folder) if known else None), tally)
     return kind, inputs.data_files(path), f"{len(rows)} rows of {kind}", tally.said()
+
+
+def _tried(model: Path, corpus, folder: Path) -> None:
+    """Raise UserError unless a model passes its trial (stages/learning/trial.py), in a process of its own.
+
+    corpus: stages.records.settings.TextCorpus; ``folder``: of the setting's inputs, which may hold the tokenizer.
+    """
+    tokenizer = ""
+    if isinstance(corpus.tokenizer, str):
+        tokenizer = (model if corpus.tokenizer == "model" else folder / corpus.tokenizer).resolve()
+    words = {"folder": model.resolve(), "tokenizer": tokenizer, "max_prompt": corpus.max_prompt}
+    words |= {"max_completion": corpus.max_completion}
+    options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+    command, code = [sys.executable, "-m", "stages.learning.trial", *options], Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=code, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(said[-1].removeprefix("error: "))
 
 
 def _copied(files: list[Path], folder: Path) -> tuple[Path, str]:

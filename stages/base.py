@@ -9,6 +9,7 @@ judge/held_out.parquet.
 from pathlib import Path
 
 from stages.learning import judging, models, training
+from stages.learning.trial import trial
 from stages.records import artifacts, params
 from stages.records.command import command
 from stages.records.errors import UserError
@@ -23,6 +24,9 @@ def run(setting: str) -> None:
     chosen, compute = settings.base, settings.compute
     folder = artifacts.reading(f"data/corpus/{setting}")
     corpus = corpora.load(folder)
+    ready = _ready_made(chosen.model, setting) if isinstance(chosen.model, str) else None
+    if ready:
+        trial(ready, len(corpus.tokenizer), corpus.world, compute)
     seed = models.prepare(compute, setting, "base")
     scratch = artifacts.scratch("base", setting, chosen, compute, artifacts.digest(folder))
 
@@ -30,20 +34,15 @@ def run(setting: str) -> None:
         {"input_ids": [*prompt, *completion]}
         for prompt, completion in zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"])
     ]
-    if isinstance(chosen.model, str):
-        inputs = Path(f"data/inputs/{setting}")
-        if Path(chosen.model).parent != inputs:
-            raise UserError(f"settings.{setting}.base.model is {chosen.model}: import it, then write {inputs}/model.")
-        policy = models.load_policy(inside(inputs, Path(chosen.model).name), compute)
+    if ready:
+        policy = models.load_base(ready, len(corpus.tokenizer), corpus.world["pad"], compute)
     else:
         policy = models.new_policy(chosen.model, corpus.tokenizer, max(len(row["input_ids"]) for row in rows) + 1)
-    policy.config.pad_token_id = corpus.world["pad"]  # many a model brings none, and batches need one
-    if len(corpus.tokenizer) > policy.get_input_embeddings().num_embeddings:
-        policy.resize_token_embeddings(len(corpus.tokenizer))
     args = training.options(
         compute, seed, scratch / "policy", chosen.batch, max_steps=chosen.steps, learning_rate=chosen.learning_rate
     )
-    training.train(training.supervised(policy, corpus.tokenizer, rows, args), scratch / "policy")
+    trainer = training.supervised(policy, corpus.tokenizer, rows, args)
+    training.train(trainer, scratch / "policy", f"data/base/{setting}")
 
     with artifacts.writing(f"data/base/{setting}") as out:
         models.save(policy, corpus.tokenizer, out)
@@ -57,12 +56,19 @@ def run(setting: str) -> None:
                 num_train_epochs=chosen.judge.epochs,
                 learning_rate=chosen.judge.learning_rate,
             )
-            training.train(
-                training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args), scratch / "judge"
-            )
+            trainer = training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args)
+            training.train(trainer, scratch / "judge", f"the judge in data/base/{setting}")
             models.save(judge, corpus.tokenizer, out / "judge")
             judging.measure(judge.eval(), corpus, out)
     artifacts.forget(scratch)
+
+
+def _ready_made(model: str, setting: str) -> Path:
+    """The folder of an imported model. Raises UserError if it is not below the setting's inputs."""
+    inputs = Path(f"data/inputs/{setting}")
+    if Path(model).parent != inputs:
+        raise UserError(f"settings.{setting}.base.model is {model}: import it, then write {inputs}/model.")
+    return inside(inputs, Path(model).name)
 
 
 if __name__ == "__main__":

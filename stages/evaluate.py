@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.special import gammaln, softmax
 
 from stages.learning import likelihood, models, scoring
+from stages.learning.finite import finite
 from stages.learning.judging import held_out, implicit, own_pairs, scalar
 from stages.learning.sampling import draw
 from stages.records import artifacts, params
@@ -81,6 +82,7 @@ def run(setting: str, seed: int, arm: str) -> None:
         named = {"win": "win_rate"}
         means = of_split.drop(columns=["prompt_id", "sample"]).mean(numeric_only=True).rename(named)
         metrics[split] = {name: float(value) for name, value in means.items()}
+    finite({"completions": table, "prompts": by_prompt, "metrics": metrics}, f"data/evaluation/{setting}/{seed}/{arm}")
     with artifacts.writing(f"data/evaluation/{setting}/{seed}/{arm}") as out:
         table.to_parquet(out / "completions.parquet", index=False)
         prompts_table(by_prompt).to_parquet(out / "prompts.parquet")

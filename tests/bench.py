@@ -57,7 +57,7 @@ def network(vocabulary: int, width: int, layers: int) -> GPTNeoXForCausalLM:
 def sampling(name: str, model: GPTNeoXForCausalLM, prompts: int, length: int, count: int, new: int) -> None:
     """Our sampler against generate: ``count`` completions of exactly ``new`` tokens for prompts of ``length``."""
     ids = torch.randint(5, model.config.vocab_size, (prompts, length))
-    world = {"max_completion": new, "eos": None, "pad": 0}
+    world = {"max_prompt": length, "max_completion": new, "eos": None, "pad": 0}
     compare(
         f"sampling {name} ({prompts} prompts of {length} tokens x {count} completions of {new})",
         lambda: draw(model, ids.tolist(), count, world, 1.0, ("bench",)),

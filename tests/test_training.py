@@ -113,7 +113,7 @@ def test_gradient_accumulation_takes_the_same_step(tmp_path, pairs):
     for at_once in (0, 2):
         compute = SimpleNamespace(**{**vars(CPU), "device_batch": at_once})
         trainer = on_policy(pairs, tmp_path / str(at_once), 0.7, ["sigmoid"], compute, optim="sgd", learning_rate=0.1)
-        training.train(trainer, tmp_path / str(at_once))
+        training.train(trainer, tmp_path / str(at_once), "a policy")
         weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
     before = torch.cat([p.detach().flatten() for p in neox(seed=1).parameters()])
     assert (weights[0] - before).abs().max() > 1e-3
@@ -142,7 +142,7 @@ def test_the_first_step_of_policy_gradient_is_the_formula_with_leave_one_out_adv
     plain = {"beta": beta, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}  # so a step is the gradient
     policy, reference = neox(seed=1), neox(seed=2)
     trainer = policy_gradient(policy, reference, tmp_path, 1, 4, lambda step: judged, 12, compute, **plain)
-    training.train(trainer, tmp_path / "checkpoints")
+    training.train(trainer, tmp_path / "checkpoints", "a policy")
 
     def log_probs(model):
         every = []
@@ -184,7 +184,7 @@ def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tm
         return loss(model, inputs, **kwargs)
 
     monkeypatch.setattr(trainer, "compute_loss", seen)
-    training.train(trainer, tmp_path / "checkpoints")
+    training.train(trainer, tmp_path / "checkpoints", "a policy")
     assert steps == [0, 1, 2]
     given = sorted((prompt, completion) for prompt, several in zip(*judged[:2]) for completion in several)
     for batch in batches:
@@ -211,12 +211,14 @@ def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
         return (softmax(ours, axis=1) * (log_softmax(ours, axis=1) - log_softmax(theirs, axis=1))).sum(axis=1).mean()
 
     def scored_at(step):
-        drawn = draw(policy, prompts, 64, {"max_completion": 2, "eos": None, "pad": 0}, 1.0, ("bandit", step))
+        drawn = draw(
+            policy, prompts, 64, {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}, 1.0, ("bandit", step)
+        )
         return prompts, drawn, np.array([[worth[i, a, b] for a, b in several] for i, several in enumerate(drawn)])
 
     before = divergence(beta)
     trainer = policy_gradient(policy, reference, tmp_path, 120, 64, scored_at, 128, beta=beta, learning_rate=2e-3)
-    training.train(trainer, tmp_path / "checkpoints")
+    training.train(trainer, tmp_path / "checkpoints", "a policy")
     assert divergence(beta) < before / 20  # it is a sixty-sixth here
     assert min(divergence(2 * beta), divergence(beta / 2)) > 4 * divergence(beta), "and to that of no other beta"
 

@@ -6,16 +6,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from stages.learning.finite import finite
+
 TOKENS = 16384  # tokens in a forward pass at most; changes memory and speed only
 
 
 def log_probs(model: PreTrainedModel, prompts: Sequence, completions: Sequence) -> np.ndarray:
-    """log p(completion | prompt), summed over its tokens (nats), shape (n,)."""
+    """log p(completion | prompt), summed over its tokens (nats), shape (n,). Raises UserError if not finite."""
     sums = np.empty(len(prompts))
     for indices, ids, mask in _batches(model, prompts, completions):
         chosen = _logits(model, ids).log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
         sums[indices] = (chosen * mask).sum(dim=1).cpu().numpy()
-    return sums
+    return finite(sums, "log-probabilities of completions")
 
 
 def log_ratio(
@@ -30,24 +32,26 @@ def kl(policy: PreTrainedModel, reference: PreTrainedModel, prompts: Sequence, c
 
     At each position the KL between the two next-token distributions is exact over the vocabulary; averaged over
     completions sampled from the policy at temperature 1, the sum is an unbiased estimate of the trajectory KL.
+    Raises UserError where it is not finite.
     """
     sums = np.empty(len(prompts))
     for indices, ids, mask in _batches(policy, prompts, completions):
         ours, theirs = _logits(policy, ids).log_softmax(-1), _logits(reference, ids).log_softmax(-1)
         per_token = (ours.exp() * (ours - theirs)).sum(dim=-1)
         sums[indices] = (per_token * mask).sum(dim=1).cpu().numpy()
-    return sums
+    return finite(sums, "KL of completions to the reference")
 
 
 def scores(reward_model: PreTrainedModel, prompts: Sequence, completions: Sequence) -> np.ndarray:
-    """The reward model's score of each completion, read at its last token, shape (n,)."""
+    """The reward model's score of each completion, shape (n,), read at its last token that is not padding: a policy may
+    sample padding, and behind the last other token it counts as none. Raises UserError where a score is not finite."""
     found = np.empty(len(prompts))
     for indices, ids, _ in _batches(reward_model, prompts, completions):
         lengths = torch.tensor([len(prompts[i]) + len(completions[i]) for i in indices], device=ids.device)
         seen = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]
         with torch.inference_mode():
             found[indices] = reward_model(ids, attention_mask=seen).logits.squeeze(-1).float().cpu().numpy()
-    return found
+    return finite(found, "scores of a reward model")
 
 
 def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     GPTNeoXConfig,
@@ -14,7 +15,9 @@ from transformers import (
     set_seed,
 )
 
+from stages.learning.finite import finite_weights
 from stages.records.artifacts import refuse_pickles
+from stages.records.errors import UserError
 from stages.records.seeds import key
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -56,29 +59,50 @@ def new_policy(model, tokenizer: PreTrainedTokenizerFast, longest: int) -> GPTNe
 
 
 def load_policy(folder: str | Path, compute) -> PreTrainedModel:
-    """The causal LM in ``folder``, on the device, in float32 master weights. Nothing is fetched from the hub."""
+    """The causal LM in ``folder``, on the device, in float32 master weights. Nothing is fetched from the hub.
+
+    Raises UserError for pickled weights, and for weights that are not finite.
+    """
     refuse_pickles(Path(folder))
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
-    return model.to(compute.device).eval()
+    return finite_weights(model, folder).to(compute.device).eval()
+
+
+def load_base(folder: str | Path, tokens: int, pad_id: int, compute) -> PreTrainedModel:
+    """A ready-made causal LM, as ``load_policy``, with a token for padding (many a model brings none, and batches need
+    one) and an embedding for each of a tokenizer's ``tokens``."""
+    model = load_policy(folder, compute)
+    model.config.pad_token_id = pad_id
+    if tokens > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(tokens)
+    return model
 
 
 def load_reward(folder: str | Path, compute) -> PreTrainedModel:
-    """The reward model in ``folder``: a sequence classifier with one output."""
+    """The reward model in ``folder``: a sequence classifier with one output. Raises UserError as ``load_policy``."""
     refuse_pickles(Path(folder))
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return model.to(compute.device).eval()
+    return finite_weights(model, folder).to(compute.device).eval()
 
 
 def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTrainedModel:
     """A reward model from the base policy's weights, with a fresh scalar head that belongs to ``parts``.
 
-    The head's weights are normal with standard deviation 1 / sqrt(width + 1) (as in the paper's code).
+    The head's weights are normal with standard deviation 1 / sqrt(width + 1) (as in the paper's code). Raises
+    UserError if transformers has no such model for the base policy's architecture.
     """
+    config = AutoConfig.from_pretrained(base, local_files_only=True)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise UserError(f"{base}: transformers makes no reward model of a {config.model_type}: take another model.")
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=1, dtype=torch.float32, use_safetensors=True
     )
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UserError(
+            f"{base}: a {type(model).__name__} does not score a text at its last token: take another model."
+        )
     model.config.pad_token_id = pad_id
     width = model.score.weight.shape[1]
     generator = torch.Generator().manual_seed(key(*parts) % 2**63)

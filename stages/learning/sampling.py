@@ -1,21 +1,39 @@
-"""Sampling completions: each prompt is read once, however many completions it gets.
+"""Sampling completions from a causal LM, by the fastest way that is known to be exact for it.
 
 ``generate`` of transformers repeats a prompt for each of its n completions: it reads the prompt n times and carries n
-copies of its keys and values through every step. Here the n completions of a prompt share one copy: attention looks at
-the shared prefix and at a completion's own tokens in one softmax. The distribution is the model's own.
+copies of its keys and values through every step. shared_prefix.py keeps one copy, which is exact for plain full
+attention only; plain.py has ways that are slower and right for more models. All of them take the same random numbers,
+so they draw the same tokens, up to rounding. Which way a model goes is found by comparison with its plain forward pass.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from stages.records.seeds import uniforms
+from stages.learning import plain, shared_prefix
+from stages.records.errors import UserError
+from stages.records.seeds import generator, uniforms
 
-REPACK = 8  # tokens between looks at which completions have ended
 ROWS = 512  # completions decoded at once; changes memory and speed only
+SHOWN = 3  # tokens of each completion in the comparison with the plain forward pass
+CLOSE = 1e-3  # how far log-probabilities (nats) may differ there; rounding in float32 stays well below
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to decode one batch (as shared_prefix.decode says); ``pads``: the batch's prompts may differ in length."""
+
+    decode: Callable[..., torch.Tensor]
+    pads: bool = False
+
+
+WAYS = (Way(shared_prefix.decode, pads=True), Way(plain.with_cache), Way(plain.without_cache))  # the fastest first
+_found: WeakKeyDictionary = WeakKeyDictionary()  # model -> (longest text compared, the way that is exact up to there)
 
 
 def draw(
@@ -30,173 +48,150 @@ def draw(
 
     world: the corpus's record; a completion has exactly ``max_completion`` tokens where ``eos`` is None, else it
     ends with EOS (counted) or after ``max_completion`` tokens. Random numbers belong to (parts, prompt, completion,
-    position), so neither the batch size nor the other prompts change what is drawn.
+    position), so neither the batch size nor the other prompts change what is drawn. Raises UserError where the model's
+    logits are not finite, or as ``exact_way``.
     """
     longest = world["max_completion"]
     completions: list = [None] * len(prompts)
-    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    size = max(1, ROWS // count)
-    with _shared_prefix(model), torch.inference_mode():
-        for first in range(0, len(by_length), size):
-            batch = by_length[first : first + size]
-            luck = np.stack([uniforms(parts, i * count, count, longest) for i in batch])
-            drawn = _decode(model, [prompts[i] for i in batch], luck, world, temperature)
-            for index, tokens in zip(batch, drawn):
-                completions[index] = tokens
+    way = exact_way(model, world)
+    with inference(model):
+        for batch in _batches(prompts, max(1, ROWS // count), way.pads):
+            luck = np.concatenate([uniforms(parts, i * count, count, longest) for i in batch])
+            luck = torch.as_tensor(luck, device=model.device)
+
+            def pick(logits, rows, position, luck=luck):
+                return choose(logits, luck[rows, position], temperature)
+
+            drawn = way.decode(model, [prompts[i] for i in batch], count, pick, world)
+            for place, index in enumerate(batch):
+                several = drawn[place * count : (place + 1) * count].tolist()
+                completions[index] = [_until(tokens, world["eos"]) for tokens in several]
     return completions
 
 
-def _decode(model, prompts: list, luck: np.ndarray, world: dict, temperature: float) -> list[list[list[int]]]:
-    """Decode one batch; ``luck`` are uniforms of shape (prompts, count, longest)."""
-    batch, count, longest = luck.shape
-    device, eos = model.device, world["eos"]
-    luck = torch.as_tensor(luck.reshape(batch * count, longest), device=device)
-    cache, logits, lengths = _read(model, prompts, world["pad"], count, longest)
-    tokens = torch.full((batch * count, longest), -1, device=device)
-    rows = torch.arange(batch * count, device=device)  # the completion that each decoded row is; -1 only pads a batch
-    logits = logits.repeat_interleave(count, dim=0)
-    for position in range(longest):
-        step = _choose(logits, luck[rows, position], temperature)
-        tokens[rows, position] = step
-        if position + 1 == longest:
-            break
-        if eos is not None and (position + 1) % REPACK == 0:
-            going = ~(tokens[rows] == eos).any(dim=1)
-            kept = _repack(going.view(cache.prompts, -1))
-            if kept is None:
-                break
-            chosen, prompt_rows = kept
-            rows, step = rows[chosen], step[chosen]
-            cache.keep(chosen, prompt_rows)
-        places = lengths[rows // count, None] + position
-        logits = model(step[:, None], position_ids=places, past_key_values=cache, use_cache=True).logits[:, -1]
-    return [[_until(row, eos) for row in rows] for rows in tokens.view(batch, count, longest).tolist()]
+def choose(logits: torch.Tensor, luck: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The token at which the cumulative probability passes a uniform: logits (rows, vocabulary), luck (rows,).
 
-
-def _choose(logits: torch.Tensor, luck: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The token at which the cumulative probability passes a uniform: logits (rows, vocabulary), luck (rows,)."""
+    Raises UserError where a row has no probabilities, as its logits are NaN or infinite.
+    """
     cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(dim=-1)
+    if not cumulative[:, -1].isfinite().all():
+        raise UserError(
+            "Nothing can be sampled: the policy's logits are NaN or infinite, so the training that made it diverged; "
+            "lower its learning rate."
+        )
     target = luck[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+
+
+def exact_way(model: PreTrainedModel, world: dict) -> Way:
+    """The first of WAYS whose logits are those of a plain forward pass, at the longest texts of this world.
+
+    Compared once for each model and length, on random texts: a long and a short prompt together, so that padding
+    counts, each with two completions, of which the last tokens are looked at, so that a window that is shorter than
+    prompt and completion together is seen. Raises UserError if the model cannot read a text of that length, or if its
+    logits depend on tokens behind them, so that there is nothing to sample from.
+    """
+    compared, way = _found.get(model, (0, None))
+    length = world["max_prompt"] + world["max_completion"]
+    if length <= compared:
+        return way
+    with inference(model):
+        prompts, forced = _texts(model, world, length)
+        expected = _plain_pass(model, prompts, forced)
+        for way in WAYS:
+            difference = _difference(way, model, prompts, forced, expected, world)
+            if difference <= CLOSE:
+                _found[model] = (length, way)
+                return way
+    raise UserError(
+        f"{type(model).__name__} is no causal language model of texts of {length} tokens: read token by token its "
+        f"log-probabilities differ by up to {difference:.2g} nats from those of one pass over the whole text; "
+        "take a decoder-only model, or shorten max_prompt and max_completion."
+    )
+
+
+def _texts(model, world: dict, length: int) -> tuple[list[list[int]], torch.Tensor]:
+    """Two prompts of random tokens, and for each two completions of SHOWN tokens, (4, shown); the longer prompt and its
+    completions fill ``length``."""
+    shown = min(SHOWN, world["max_completion"])
+    luck, usual = generator("comparison with a plain forward pass", length), usual_tokens(model, world)
+    prompts = [luck.choice(usual, size).tolist() for size in (length - shown, max(1, (length - shown) // 2))]
+    return prompts, torch.as_tensor(luck.choice(usual, (4, shown)), device=model.device)
+
+
+def usual_tokens(model: PreTrainedModel, world: dict) -> np.ndarray:
+    """The ids of all tokens that a model knows, but for EOS and padding."""
+    special = [token for token in (world["eos"], world["pad"]) if token is not None]
+    return np.setdiff1d(np.arange(model.get_input_embeddings().num_embeddings), special)
+
+
+def _plain_pass(model, prompts: list, forced: torch.Tensor) -> torch.Tensor:
+    """log p of every token at the places of ``forced``, (completions, shown, vocabulary), one text at a time."""
+    each = len(forced) // len(prompts)
+    found = []
+    for row, tokens in enumerate(forced):
+        text = torch.cat([torch.tensor(prompts[row // each], device=model.device), tokens])
+        try:
+            logits = model(text[None], use_cache=False).logits[0, -1 - len(tokens) : -1]
+        except (IndexError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{type(model).__name__} cannot read a text of {len(text)} tokens ({str(error).splitlines()[0]}): "
+                "shorten max_prompt or max_completion, or take another model."
+            ) from error
+        found.append(logits.float().log_softmax(-1))
+    return torch.stack(found)
+
+
+def _difference(way, model, prompts: list, forced: torch.Tensor, expected: torch.Tensor, world: dict) -> float:
+    """By how much (nats, at most) a way's log-probabilities of ``forced`` differ from the expected ones; infinite where
+    the model cannot go this way."""
+    found = torch.full_like(expected, float("nan"))
+
+    def pick(logits, rows, position):
+        found[rows, position] = logits.float().log_softmax(-1)
+        return forced[rows, position]
+
+    shown = {**world, "max_completion": forced.shape[1], "eos": None}
+    each = len(forced) // len(prompts)
+    try:
+        for batch in [range(len(prompts))] if way.pads else [[place] for place in range(len(prompts))]:
+            places = torch.tensor([i * each + j for i in batch for j in range(each)], device=forced.device)
+            way.decode(
+                model,
+                [prompts[i] for i in batch],
+                each,
+                lambda logits, rows, position, places=places: pick(logits, places[rows], position),
+                shown,
+            )
+    except Exception:  # a fast way meets any architecture here, and what it cannot do is for the next way
+        return float("inf")
+    return (found - expected).abs().nan_to_num(nan=float("inf")).max().item()
+
+
+def _batches(prompts: Sequence, size: int, padded: bool) -> Iterator[list[int]]:
+    """Places of up to ``size`` prompts, similar lengths together; of one length only unless they may be ``padded``."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    first = 0
+    while first < len(order):
+        batch = order[first : first + size]
+        if not padded:
+            batch = [i for i in batch if len(prompts[i]) == len(prompts[batch[0]])]
+        yield batch
+        first += len(batch)
 
 
 def _until(row: list[int], eos: int | None) -> list[int]:
     return row[: row.index(eos) + 1] if eos is not None and eos in row else row
 
 
-def _repack(going: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Which rows to keep, given which go on (prompts, width): (row indices, prompt indices), or None when all ended.
-
-    Each prompt keeps its unfinished rows, filled up with finished ones to a common width, as rows come in blocks of
-    one prompt each.
-    """
-    width = int(going.sum(dim=1).max())
-    if width == 0:
-        return None
-    prompts = torch.nonzero(going.any(dim=1)).squeeze(1)
-    order = torch.argsort(going[prompts].int(), dim=1, descending=True, stable=True)[:, :width]
-    return (prompts[:, None] * going.shape[1] + order).reshape(-1), prompts
-
-
-def _read(model, prompts: list, pad_id: int, count: int, longest: int):
-    """Read each prompt once: (cache for its completions, logits after the prompt, prompt lengths)."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts], device=model.device)
-    lengths = torch.tensor([len(p) for p in prompts], device=model.device)
-    mask = torch.arange(width, device=model.device)[None, :] >= (width - lengths)[:, None]
-    places = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    prefix = DynamicCache()
-    with _attention(model, "sdpa"):
-        logits = model(ids, attention_mask=mask, position_ids=places, past_key_values=prefix, logits_to_keep=1).logits
-    return _PrefixCache(prefix, mask, count, longest), logits[:, -1], lengths
-
-
-class _PrefixCache:
-    """Keys and values of the prompts (one copy each) and of the completions (one a row).
-
-    ``update`` hands both parts on to ``_attend`` in the place where a model passes its keys and values.
-    """
-
-    def __init__(self, prefix: DynamicCache, mask: torch.Tensor, count: int, longest: int):
-        self.prefix = [(layer.keys, layer.values) for layer in prefix.layers]
-        keys = self.prefix[0][0]
-        self.mask = torch.zeros(mask.shape, dtype=keys.dtype, device=keys.device).masked_fill(~mask, float("-inf"))
-        self.own = [
-            (
-                k.new_empty((len(k) * count, k.shape[1], longest - 1, k.shape[3])),
-                v.new_empty((len(v) * count, v.shape[1], longest - 1, v.shape[3])),
-            )
-            for k, v in self.prefix
-        ]
-        self.length = 0
-
-    @property
-    def prompts(self) -> int:
-        return len(self.mask)
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args, **_kwargs):
-        if layer == 0:
-            self.length += 1
-        own_keys, own_values = self.own[layer]
-        own_keys[:, :, self.length - 1] = keys[:, :, 0]
-        own_values[:, :, self.length - 1] = values[:, :, 0]
-        prefix_keys, prefix_values = self.prefix[layer]
-        return (
-            (prefix_keys, own_keys[:, :, : self.length], self.mask),
-            (prefix_values, own_values[:, :, : self.length]),
-        )
-
-    def get_seq_length(self, *_args) -> int:
-        return self.mask.shape[1] + self.length
-
-    def keep(self, rows: torch.Tensor, prompts: torch.Tensor) -> None:
-        """Go on with these rows and prompts only."""
-        self.mask = self.mask[prompts]
-        self.prefix = [(k[prompts], v[prompts]) for k, v in self.prefix]
-        self.own = [(k[rows], v[rows]) for k, v in self.own]
-
-
-def _attend(module, query, key, value, attention_mask, scaling, dropout=0.0, **_kwargs):
-    """Attention of one new token a row to its prompt's shared keys and its own: query (rows, heads, 1, width)."""
-    (shared_keys, own_keys, mask), (shared_values, own_values) = key, value
-    groups = query.shape[1] // shared_keys.shape[1]
-    if groups > 1:
-        shared_keys, own_keys, shared_values, own_values = (
-            t.repeat_interleave(groups, dim=1) for t in (shared_keys, own_keys, shared_values, own_values)
-        )
-    rows, heads, _, width = query.shape
-    prompts = len(shared_keys)
-    together = query.view(prompts, rows // prompts, heads, width).transpose(1, 2)
-    shared = together @ shared_keys.transpose(2, 3) * scaling + mask[:, None, None, :]
-    own = (query @ own_keys.transpose(2, 3) * scaling).view(prompts, rows // prompts, heads, -1).transpose(1, 2)
-    weights = torch.softmax(torch.cat([shared, own], dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
-    split = shared_keys.shape[2]
-    from_shared = (weights[..., :split] @ shared_values).transpose(1, 2).reshape(rows, heads, 1, width)
-    from_own = weights[..., split:].transpose(1, 2).reshape(rows, heads, 1, -1) @ own_values
-    return (from_shared + from_own).transpose(1, 2), None
-
-
-AttentionInterface.register("shared_prefix", _attend)
-
-
 @contextlib.contextmanager
-def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Use one attention implementation for the length of the block."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = name
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-
-
-@contextlib.contextmanager
-def _shared_prefix(model: PreTrainedModel) -> Iterator[None]:
-    """The model in inference mode, with the shared-prefix attention."""
+def inference(model: PreTrainedModel) -> Iterator[None]:
+    """The model in inference mode for the length of the block."""
     training = model.training
     model.eval()
     try:
-        with _attention(model, "shared_prefix"):
+        with torch.inference_mode():
             yield
     finally:
         model.train(training)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from stages.learning import likelihood, models
+from stages.learning.finite import finite
 from stages.worlds import roads, rouge
 from stages.worlds.corpora import Corpus
 
@@ -16,8 +17,13 @@ def scorer(corpus: Corpus, base: Path, compute) -> Scorer:
     """A function of (prompt rows, completions as token ids), one completion a row, that returns a frame.
 
     Columns: true_reward; also arrived (road world) or rouge_l (text with references). ``base`` holds the judge where
-    the true reward is one.
+    the true reward is one. The function raises UserError where a reward is not finite.
     """
+    found = _scorer(corpus, base, compute)
+    return lambda prompts, completions: finite(found(prompts, completions), "the true reward")
+
+
+def _scorer(corpus: Corpus, base: Path, compute) -> Scorer:
     if corpus.world["kind"] == "roads":
         return roads.Scorer(corpus.world)
     judge = models.load_reward(base / "judge", compute) if corpus.world["reward"] == "judge" else None

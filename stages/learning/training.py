@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,9 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, 
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from stages.learning import models
+from stages.learning.finite import finite, finite_weights
 from stages.records import artifacts
+from stages.records.errors import UserError
 from stages.records.events import emit
 
 datasets_logging.disable_progress_bar()
@@ -42,15 +45,33 @@ def options(compute, seed: int, scratch: Path, batch: int, **more) -> dict:
         "report_to": [],
         "disable_tqdm": True,
         "logging_steps": 20,
+        "logging_nan_inf_filter": False,  # it would hide a loss of NaN behind the average of those before
         "save_strategy": "no",  # KeepState says when
         "save_total_limit": 1,
         **more,
     }
 
 
-def supervised(policy: PreTrainedModel, tokenizer, rows: list[dict], args: dict) -> SFTTrainer:
+class FiniteLoss:
+    """Makes a trainer stop at the step with a loss of NaN. On a GPU, which nobody should wait for at each step,
+    KeepState looks at the losses when they are logged."""
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        return finite(loss, "the loss") if loss.device.type == "cpu" else loss
+
+
+class SupervisedTrainer(FiniteLoss, SFTTrainer):
+    """TRL's SFT trainer."""
+
+
+class BradleyTerryTrainer(FiniteLoss, RewardTrainer):
+    """TRL's reward trainer."""
+
+
+def supervised(policy: PreTrainedModel, tokenizer, rows: list[dict], args: dict) -> SupervisedTrainer:
     """SFT on rows of ``input_ids``: the loss is on every token, prompt included (as in the paper's code)."""
-    return SFTTrainer(
+    return SupervisedTrainer(
         policy,
         args=SFTConfig(**args, max_length=None),
         train_dataset=Dataset.from_list(rows),
@@ -58,14 +79,14 @@ def supervised(policy: PreTrainedModel, tokenizer, rows: list[dict], args: dict)
     )
 
 
-def reward_model(model: PreTrainedModel, tokenizer, pairs: Dataset, args: dict) -> RewardTrainer:
+def reward_model(model: PreTrainedModel, tokenizer, pairs: Dataset, args: dict) -> BradleyTerryTrainer:
     """Bradley-Terry on ``chosen_ids`` / ``rejected_ids`` (prompt and completion together)."""
-    return RewardTrainer(
+    return BradleyTerryTrainer(
         model, args=RewardConfig(**args, max_length=None), train_dataset=pairs, processing_class=tokenizer
     )
 
 
-class PreferenceTrainer(DPOTrainer):
+class PreferenceTrainer(FiniteLoss, DPOTrainer):
     """TRL's DPO trainer on pairs that are token ids already: what TRL would prepare (and append EOS to) stays as is."""
 
     def _prepare_dataset(self, dataset, *_args, **_kwargs):
@@ -108,7 +129,7 @@ class OnPolicyTrainer(PreferenceTrainer):
         return super().training_step(model, self.collate(self.waiting.pop(0)), *args, **kwargs)
 
 
-class PolicyGradientTrainer(RLOOTrainer):
+class PolicyGradientTrainer(FiniteLoss, RLOOTrainer):
     """TRL's RLOO, E[r] - beta KL(policy || reference) by policy gradient, on completions that are ours.
 
     ``scored_at(step)`` returns the prompts (token ids) of optimisation step ``step``, ``completions`` of the policy as
@@ -138,19 +159,26 @@ def _as_it_is(rows: list[dict]) -> dict:
 
 
 class KeepState(TrainerCallback):
-    """Save the training state now and then, and say the metrics."""
+    """Save the training state now and then, but none with a weight of NaN, which would be resumed for ever; say the
+    metrics. A loss or a gradient that is not finite ends the training."""
 
     def __init__(self):
         self.every = float(os.environ.get(CHECKPOINT_SECONDS, 60))
         self.saved = time.monotonic()
 
-    def on_step_end(self, args, state, control, **_kwargs):
+    def on_step_end(self, args, state, control, model=None, **_kwargs):
         if time.monotonic() - self.saved >= self.every:
+            finite_weights(model, "its state")
             control.should_save = True
             self.saved = time.monotonic()
 
     def on_log(self, args, state, control, logs=None, **_kwargs):
-        emit(state.global_step, **{k: v for k, v in logs.items() if isinstance(v, int | float) and k != "epoch"})
+        numbers = {k: float(v) for k, v in logs.items() if isinstance(v, int | float) and k != "epoch"}
+        finite(
+            {k: v for k, v in numbers.items() if k in ("loss", "grad_norm", "train_loss")},
+            "since the last log the mean",
+        )
+        emit(state.global_step, **{k: v for k, v in numbers.items() if isfinite(v)})  # a spread over one has none
 
 
 class Curve(TrainerCallback):
@@ -183,34 +211,42 @@ class Curve(TrainerCallback):
             self._record(state.global_step)
 
     def _record(self, step: int) -> None:
-        row = {"step": step, **self.measure()}
+        row = {"step": step, **finite(self.measure(), "the learning curve")}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         emit(step, **{f"validation/{k}": v for k, v in row.items() if k != "step"})
 
 
-def train(trainer, scratch: Path, *callbacks: TrainerCallback) -> None:
+def train(trainer, scratch: Path, what: str, *callbacks: TrainerCallback) -> None:
     """Train to the end, from the last whole checkpoint in ``scratch`` if there is one.
 
-    Before TRL resumes, the weights are loaded through from_pretrained: the raw load that a resuming Trainer does
-    loses the head of a GPT-NeoX (transformers 5.23).
+    Raises UserError that names ``what``, the step and the learning rate when a loss, a weight, or what is sampled or
+    measured on the way is not finite. Before TRL resumes, the weights are loaded through from_pretrained: the raw load
+    that a resuming Trainer does loses the head of a GPT-NeoX (transformers 5.23).
     """
     for callback in (KeepState(), *callbacks):
         trainer.add_callback(callback)
     whole = [p for p in scratch.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
     last = max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
-    if last is None:
-        shutil.rmtree(scratch, ignore_errors=True)
-        trainer.train()
-    else:
-        trainer.model.load_state_dict(type(trainer.model).from_pretrained(last).state_dict())
-        trainer.train(resume_from_checkpoint=str(last))
+    try:
+        if last is None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            trainer.train()
+        else:
+            trainer.model.load_state_dict(type(trainer.model).from_pretrained(last).state_dict())
+            trainer.train(resume_from_checkpoint=str(last))
+        finite_weights(trainer.model, "the result")
+    except UserError as error:
+        step, steps = trainer.state.global_step, trainer.state.max_steps
+        raise UserError(
+            f"{what}, after step {step} of {steps} at the learning rate {trainer.args.learning_rate:g}: {error}"
+        ) from error
 
 
 def train_policy(trainer: DPOTrainer, scratch: Path, points: int, measure: Callable[[], dict], out: str) -> None:
     """Train with a learning curve and write both, policy and curve, as the artifact ``out``."""
     curve = Curve(scratch, points, measure)
-    train(trainer, scratch, curve)
+    train(trainer, scratch, out, curve)
     with artifacts.writing(out) as folder:
         models.save(trainer.model, trainer.processing_class, folder)
         curve.save(folder)

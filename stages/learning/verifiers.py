@@ -34,7 +34,8 @@ def train_global(
     init = models.prepare(settings.compute, *parts, "reward")
     model = models.new_reward(base, settings.compute, corpus.world["pad"], *parts, "reward head")
     args = training.options(settings.compute, init, scratch, **recipe(settings.reward))
-    training.train(training.reward_model(model, corpus.tokenizer, joined(pairs), args), scratch)
+    trainer = training.reward_model(model, corpus.tokenizer, joined(pairs), args)
+    training.train(trainer, scratch, _named("global", parts))
     return model.eval()
 
 
@@ -46,8 +47,13 @@ def train_local(
     policy, reference = (models.load_policy(base, settings.compute) for _ in range(2))
     beta = settings.reward.local_beta
     args = training.options(settings.compute, init, scratch, beta=beta, **recipe(settings.reward))
-    training.train(training.preference(policy, reference, corpus.tokenizer, separate(pairs), args), scratch)
+    trainer = training.preference(policy, reference, corpus.tokenizer, separate(pairs), args)
+    training.train(trainer, scratch, _named("local", parts))
     return policy.eval()
+
+
+def _named(kind: str, parts: tuple) -> str:
+    return f"the {kind} reward model of {', '.join(map(str, parts))}"
 
 
 def recipe(chosen) -> dict:

@@ -7,13 +7,19 @@ With the variable unset, as under a plain ``dvc repro``, nothing is written.
 import json
 import os
 import time
+from math import isfinite
 from pathlib import Path
 
 VARIABLE = "ALL_ROADS_EVENTS"
 
 
 def emit(step: int | None = None, **metrics: float) -> None:
-    """Append one event: the metrics (finite numbers) at an optimisation ``step``, with the wall time in seconds."""
+    """Append one event: the metrics at an optimisation ``step``, with the wall time in seconds.
+
+    Raises ValueError for a metric that is NaN or infinite, which JSON does not know and nobody could draw.
+    """
+    if bad := [name for name, value in metrics.items() if not isfinite(value)]:
+        raise ValueError(f"{bad[0]} is not a finite number: {metrics[bad[0]]}")
     path = os.environ.get(VARIABLE)
     if not path:
         return

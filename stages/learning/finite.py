@@ -1,0 +1,39 @@
+"""Numbers must be finite: a network that diverged has no result, and nothing is ever computed from NaN."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from stages.records.errors import UserError
+
+
+def finite(values, what: str):
+    """``values`` as they are: a number, an array, a table (its columns of numbers), or a mapping of these.
+
+    Raises UserError that says of ``what`` how many are NaN or infinite, in which entry or column, and what to do.
+    """
+    if isinstance(values, Mapping | pd.DataFrame):
+        columns = values.select_dtypes("number") if isinstance(values, pd.DataFrame) else values
+        for name, found in columns.items():
+            finite(found, f"{what}, {name}")
+        return values
+    numbers = np.asarray(values, dtype=float)
+    if bad := int((~np.isfinite(numbers)).sum()):
+        found = f"is {numbers.item()}" if numbers.size == 1 else f"has {bad} of {numbers.size} numbers NaN or infinite"
+        raise UserError(
+            f"{what} {found}, so a training diverged: lower the learning rate of what was trained, then run again."
+        )
+    return values
+
+
+def finite_weights(model: nn.Module, what: object):
+    """The model as it is. Raises UserError that says of ``what`` which weight is NaN or infinite."""
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(
+                f"{what}: the weight {name} holds NaN or an infinite number, so the training that made it diverged: "
+                "lower its learning rate, then run again."
+            )
+    return model
