@@ -131,8 +131,8 @@ class Graph:
         environment variables that DVC adds. Returns in words where they came from, "" if the stage was run.
 
         ``execute`` runs without the mutex and raises if the command fails; the outs are then what they were, and not
-        recorded. Raises UserError if something that the stage reads is not what is recorded for it, DvcException for
-        example for a dependency that does not exist.
+        recorded. Raises UserError if something that the stage reads is not what is recorded for it, or is changed
+        while its command runs, and DvcException for example for a dependency that does not exist.
         """
         from dvc.stage.cache import RunCacheNotFoundError
 
@@ -158,8 +158,11 @@ class Graph:
                         stage.save_deps()
                         self._reading.check(stage)
                 if not how:
+                    begun = {dep: dep.hash_info for dep in stage.deps}
                     self._execute(stage, execute)
                 with self._handing_out():
+                    if not how:
+                        self._reading.refuse_changed(stage, begun)
                     save(stage)
                     self._record(stage)
         return how

@@ -1,4 +1,4 @@
-"""What a stage reads is, byte for byte, what is recorded for it, or the stage does not run."""
+"""What a stage reads is, byte for byte, what is recorded for it, from before its command runs until it has ended."""
 
 import os
 from collections.abc import Iterable
@@ -28,11 +28,30 @@ class Reading:
         outs = [out for other in self._stages for out in other.outs if out.hash_info]
         for dep in (dep for dep in stage.deps if dep not in stage.params):
             made = [out for out in outs if overlap(Path(out.fs_path), Path(dep.fs_path))]
+            self._refuse_edited(made, outs)
             for entry in made or [dep]:
                 for path, word in self._wrong(entry).items():
                     place = os.path.relpath(entry.fs_path, self.root)
                     todo = f"remove {place} and run again, which brings it back" if made else f"`touch {place}`"
                     raise UserError(f"{path} {word} (its size and time of change do not show it): {todo}.")
+
+    def refuse_changed(self, stage: Any, begun: dict[Any, Any]) -> None:
+        """Raise UserError if a dependency has another hash now than it had when the command began (``begun``)."""
+        stage.save_deps()
+        for dep, before in begun.items():
+            if dep.hash_info != before:
+                raise UserError(f"{dep.def_path} was changed while {stage.addressing} ran, which reads it: run again.")
+
+    def _refuse_edited(self, made: list[Any], outs: list[Any]) -> None:
+        """Raise UserError if what the makers of ``made`` have read, and no stage makes, is no longer what it was.
+
+        Their outs then tell of something else than what lies there, as the digests of code that was edited since.
+        """
+        for maker in {out.stage.addressing: out.stage for out in made if out.stage.cmd}.values():
+            for dep in (dep for dep in maker.deps if dep not in maker.params):
+                is_source = not any(overlap(Path(out.fs_path), Path(dep.fs_path)) for out in outs)
+                if is_source and dep.exists and dep.changed_checksum():
+                    raise UserError(f"{dep.def_path} was changed since {maker.addressing} read it: run again.")
 
     def _wrong(self, entry: Any) -> dict[str, str]:
         found = {} if entry.fs_path in self._right else differences(entry)

@@ -328,3 +328,47 @@ def test_a_path_below_a_folder_may_be_a_linked_file_and_no_linked_folder(tmp_pat
     for name in ("model", "model/tokenizer.json", "../outside/tokenizer.json", str(outside / "tokenizer.json")):
         with pytest.raises(UserError, match="leads out of"):
             inputs.inside(folder, name)
+
+
+def test_what_changes_while_a_stage_runs_is_not_recorded_as_what_it_read(project):
+    """Params that were edited in mid-run were recorded beside the results of the old ones, also in the run cache."""
+    git_keeps = "\n    - data/report/results.json: {cache: false}"  # of such a stage DVC keeps no runs
+    Path("dvc.yaml").write_text(PIPELINE.replace(git_keeps, ""))
+    bring_in("a", 8)
+    run()
+    before = Path("dvc.lock").read_text()
+
+    def edit(rows):
+        data = YAML(typ="safe").load(Path("params.yaml"))
+        data["study"]["seeds"] = rows
+        with Path("params.yaml").open("w") as file:
+            YAML().dump(data, file)
+
+    edit([1])
+    graph = Graph()
+
+    def execute(argv, marks, folder):
+        subprocess.run(argv, cwd=folder, env={**os.environ, **marks}, check=True)
+        edit([2])
+
+    with pytest.raises(UserError, match=r"params.yaml was changed while report ran, which reads it: run again"):
+        graph.reproduce("report", execute)
+    graph.dump()
+    assert Path("dvc.lock").read_text() == before and REPORT.exists()
+    edit([2])
+    assert run()[0] == {"report": ""}, "nothing in the run cache passes for it"
+
+
+def test_what_was_edited_since_an_earlier_stage_read_it_stops_the_next(project):
+    """As code that was edited after its digests were taken."""
+    Path("dvc.yaml").write_text(
+        PIPELINE.replace('deps: ["data/inputs/${item.setting}"]', 'deps: ["data/inputs/${item.setting}", code]')
+    )
+    Path("code").write_text("1")
+    bring_in("a", 8)
+    run()
+    graph = Graph()
+    Path("code").write_text("22")
+    with pytest.raises(UserError, match=r"code was changed since base@tldr read it: run again"):
+        graph.reproduce("report", lambda *_: None, force=True)
+    assert REPORT.exists()
