@@ -6,6 +6,7 @@ from pathlib import Path
 from flows.graph import Graph
 
 DIGESTS = Path("data/digests")
+_found: dict[Path, dict[str, dict]] = {}
 SHOWN = 3  # changes that are named; the report depends on all settings, and thousands may have changed
 
 
@@ -16,9 +17,7 @@ def expected(graph: Graph) -> dict[str, list[str]] | None:
     """
     if not any(stage.command == "python -m stages.digests" for stage in graph.stages.values()):
         return None
-    from stages.digests import digests
-
-    found = digests(graph.root)
+    found = current(graph)
     changes = {}
     for name in graph.stages:
         for dependency in graph.dvc_stage(name).deps:
@@ -26,6 +25,18 @@ def expected(graph: Graph) -> dict[str, list[str]] | None:
             if path.parent == graph.root / DIGESTS and path.stem in found and path.exists():
                 changes[name] = differing(json.loads(path.read_text()), found[path.stem])
     return {name: pieces for name, pieces in changes.items() if pieces}
+
+
+def current(graph: Graph) -> dict[str, dict]:
+    """For each stage the digest of its code as it is now, as stages/digests.py writes it; read anew once per process.
+
+    Raises UserError for source that is not valid Python.
+    """
+    from stages.digests import digests
+
+    if graph.root not in _found:
+        _found[graph.root] = digests(graph.root)
+    return _found[graph.root]
 
 
 def since(graph: Graph, name: str) -> list[str]:

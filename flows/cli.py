@@ -55,6 +55,7 @@ def run_command(
         enter(study)
     from flows.graph import Graph
     from flows.plan import plan, select
+    from flows.reasons import describe, remarks
     from stages.records import params
 
     checked = params.load()
@@ -66,11 +67,10 @@ def run_command(
             typer.echo(f"Would remove what the study no longer has: {', '.join(stale)}.")
         todo = plan(graph, chosen, force or [])
         if todo.due:
-            from flows.reasons import describe
-
             typer.echo(describe(todo))
         else:
             typer.echo(_nothing_to_do(todo, begun))
+        _say(remarks(todo))
         return
     with graph.alone():
         if stale := graph.prune():
@@ -79,6 +79,7 @@ def run_command(
         if todo.due:
             from flows.run import run
 
+            _say(remarks(todo))
             deciding = "claims" in {*todo.due, *todo.maybe_due}
             if deciding:
                 from flows.claims import refuse, write
@@ -89,6 +90,7 @@ def run_command(
                 typer.echo(warning)
         else:
             typer.echo(_nothing_to_do(todo, begun))
+            _say(remarks(todo))
         if study and code == 0:
             from flows.publishing import publish
 
@@ -107,10 +109,11 @@ def status(study: StudyName = None) -> None:
         enter(study)
     from flows.graph import Graph
     from flows.plan import plan
-    from flows.reasons import list_reasons
+    from flows.reasons import list_reasons, remarks
 
     graph = Graph(publishing=bool(study))
-    typer.echo(list_reasons(plan(graph, set(graph.stages))))
+    todo = plan(graph, set(graph.stages))
+    typer.echo("\n".join([list_reasons(todo), *remarks(todo)]))
 
 
 @app.command()
@@ -219,6 +222,11 @@ def _unexpected(error: Exception, project: Path, here: Path) -> str:
     except OSError as other:
         return f"Something unexpected ({what}), and no log could be written ({other})."
     return f"Something unexpected ({what}): the traceback is in {Path(os.path.relpath(log, here))}."
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)
 
 
 def _nothing_to_do(todo: "Plan", begun: float) -> str:

@@ -4,41 +4,62 @@ Workspaces come and go; the stage `claims` of the project reads the json here, s
 without running the studies. The files are no outs of DVC's, as they come from the graphs of other workspaces.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
+from flows import origins
 from flows.plan import Plan
 from stages.records.artifacts import PUBLISHED, write_file
+from stages.records.errors import UserError
 from stages.records.params import Params
 
 KINDS = ("base", "corpus", "evaluation", "policy", "preferences", "reward")
+FILES = {"evidence.json": "data/evidence.json", "report.md": "data/report/report.md"}
 ARTIFACTS = tuple(f"data/{kind}/" for kind in KINDS)
 
 
 def publish(study: str, plan: Plan, params: Params, project: Path) -> str:
-    """Write evidence.json, report.md and artifacts.json (DVC's hash of each artifact); one line if one has changed.
+    """Write evidence.json, report.md, artifacts.json (DVC's hash of these two and of each artifact) and record.json
+    (what they came from, flows/origins.py); one line if one has changed.
 
     ``plan``: what has been carried out. Nothing is published of a study that no claim names, or of which stages that
-    were not selected are out of date.
+    were not selected are out of date. Raises UserError if the files are not those of dvc.lock.
     """
     graph = plan.graph
     selected = len(plan.names) < len(graph.stages)
     if study not in {claim.study for claim in params.claims.values()} or (selected and graph.status()):
         return ""
-    outs = [out for name in graph.stages for out in graph.record(name)["outs"]]
-    hashes = {out["path"]: f"md5 {out['md5']}" for out in outs if out["path"].startswith(ARTIFACTS)}
-    contents = {
-        "evidence.json": (graph.root / "data" / "evidence.json").read_bytes(),
-        "report.md": (graph.root / "data" / "report" / "report.md").read_bytes(),
-        "artifacts.json": (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode(),
-    }
-    written = [_write(project / PUBLISHED / study / name, content) for name, content in contents.items()]
-    return f"Published: {PUBLISHED / study}. Commit it, and `roads run` decides the claims." if any(written) else ""
+    outs = {out["path"]: out["md5"] for name in graph.stages for out in graph.record(name)["outs"]}
+    hashes = {path: f"md5 {md5}" for path, md5 in outs.items() if path.startswith(ARTIFACTS) or path in FILES.values()}
+    contents = {name: _as_recorded(graph.root / path, outs[path]) for name, path in FILES.items()}
+    contents["artifacts.json"] = (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode()
+    record, folder = origins.of(study, graph, params, contents), project / PUBLISHED / study
+    before = origins.read(folder)
+    unchanged = all(_is(folder / name, content) for name, content in contents.items())
+    if unchanged and all(before.get(part) == record[part] for part in origins.DECISIVE):
+        return ""
+    contents[origins.NAME] = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+    for name, content in contents.items():
+        write_file(folder / name, content)
+    return " ".join(
+        [
+            f"Published: {PUBLISHED / study}. Commit it, and `roads run` decides the claims.",
+            *origins.otherwise(before, record),
+        ]
+    )
 
 
-def _write(path: Path, content: bytes) -> bool:
-    """Replace a file as a whole, unless it is as it should be; whether it was not."""
-    if path.exists() and path.read_bytes() == content:
-        return False
-    write_file(path, content)
-    return True
+def _as_recorded(path: Path, md5: str) -> bytes:
+    """A file's bytes. Raises UserError if they are not those of DVC's hash: DVC itself goes by size and time alone."""
+    content = path.read_bytes()
+    if hashlib.md5(content).hexdigest() != md5:
+        raise UserError(
+            f"{path} is not what dvc.lock records (its MD5 is not {md5}), so nothing is published: restore it with "
+            f"`roads run --force report`, or find out who wrote it."
+        )
+    return content
+
+
+def _is(path: Path, content: bytes) -> bool:
+    return path.exists() and path.read_bytes() == content

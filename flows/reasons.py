@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from flows import origins
 from flows.changes import DIGESTS, SHOWN, more, since, words
+from flows.making import Makings
 from flows.plan import Plan
 from flows.slots import cores
 from flows.timings import clock, left
@@ -53,6 +55,12 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {k: v for key, inner in value.items() for k, v in _flat(f"{prefix}.{key}", inner).items()}
     return {prefix: list(value) if isinstance(value, tuple) else value}
+
+
+def remarks(plan: Plan) -> list[str]:
+    """What is up to date, and yet not quite what this machine, code and params would make."""
+    up_to_date = [name for name in plan.names if name not in plan.due]
+    return [*Makings(plan.graph).told(up_to_date), *origins.told(plan.graph, digests_due="digests" in plan.status)]
 
 
 def list_reasons(plan: Plan) -> str:

@@ -1,6 +1,7 @@
 """`roads run`, once it is known that there is something to do."""
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -12,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from flows import origins, recorded
+from flows.making import Makings, source
+from flows.pages import made
 from flows.plan import Plan, check_inputs
 from flows.processes import Processes
 from flows.schedule import Outcome, Schedule
@@ -48,14 +52,14 @@ def run(plan: Plan, study: str, params: Params, here: Path) -> int:
     served = [needs[stage.name].threads for stage in due if needs[stage.name].numeric and "-m stages." in stage.command]
     threads = Counter(served).most_common(1)[0][0] if served else 0
     terminal = Terminal(plan, max(1, slots.cores // max(1, threads)), here)
-    interrupt, faults = Interrupt(), []
+    interrupt, faults, makings = Interrupt(), [], Makings(plan.graph, source(root))
     with Processes() as processes, terminal, handled(interrupt):
         terminal.note = "Starting ..."
         plan.graph.tell = terminal.say
         tracker = Tracker(plan, study)
         with StageServer(processes, root, threads, logs / "stage-server.log") as server:
             schedule = Schedule(plan, needs, slots, processes, identity, server.environment)
-            schedule.listeners += [terminal.listen, tracker.listen]
+            schedule.listeners += [terminal.listen, tracker.listen, functools.partial(makings.listen, schedule)]
             tracker.schedule = schedule
             work = in_background(lambda: carry_out(schedule, study, tracker, terminal), faults)
             while work.is_alive() and not interrupt.older_than(STOPPING):
@@ -66,10 +70,27 @@ def run(plan: Plan, study: str, params: Params, here: Path) -> int:
         plan.graph.dump()
         plan.timings.save()
     trim(root / ".roads")
+    for line in account(makings, plan, schedule.outcomes):
+        terminal.say(line)
     terminal.say(terminal.summary(schedule.outcomes, bool(interrupt.came)))
     if faults and not schedule.done:
         raise faults[0]
     return exit_code(schedule, bool(interrupt.came))
+
+
+def account(makings: Makings, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
+    """Write data/made.json and the pages about it; a line for each result that came out otherwise than recorded.
+
+    Whatever fails here, the outcomes of the run are not affected.
+    """
+    done = [n for n in plan.names if n in outcomes and outcomes[n].state in ("Completed", "Cached")]
+    try:
+        makings.save()
+        differences = recorded.told(plan.graph, makings, done)
+        made.write(makings, differences, origins.told(plan.graph, digests_due=False))
+    except Exception as error:
+        return [f"warning: How these results came to be is not written down ({error}); the results are not affected."]
+    return differences
 
 
 class Interrupt:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from stages.evidence import optima
 from stages.evidence.tabular import PolicyClass, Tree, divergence, soft_optimum, total_variation
@@ -28,8 +27,7 @@ def run() -> None:
 
 def write(theory, folder: str | Path) -> None:
     """The artifact of a ``theory`` section of params, in ``folder``."""
-    with threadpool_limits(1):  # the thread count changes bits, and more threads are slower on matrices this small
-        theorems, dial = cases(theory), turn(theory.dial)
+    theorems, dial = cases(theory), turn(theory.dial)
     with artifacts.writing(folder) as out:
         theorems.to_parquet(out / "theorems.parquet", index=False)
         dial.to_parquet(out / "dial.parquet", index=False)

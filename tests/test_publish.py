@@ -1,13 +1,18 @@
 """A finished study that a claim names is published into data/studies, which git keeps; nothing else is."""
 
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import edit_params
 from ruamel.yaml import YAML
-from test_flow_graph import NO_PREFECT, environment, new_project, roads
+from test_flow_graph import NO_PREFECT, PROJECT, environment, new_project, roads
+
+from stages.records import machine
+from stages.records.artifacts import sha256
 
 PIPELINE = """
 stages:
@@ -42,6 +47,7 @@ CLAIM = {
 }
 PUBLISHED = Path("data/studies/three_seeds")
 WORKSPACE = Path(".roads/studies/three_seeds")
+RATE = 0.0001
 SAID = "Published: data/studies/three_seeds. Commit it, and `roads run` decides the claims.\n"
 
 
@@ -56,6 +62,10 @@ def project(tmp_path, monkeypatch):
 
 def run(*arguments):
     return roads("run", "--study", "three_seeds", *arguments, **NO_PREFECT)
+
+
+def git(*words):
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
 
 
 def claim():
@@ -85,13 +95,13 @@ def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
     code, output = run("--stages", "report")
     assert code == 0 and "of 8 done" in output and SAID in output, output
     assert kept_by_git() - before == {
-        f"{PUBLISHED}/{name}" for name in ("evidence.json", "artifacts.json", "report.md")
+        f"{PUBLISHED}/{name}" for name in ("evidence.json", "artifacts.json", "record.json", "report.md")
     }
     assert (PUBLISHED / "evidence.json").read_bytes() == (WORKSPACE / "data/evidence.json").read_bytes()
     assert (PUBLISHED / "report.md").read_text() == "words\n"
     locked = YAML(typ="safe").load(WORKSPACE / "dvc.lock")["stages"]
-    artifacts = {out["path"]: f"md5 {out['md5']}" for n in locked if n != "report" for out in locked[n]["outs"]}
-    assert len(artifacts) == 8 and "data/reward/gap/local" in artifacts
+    artifacts = {out["path"]: f"md5 {out['md5']}" for n in locked for out in locked[n]["outs"]}
+    assert len(artifacts) == 10 and "data/evidence.json" in artifacts and "data/reward/gap/local" in artifacts
     text = (PUBLISHED / "artifacts.json").read_text()
     assert list(json.loads(text).items()) == sorted(artifacts.items()) and text.endswith("}\n")
 
@@ -110,7 +120,7 @@ def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
     commit("-m", "a claim")
     assert roads("run", **NO_PREFECT)[0] == 0
     assert "1 claim: 1 in time." in Path("data/report/declared.html").read_text()
-    assert Path("data/report/claims.json").read_text() == "artifacts.json\nevidence.json\nreport.md\n"
+    assert Path("data/report/claims.json").read_text() == "artifacts.json\nevidence.json\nrecord.json\nreport.md\n"
     assert subprocess.run(["dvc", "status", "-q"], env=environment()).returncode == 0
 
 
@@ -127,4 +137,56 @@ def test_a_study_that_was_done_before_it_was_claimed_is_published_without_a_run(
     edit_params(Path(), lambda data: data["studies"]["three_seeds"].update(seeds=[0, 1]))
     assert "Published" not in run("--stages", "offline")[1]  # the report is out of date
     assert SAID in run()[1]
-    assert len(json.loads((PUBLISHED / "artifacts.json").read_text())) == 6
+    assert len(json.loads((PUBLISHED / "artifacts.json").read_text())) == 8
+
+
+def test_a_published_study_has_its_sources_beside_it_and_no_claim_depends_on_them(project):
+    """`status` and `run` say when it would come out of other params today, in words; other files are not published."""
+    claim()
+    shutil.copy(PROJECT / ".dvcignore", ".dvcignore")
+    git("add", "-A"), git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    assert SAID in run()[1]
+    record = json.loads((PUBLISHED / "record.json").read_text())
+    assert record["commit"] == git("rev-parse", "HEAD").strip() and record["clean"] is True
+    assert record["made"]["at commits"] == {record["commit"]: 8}
+    assert [*record["made"]["platforms"].values()] == [machine.facts()]
+    assert record["params"]["study"]["seeds"] == [0, 1, 2]
+    assert record["params"]["settings"]["gap"]["offline"]["learning_rate"] == RATE
+    assert (
+        record["sha256"] == {name: sha256(PUBLISHED / name) for name in record["sha256"]} and len(record["sha256"]) == 3
+    )
+    assert roads("run", **NO_PREFECT)[0] == 0
+    claims = YAML(typ="safe").load(Path("dvc.lock"))["stages"]["claims"]["deps"]
+    (PUBLISHED / "record.json").write_text(json.dumps({**record, "commit": "0" * 40}))
+    assert "claims" not in roads("status")[1]
+    assert claims == [{"path": "data/studies", **claims[0]}] and claims[0]["nfiles"] == 4  # with .gitkeep
+
+    edit_params(Path(), lambda data: data["settings"]["gap"]["offline"].update(learning_rate=0.5))
+    said = f"{PUBLISHED} came from other sources than today's: settings.gap.offline.learning_rate: {RATE} -> 0.5."
+    assert said in roads("status")[1] and said in roads("status")[1]  # asked, and remembered
+    assert said in roads("run", **NO_PREFECT)[1]
+    edit_params(Path(), lambda data: data["settings"]["gap"]["offline"].update(learning_rate=RATE))
+    assert "other sources" not in roads("status")[1]
+
+
+def test_nothing_is_published_that_is_not_what_dvc_lock_records(project):
+    """Same size and time, other bytes: DVC finds nothing."""
+    run()
+    claim()
+    path = WORKSPACE / "data/report/report.md"
+    before = path.stat()
+    path.write_text("wards\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    code, output = run()
+    assert code == 2 and "report.md is not what dvc.lock records" in output and not PUBLISHED.exists(), output
+
+
+@pytest.mark.parametrize(
+    "study", sorted(path.parent.name for path in (PROJECT / "data/studies").glob("*/evidence.json"))
+)
+def test_each_study_in_git_has_its_record(study):
+    folder = PROJECT / "data/studies" / study
+    record = json.loads((folder / "record.json").read_text())
+    assert {"commit", "clean", "made", "params", "code", "sha256"} <= record.keys()
+    assert record["sha256"] == {path.name: sha256(path) for path in folder.iterdir() if path.name != "record.json"}
+    assert "platform" not in json.loads((folder / "evidence.json").read_text())

@@ -21,6 +21,8 @@ from stages.records.errors import UserError
 from stages.records.seeds import key
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A stage asks no hub, whatever the environment says of it.
+LOADING = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
 
 
 def prepare(compute, *parts: object) -> int:
@@ -64,9 +66,7 @@ def load_policy(folder: str | Path, compute) -> PreTrainedModel:
     Raises UserError for pickled weights, and for weights that are not finite.
     """
     refuse_pickles(Path(folder))
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, **LOADING)
     return finite_weights(model, folder).to(compute.device).eval()
 
 
@@ -83,7 +83,7 @@ def load_base(folder: str | Path, tokens: int, pad_id: int, compute) -> PreTrain
 def load_reward(folder: str | Path, compute) -> PreTrainedModel:
     """The reward model in ``folder``: a sequence classifier with one output. Raises UserError as ``load_policy``."""
     refuse_pickles(Path(folder))
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, **LOADING)
     return finite_weights(model, folder).to(compute.device).eval()
 
 
@@ -96,9 +96,7 @@ def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTra
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise UserError(f"{base}: transformers makes no reward model of a {config.model_type}: take another model.")
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32, use_safetensors=True
-    )
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, **LOADING)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UserError(
             f"{base}: a {type(model).__name__} does not score a text at its last token: take another model."

@@ -233,7 +233,7 @@ def train(trainer, scratch: Path, what: str, *callbacks: TrainerCallback) -> Non
             shutil.rmtree(scratch, ignore_errors=True)
             trainer.train()
         else:
-            trainer.model.load_state_dict(type(trainer.model).from_pretrained(last).state_dict())
+            trainer.model.load_state_dict(type(trainer.model).from_pretrained(last, local_files_only=True).state_dict())
             trainer.train(resume_from_checkpoint=str(last))
         finite_weights(trainer.model, "the result")
     except UserError as error:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from stages.records import machine
 from stages.records.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -105,10 +106,10 @@ def scratch(stage: str, *fingerprint: object) -> Path:
     """A folder outside all outs for the checkpoints of exactly this computation (not created).
 
     ``fingerprint``: whatever the result depends on (params, digests of inputs), to which the digest of the stage's
-    code is added, so that a checkpoint of anything else is never resumed.
+    code and what decides bits of this machine are added, so that a checkpoint of anything else is never resumed.
     """
     code = Path(f"data/digests/{stage}.json")
-    fingerprint = (*fingerprint, sha256(code) if code.exists() else None)
+    fingerprint = (*fingerprint, sha256(code) if code.exists() else None, machine.facts(gpu=True))
     name = hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:20]
     return Path(os.environ.get("ALL_ROADS_SCRATCH", ".roads/checkpoints")) / f"{stage}-{name}"
 

@@ -4,24 +4,33 @@ import argparse
 import errno
 import inspect
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
+from stages.records import events
 from stages.records.errors import UserError
 
 
 def command(run: Callable[..., None]) -> None:
     """Call ``run`` with the command line's options: one required option for each of its parameters, typed by it.
 
+    Numeric libraries get one thread, whatever the environment and the machine say, as their number changes bits; a
+    stage that trains then gives PyTorch those of its params (models.prepare).
     Ends the process with 0, or with 2 and one sentence on standard error for a user's mistake, or with 1 and, after
     the traceback, one sentence for anything unexpected.
     """
     parser = argparse.ArgumentParser(description=inspect.getdoc(sys.modules[run.__module__]))
     for name, parameter in inspect.signature(run).parameters.items():
         parser.add_argument(f"--{name}", type=parameter.annotation, required=True)
+    threadpool_limits(1)
+    begun = time.process_time()
     try:
         run(**vars(parser.parse_args()))
+        events.ended(time.process_time() - begun)
     except UserError as error:
         sys.exit(_say(error))
     except OSError as error:

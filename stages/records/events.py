@@ -6,9 +6,12 @@ With the variable unset, as under a plain ``dvc repro``, nothing is written.
 
 import json
 import os
+import sys
 import time
 from math import isfinite
 from pathlib import Path
+
+from threadpoolctl import threadpool_info
 
 VARIABLE = "ALL_ROADS_EVENTS"
 
@@ -20,9 +23,18 @@ def emit(step: int | None = None, **metrics: float) -> None:
     """
     if bad := [name for name, value in metrics.items() if not isfinite(value)]:
         raise ValueError(f"{bad[0]} is not a finite number: {metrics[bad[0]]}")
-    path = os.environ.get(VARIABLE)
-    if not path:
-        return
-    line = json.dumps({"time": time.time(), "step": step, "metrics": {k: float(v) for k, v in metrics.items()}})
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    _append({"step": step, "metrics": {k: float(v) for k, v in metrics.items()}})
+
+
+def ended(processor_seconds: float) -> None:
+    """Append what the stage has cost, and the kernels that its libraries have chosen in this process."""
+    kernels = {one["internal_api"]: one["architecture"] for one in threadpool_info() if "architecture" in one}
+    if "torch" in sys.modules:
+        kernels["torch"] = sys.modules["torch"].backends.cpu.get_cpu_capability()
+    _append({"step": None, "metrics": {"processor_seconds": processor_seconds}, "kernels": kernels})
+
+
+def _append(event: dict) -> None:
+    if path := os.environ.get(VARIABLE):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.time(), **event}) + "\n")

@@ -48,7 +48,10 @@ class Corpus:
 
 
 def load(folder: Path) -> Corpus:
-    """The corpus that ``save`` wrote; give it the folder that artifacts.reading has verified."""
+    """The corpus that ``save`` wrote; give it the folder that artifacts.reading has verified.
+
+    A tokenizer writes into every policy whether it was to be looked for on the hub. Said here, no variable decides it.
+    """
     tables = {name: folder / f"{name}.parquet" for name in TABLES}
     return Corpus(
         world=json.loads((folder / "world.json").read_text(encoding="utf-8")),

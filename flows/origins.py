@@ -1,0 +1,162 @@
+"""What a published study came from, in data/studies/NAME/record.json, and whether it would come out of the same today.
+
+The file is beside what the claims read and no dependency of theirs: it names commits and hosts. It has the commit, the
+params, a digest of each stage's code, the versions of packages, the platforms, and the SHA-256 of the other files.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.changes import DIGESTS, current
+from flows.graph import Graph
+from flows.making import SHOWN, UNKNOWN, Makings, differing, identity, some, source
+from flows.names import flat
+from stages.records.artifacts import PUBLISHED, sha256
+from stages.records.errors import UserError
+
+if TYPE_CHECKING:  # pydantic takes longer to import than `roads status` may take
+    from stages.records.params import Params
+
+NAME = "record.json"
+ALGORITHM = ("stages/digests.py", "stages/records/code.py", "stages/records/source.py", "stages/records/pins.py")
+WHEN = "when it was published"
+DECISIVE = ("params", "code", "sha256")
+ANSWERS = Path(".roads/origins.json")  # what was found out last about the published studies
+
+
+def of(study: str, graph: Graph, params: Params, contents: dict[str, bytes]) -> dict[str, Any]:
+    """The record of a study whose stages are all up to date in ``graph``; ``contents``: the files it publishes."""
+    makings, commits, platforms = Makings(graph), collections.Counter(), {}
+    made = collections.Counter()
+    for name in (name for name, stage in graph.stages.items() if stage.command):
+        first = next(iter(makings.of(name)), None)
+        commits[first["commit"] if first else UNKNOWN] += 1
+        made[identity(first["platform"]) if first else UNKNOWN] += 1
+        if first:
+            platforms[identity(first["platform"])] = first["platform"]
+    commit, clean = source(graph.root)
+    used = _written(graph.root)
+    record = {
+        "recorded": WHEN,
+        "commit": commit,
+        "clean": clean,
+        "made": {"at commits": dict(commits), "on platforms": dict(made), "platforms": platforms},
+        "params": chosen(params, study),
+        "code": code({name: used[name] for name in stages(graph) if name in used}, graph.root),
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    return json.loads(json.dumps(record))  # as it is read again
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The record in ``folder``; empty if there is none."""
+    path = folder / NAME
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A sentence if other files came out of the same params and code as what had been published, with the likely
+    cause."""
+    if not before or [part for part in DECISIVE if before[part] != now[part]] != ["sha256"]:
+        return []
+    then, here = (list(record["made"]["platforms"].values()) for record in (before, now))
+    cause = (
+        f"that was made with {differing(then[0], here[0])}"
+        if then and here and then != here
+        else "on the same platform, or not on record where"
+    )
+    return [f"From the same params and code other bytes had been published: {cause}."]
+
+
+def stages(graph: Graph) -> list[str]:
+    """The modules that a study's commands run, save those that are about what studies have published."""
+    commands = {stage.command.split()[2] for stage in graph.stages.values() if "-m stages." in (stage.command or "")}
+    return sorted({module.removeprefix("stages.") for module in commands} - {"digests", "claims"})
+
+
+def chosen(params: Params, study: str) -> dict[str, Any]:
+    """The params that a study depends on, with all defaults filled in."""
+    found = params.model_dump(mode="json")
+    settings = {name: found["settings"][name] for name in found["studies"][study]["settings"]}
+    return {"study": found["studies"][study], "settings": settings, "theory": found["theory"]}
+
+
+def code(digests: dict[str, dict], root: Path) -> dict[str, Any]:
+    """One digest per stage in place of those of its functions, the versions, and how the digests were computed."""
+    algorithm = hashlib.sha256("".join(sha256(root / name) for name in ALGORITHM if (root / name).exists()).encode())
+    return {
+        "algorithm": algorithm.hexdigest(),
+        "stages": {name: _short(record["code"]) for name, record in digests.items()},
+        "packages": {k: v for record in digests.values() for k, v in record["packages"].items()},
+    }
+
+
+def told(graph: Graph, digests_due: bool) -> list[str]:
+    """A line for each published study that would come out of other code or params today, and for one without record.
+
+    ``digests_due``: whether the code has changed since the stage `digests` ran. The answers are kept until something
+    changes: params are checked with pydantic, which takes longer to import than a no-op may take.
+    """
+    studies = sorted(path.parent for path in (graph.root / PUBLISHED).glob("*/evidence.json"))
+    if not studies:
+        return []
+    now = code(current(graph) if digests_due else _written(graph.root), graph.root)
+    files = [graph.root / "params.yaml", *(folder / NAME for folder in studies)]
+    asked = _short([now, [sha256(path) if path.exists() else str(path) for path in files]])
+    kept = graph.root / ANSWERS
+    answers = json.loads(kept.read_text()) if kept.exists() else {}
+    if answers.get("asked") != asked:
+        answers = {"asked": asked, "lines": _lines(studies, now)}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(answers))
+    return answers["lines"]
+
+
+def _lines(studies: list[Path], now: dict[str, Any]) -> list[str]:
+    from stages.records import params
+
+    try:
+        checked = params.load()
+    except UserError as error:
+        return [f"{PUBLISHED}: not compared with today's params, which are not valid. {error}"]
+    return [line for folder in studies if (line := _line(folder, checked, now))]
+
+
+def _line(folder: Path, checked: Params, now: dict[str, Any]) -> str:
+    record, study = read(folder), folder.name
+    if not record:
+        return f"{PUBLISHED / study}: what it came from is not on record; `roads run --study {study}` says it."
+    if study not in checked.studies:
+        return f"{PUBLISHED / study}: params.yaml has no studies.{study} any more."
+    before, after = (flat(found) for found in (record["params"], json.loads(json.dumps(chosen(checked, study)))))
+    other = [
+        f"{name.replace('study.', f'studies.{study}.', 1) if name.startswith('study.') else name}: "
+        f"{before.get(name, 'none')} -> {after.get(name, 'none')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name, "none") != after.get(name, "none")
+    ]
+    then = record["code"]
+    if then["algorithm"] != now["algorithm"]:
+        other.append("code: not known, as digests are computed in another way now")
+    elif stale := [name for name in then["stages"] if then["stages"][name] != now["stages"].get(name)]:
+        other.append(f"code of {some(stale)}")
+    versions = {**now["packages"]}
+    other += [f"{name} {v} -> {versions[name]}" for name, v in then["packages"].items() if versions.get(name, v) != v]
+    if not other:
+        return ""
+    more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+    return f"{PUBLISHED / study} came from other sources than today's: {'; '.join(other[:SHOWN])}{more}."
+
+
+def _written(root: Path) -> dict[str, dict]:
+    """The digests that stages depend on; none in a project without the stage `digests`."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((root / DIGESTS).glob("*.json"))}
+
+
+def _short(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
