@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from flows.graph import Graph
+from flows.reading import DIGESTS as COMMAND
 
 DIGESTS = Path("data/digests")
 _found: dict[Path, dict[str, dict]] = {}
@@ -15,7 +16,7 @@ def expected(graph: Graph) -> dict[str, list[str]] | None:
 
     None if the pipeline has no such stage. Raises UserError for source that is not valid Python.
     """
-    if not any(stage.command == "python -m stages.digests" for stage in graph.stages.values()):
+    if not any(stage.command == COMMAND for stage in graph.stages.values()):
         return None
     found = current(graph)
     changes = {}
@@ -37,6 +38,17 @@ def current(graph: Graph) -> dict[str, dict]:
     if graph.root not in _found:
         _found[graph.root] = digests(graph.root)
     return _found[graph.root]
+
+
+def edited(graph: Graph, name: str) -> list[str]:
+    """In what the code of a stage, as it lies there now, differs from the digest of it that the stage depends on."""
+    from stages.digests import digests
+
+    for dependency in graph.dvc_stage(name).deps:
+        path = Path(dependency.fs_path)
+        if path.parent == graph.root / DIGESTS and path.exists():
+            return differing(json.loads(path.read_text()), digests(graph.root).get(path.stem, {}))
+    return []
 
 
 def since(graph: Graph, name: str) -> list[str]:

@@ -7,7 +7,6 @@ trusts (its cache, size and time of change) what is handed out or read is hashed
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.alone import alone
 from flows.lockfile import editing
 from flows.names import labels
 from flows.objects import Objects
@@ -82,7 +82,7 @@ class Graph:
             self._dvc = {stage.addressing: stage for stage in plan_repro(active, targets)}
         except DvcException as error:
             raise UserError(f"{self.root.name}: {_sentence(error)}") from error
-        self._reading = Reading(self.root, self._dvc.values())
+        self._reading = Reading(self.root, self._dvc.values(), self._edited)
         self.stages = {
             name: Stage(
                 name=name,
@@ -172,6 +172,11 @@ class Graph:
         """Locked, and no object of the cache is used unhashed."""
         with self._locked(), self._objects.hashed():
             yield
+
+    def _edited(self, name: str) -> list[str]:
+        from flows.changes import edited
+
+        return edited(self, name)
 
     def _execute(self, stage: Any, execute: Callable[[list[str], dict, str], None]) -> None:
         from dvc.stage import run
@@ -280,18 +285,7 @@ class Graph:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """One run at a time in a project. Raises UserError if there is another."""
-        path = self.root / ".roads" / "lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                who = f"Another run is working in {self.root} (process {file.read()})"
-                raise UserError(f"{who}: wait for its end.") from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with alone(self.root):
             bring_back(self.root, [out for stage in self._dvc.values() for out in stage.outs])  # a run was killed
             yield
 

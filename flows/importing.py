@@ -75,12 +75,18 @@ def missing_input(setting: str, params, root: Path = Path(".")) -> str | None:
         needs[folder / params.corpus.tokenizer] = f"roads import {setting} PATH` with a tokenizer.json or model folder"
     if isinstance(params.base.model, str):
         needs[Path(params.base.model)] = f"roads import {setting} PATH-OR-HUB-ID` with a causal LM"
+    tracked = (root / f"{folder}.dvc").exists()
     for path, command in needs.items():
         if not (root / path).exists():
-            tracked = (root / f"{folder}.dvc").exists()
             fetch = f"run `dvc pull {folder}.dvc`, or if that does not bring it, " if tracked else "run "
             return f"{path} holds nothing: {fetch}`{command}."
-    return None
+    return None if tracked else _unrecorded(folder)
+
+
+def _unrecorded(folder: Path) -> str:
+    return (
+        f"{folder} holds data of which there is no record ({folder}.dvc): run `dvc add {folder}` if it is to be used."
+    )
 
 
 def _text_corpus(setting: str, root: Path):
@@ -245,7 +251,10 @@ def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
             subprocess.run(untrack, cwd=root, check=True)
             keep.unlink()
         with Repo(str(root)) as repo:
-            if (root / f"{folder}.dvc").exists():
+            if not (root / f"{folder}.dvc").exists():
+                if any(path.name != name for path in (root / folder).iterdir()):
+                    raise UserError(f"{_unrecorded(folder)} Else remove it; then import again.")
+            else:
                 _refuse_unrecorded(repo.stage.load_one(f"{folder}.dvc"), folder, name)
             (stage,) = repo.add([str((root / folder).resolve())])
             if wrong := differences(stage.outs[0]):

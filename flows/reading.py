@@ -1,19 +1,22 @@
 """What a stage reads is, byte for byte, what is recorded for it, from before its command runs until it has ended."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from flows.content import differences
 from stages.records.errors import UserError
 
+DIGESTS = "python -m stages.digests"  # the command that writes the digests of code
+
 
 class Reading:
     """The dependencies of ``stages`` (DVC's own), each hashed once per run. For one thread at a time."""
 
-    def __init__(self, root: Path, stages: Iterable[Any]) -> None:
-        self.root, self._stages = root, list(stages)
+    def __init__(self, root: Path, stages: Iterable[Any], edited: Callable[[str], list[str]]) -> None:
+        """``edited``: in what the code of a stage differs from its digest."""
+        self.root, self._stages, self._edited = root, list(stages), edited
         self._right: set[str] = set()
 
     def forget(self, stage: Any) -> None:
@@ -25,10 +28,9 @@ class Reading:
 
         What stages or .dvc files make is compared with their records, the rest with what DVC takes it for.
         """
-        outs = [out for other in self._stages for out in other.outs if out.hash_info]
+        self._refuse_edited(stage)
         for dep in (dep for dep in stage.deps if dep not in stage.params):
-            made = [out for out in outs if overlap(Path(out.fs_path), Path(dep.fs_path))]
-            self._refuse_edited(made, outs)
+            made = self._made(dep)
             for entry in made or [dep]:
                 for path, word in self._wrong(entry).items():
                     place = os.path.relpath(entry.fs_path, self.root)
@@ -41,17 +43,27 @@ class Reading:
         for dep, before in begun.items():
             if dep.hash_info != before:
                 raise UserError(f"{dep.def_path} was changed while {stage.addressing} ran, which reads it: run again.")
+        self._refuse_edited(stage)
 
-    def _refuse_edited(self, made: list[Any], outs: list[Any]) -> None:
-        """Raise UserError if what the makers of ``made`` have read, and no stage makes, is no longer what it was.
+    def _refuse_edited(self, stage: Any) -> None:
+        """Raise UserError if what the stages before this one have read, and no stage makes, is no longer what it was.
 
-        Their outs then tell of something else than what lies there, as the digests of code that was edited since.
+        Their outs then tell of something else than what lies there. Of code, which the stage itself loads and the
+        digests tell of, an edit that leaves its digest as it was does no harm.
         """
-        for maker in {out.stage.addressing: out.stage for out in made if out.stage.cmd}.values():
-            for dep in (dep for dep in maker.deps if dep not in maker.params):
-                is_source = not any(overlap(Path(out.fs_path), Path(dep.fs_path)) for out in outs)
-                if is_source and dep.exists and dep.changed_checksum():
-                    raise UserError(f"{dep.def_path} was changed since {maker.addressing} read it: run again.")
+        made = [out.stage for dep in stage.deps if dep not in stage.params for out in self._made(dep) if out.stage.cmd]
+        for maker in {maker.addressing: maker for maker in made}.values():
+            for dep in (dep for dep in maker.deps if dep not in maker.params and not self._made(dep)):
+                if dep.exists and dep.changed_checksum():
+                    if maker.cmd != DIGESTS:
+                        raise UserError(f"{dep.def_path} was changed since {maker.addressing} read it: run again.")
+                    if pieces := self._edited(stage.addressing):
+                        raise UserError(f"{pieces[0]} was edited since this run took the digests of code: run again.")
+
+    def _made(self, dep: Any) -> list[Any]:
+        """The outs of stages and .dvc files that make up a dependency; none of one that nothing makes."""
+        outs = (out for other in self._stages for out in other.outs if out.hash_info)
+        return [out for out in outs if overlap(Path(out.fs_path), Path(dep.fs_path))]
 
     def _wrong(self, entry: Any) -> dict[str, str]:
         found = {} if entry.fs_path in self._right else differences(entry)

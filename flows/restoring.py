@@ -53,7 +53,7 @@ def outs_aside(root: Path, outs: Iterable[Any]) -> Iterator[None]:
         bring_back(root, outs)
         raise
     for out in outs:
-        _remove(_former(root, out))
+        remove(_former(root, out))
 
 
 def bring_back(root: Path, outs: Iterable[Any]) -> None:
@@ -68,12 +68,13 @@ def _former(root: Path, out: Any) -> Path:
 
 def _move(path: Path, place: Path) -> None:
     if os.path.lexists(path):
-        _remove(place)
+        remove(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, place)  # data/ may be a disk of its own
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

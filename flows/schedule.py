@@ -13,6 +13,7 @@ from pathlib import Path
 from flows.plan import Plan
 from flows.processes import Processes, Stopped
 from flows.slots import Need, Slots
+from stages.records.errors import UserError
 
 
 @dataclass
@@ -207,7 +208,8 @@ class Schedule:
                 file.write("".join(traceback.format_exception(error)))
         if getattr(error, "errno", None) == errno.ENOSPC:
             return Outcome("Failed", "No disk space left: free some and run again; nothing was lost.", seconds, 2, log)
-        return Outcome("Failed", " ".join(str(error).split()) or type(error).__name__, seconds, 1, log)
+        code = 2 if isinstance(error, UserError) else 1
+        return Outcome("Failed", " ".join(str(error).split()) or type(error).__name__, seconds, code, log)
 
 
 def last_error(log: Path) -> str:

@@ -4,6 +4,7 @@
 DVC cache, so that what one study has made is restored in another, not made again.
 """
 
+import contextlib
 import io
 import os
 import shutil
@@ -11,6 +12,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from flows.alone import Busy, alone
+from flows.restoring import remove
 from stages.records import params
 from stages.records.errors import UserError
 
@@ -28,9 +31,10 @@ def enter(name: str) -> None:
     if name not in studies:
         raise UserError(f"params.yaml has no studies.{name}: add it, or use one of {', '.join(studies)}.")
     workspace = project / ".roads" / "studies" / name
-    mirror(project, workspace)
-    configure(project, workspace)
-    write_if_new(workspace / "params.yaml", with_study(project / "params.yaml", name))
+    with contextlib.suppress(Busy), alone(workspace):  # while a run works there, it stays as the run began
+        mirror(project, workspace)
+        configure(project, workspace)
+        write_if_new(workspace / "params.yaml", with_study(project / "params.yaml", name))
     from flows.store import address
 
     os.environ.setdefault("PREFECT_HOME", str(project / ".roads" / "prefect"))
@@ -44,6 +48,8 @@ def mirror(project: Path, workspace: Path) -> None:
     listing = workspace / MIRRORED
     for gone in set(listing.read_text().splitlines() if listing.exists() else []) - names:
         (workspace / gone).unlink(missing_ok=True)
+        if gone.endswith(".dvc"):  # what it brought goes with it
+            remove((workspace / gone).with_suffix(""))
     for name in names:
         source, copy = project / name, workspace / name
         if not copy.exists() or copy.read_bytes() != source.read_bytes():

@@ -1,5 +1,6 @@
 """Evidence of studies, as they publish it, all invented."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -60,9 +61,15 @@ def publish(root: Path, study: str, cells: list[dict], verification: tuple = ())
     paths += [c["path"].replace("evaluation", "policy") for c in cells if c["curve"]]
     folder = root / "data/studies" / study
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evidence.json").write_text(json.dumps(found))
-    hashes = {path: f"md5 {seeds.key(path):032x}.dir" for path in paths}
-    (folder / "artifacts.json").write_text(json.dumps(hashes))
+    write(folder, found, {path: f"md5 {seeds.key(path):032x}.dir" for path in paths})
+
+
+def write(folder: Path, evidence: dict, artifacts: dict[str, str]) -> None:
+    """Evidence, and the hashes beside it, its own among them."""
+    text = json.dumps(evidence)
+    recorded = {"data/evidence.json": f"md5 {hashlib.md5(text.encode()).hexdigest()}"}
+    (folder / "evidence.json").write_text(text)
+    (folder / "artifacts.json").write_text(json.dumps(artifacts | recorded))
 
 
 def invent(root: Path, prompts: int = 6) -> Path:

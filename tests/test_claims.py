@@ -1,6 +1,5 @@
 """Every claim gets the verdict that its numbers give by hand, and says where they came from."""
 
-import hashlib
 import json
 import math
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invented import DECLARED, PROJECT, claim, invent, study
+from invented import DECLARED, PROJECT, claim, invent, study, write
 
 from stages import claims as stage
 from stages.evidence import claims, claims_figures, claims_page, contrasts, estimates
@@ -185,7 +184,8 @@ def test_no_page_knows_of_the_host_that_a_study_ran_on(project, tmp_path, monkey
         found = json.loads(path.read_text())
         found.pop("platform", None)
         former = found | {"platform": {"text": "an invented machine"}}
-        path.write_text(json.dumps(found if path.parent.name in ("evidence", "cues") else former))
+        said = found if path.parent.name in ("evidence", "cues") else former
+        write(path.parent, said, json.loads(path.with_name("artifacts.json").read_text()))
     stage.run()
     for path in Path("data/report").iterdir():
         assert path.read_bytes() == (project / path).read_bytes() and b"an invented machine" not in path.read_bytes()
@@ -245,14 +245,16 @@ def test_two_claims_of_the_same_contrast_are_one(tmp_path, monkeypatch):
 def test_evidence_that_differs_from_its_record_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(invent(tmp_path))
     folder = Path("data/studies/evidence")
-    artifacts = json.loads((folder / "artifacts.json").read_text())
-    digest = hashlib.md5((folder / "evidence.json").read_bytes()).hexdigest()
-    (folder / "artifacts.json").write_text(json.dumps(artifacts | {"data/evidence.json": f"md5 {digest}"}))
-    assert Evidence.read("evidence", DECLARED.studies["evidence"].seeds).artifacts["data/evidence.json"]
+    recorded = json.loads((folder / "artifacts.json").read_text())
+    digest = Evidence.read("evidence", DECLARED.studies["evidence"].seeds).artifacts["data/evidence.json"]
     forged = json.loads((folder / "evidence.json").read_text())
     forged["cells"][5]["prompts"]["true_reward"][0] += 1
     (folder / "evidence.json").write_text(json.dumps(forged))
     with pytest.raises(UserError, match=rf"data/studies/evidence/evidence.json is not what was published .*{digest}"):
+        stage.run()
+    del recorded["data/evidence.json"]
+    (folder / "artifacts.json").write_text(json.dumps(recorded))
+    with pytest.raises(UserError, match=r"artifacts\.json beside it has no hash of it"):
         stage.run()
 
 
@@ -306,8 +308,7 @@ def test_nothing_missing_is_passed_over(project, tmp_path, monkeypatch, change, 
         for name in ("evidence.json", "artifacts.json")
     ]
     change(*found)
-    for name, content in zip(("evidence.json", "artifacts.json"), found):
-        (folder / name).write_text(json.dumps(content))
+    write(folder, *found)
     monkeypatch.chdir(tmp_path)
     study = DECLARED.studies["evidence"]
     with pytest.raises(UserError, match=rf"data/studies/evidence/.*{named}.*`roads run --study evidence`"):

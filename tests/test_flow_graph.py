@@ -284,6 +284,7 @@ def test_a_variant_needs_its_world_and_no_input_of_its_own(project):
     with pytest.raises(UserError, match="roads import tldr FILE"):
         check_inputs(todo, checked)
     Path("data/inputs/tldr/demonstrations").mkdir(parents=True)
+    Path("data/inputs/tldr.dvc").touch()
     check_inputs(todo, checked)
     assert not Path("data/inputs/tldr_half").exists()
 

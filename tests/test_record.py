@@ -11,10 +11,12 @@ from ruamel.yaml import YAML
 from test_flow_graph import NO_PREFECT, STUDY, environment, new_project, roads
 from test_verify import flip
 
+from flows.alone import alone
 from flows.graph import Graph
 from flows.importing import import_input
 from flows.plan import check_inputs, plan
 from flows.reasons import describe, list_reasons
+from flows.restoring import FORMER
 from flows.verify import verify
 from stages.records import params
 from stages.records.errors import UserError
@@ -372,3 +374,60 @@ def test_what_was_edited_since_an_earlier_stage_read_it_stops_the_next(project):
     with pytest.raises(UserError, match=r"code was changed since base@tldr read it: run again"):
         graph.reproduce("report", lambda *_: None, force=True)
     assert REPORT.exists()
+
+
+def test_data_without_a_record_is_not_used_and_no_study_goes_on_with_an_old_copy(project):
+    bring_in("a", 8)
+    assert roads("run", "--study", "mine", **NO_PREFECT)[0] == 0
+    shutil.rmtree(INPUT)
+    Path(f"{INPUT}.dvc").unlink()
+    code, output = roads("run", "--study", "mine", **NO_PREFECT)
+    assert code == 2 and f"{INPUT}/demonstrations holds nothing: run `roads import tldr FILE`" in output, output
+    ROWS.parent.mkdir(parents=True)
+    ROWS.write_text("by hand\n" * 8)
+    before = Path("dvc.lock").read_text() if Path("dvc.lock").exists() else None
+    code, output = roads("run", **NO_PREFECT)
+    assert code == 2 and f"{INPUT} holds data of which there is no record" in output, output
+    assert (Path("dvc.lock").read_text() if Path("dvc.lock").exists() else None) == before
+    rows = Path("..") / "pairs.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"prompt": f"p {n}", "chosen": "yes it is", "rejected": "no"}) + "\n" for n in range(8))
+    )
+    with pytest.raises(UserError, match=r"of which there is no record .* Else remove it; then import again"):
+        import_input("tldr", str(rows))
+    assert not Path(f"{INPUT}.dvc").exists() and ROWS.exists()
+
+
+def test_a_workspace_in_which_a_run_works_stays_as_it_is(project):
+    """`roads status --study` during a run of the study replaced the params and the code under the run's feet."""
+    bring_in("a", 8)
+    assert roads("run", "--study", "mine", **NO_PREFECT)[0] == 0
+    copy = project / ".roads/studies/mine/params.yaml"
+    before = copy.read_text()
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# more\n")
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + "# more\n")
+    with alone(copy.parent):
+        assert roads("status", "--study", "mine")[0] == 0
+        assert copy.read_text() == before and "# more" not in copy.with_name("dvc.yaml").read_text()
+    assert roads("status", "--study", "mine")[0] == 0
+    assert "# more" in copy.with_name("dvc.yaml").read_text()
+
+
+def test_code_that_is_edited_while_its_stage_runs_makes_no_result(micro_copy, monkeypatch):
+    """The digest is of the code before; a comment, which no digest knows, does no harm."""
+    monkeypatch.chdir(micro_copy)
+    name, out, code = "preferences@micro-0", Path("data/preferences/micro/0"), Path("stages/preferences.py")
+    source = code.read_text()
+    for edit, refused in (("\nTEN = print(10)\n", True), ("\n# a comment\n", False)):
+
+        def execute(argv, marks, folder, edit=edit):
+            shutil.copytree(FORMER / out, out)
+            code.write_text(source + edit)
+
+        code.write_text(source)
+        graph = Graph()
+        if refused:
+            with pytest.raises(UserError, match=r"stages\.preferences.* was edited since this run took the digests"):
+                graph.reproduce(name, execute, force=True)
+        else:
+            assert graph.reproduce(name, execute, force=True) == ""

@@ -34,10 +34,10 @@ class Evidence:
         """
         found, artifacts = _read(study, "evidence.json"), _read(study, "artifacts.json")
         path, recorded = PUBLISHED / study / "evidence.json", artifacts.get("data/evidence.json")
-        if recorded and recorded != f"md5 {hashlib.md5(path.read_bytes()).hexdigest()}":
+        if recorded != f"md5 {hashlib.md5(path.read_bytes()).hexdigest()}":
             raise UserError(
-                f"{path} is not what was published (artifacts.json beside it has {recorded}): bring both back from "
-                f"git, or run `roads run --study {study}`."
+                f"{path} is not what was published (artifacts.json beside it has {recorded or 'no hash of it'}): bring "
+                f"both back from git, or run `roads run --study {study}`."
             )
         if sorted(found["seeds"]) != sorted(seeds):
             raise UserError(
