@@ -115,9 +115,17 @@ class Graph:
                 claim.__exit__(None, None, None)
 
     def status(self) -> dict[str, list]:
-        """What `dvc status` says of every stage that is out of date, or is once tracked inputs are as recorded."""
+        """What `dvc status` says of every stage that is out of date, or is once tracked inputs are as recorded.
+
+        Raises UserError while a run is at work, whose stages have claimed what would have to be looked at.
+        """
+        from dvc.lock import LockError
+
         with self._locked(), _params_parsed_once():
-            said = {name: stage.status().get(name) for name, stage in self._dvc.items()}
+            try:
+                said = {name: stage.status().get(name) for name, stage in self._dvc.items()}
+            except LockError:
+                raise UserError(f"A run is at work in {self.root}: ask again once it has ended.") from None
             found = foreseen({name: entries for name, entries in said.items() if entries}, self._dvc)
         return {name: found[name] for name in self._dvc if found.get(name)}
 
@@ -135,6 +143,7 @@ class Graph:
         while its command runs, and DvcException for example for a dependency that does not exist.
         """
         from dvc.stage.cache import RunCacheNotFoundError
+        from dvc_data.hashfile.hash_info import HashInfo
 
         stage, how = self._dvc[name], ""
         with self._claimed(stage):
@@ -151,6 +160,10 @@ class Graph:
                 with self._handing_out():
                     stage.remove_outs()  # those that persist are not aside
                     if not force:
+                        if self._objects.is_astray(stage):
+                            self.tell(f"dvc.lock records outs of {name} that no run has made: what one made is taken.")
+                            for out in stage.outs:
+                                out.hash_info = HashInfo()
                         with contextlib.suppress(RunCacheNotFoundError):
                             self.repo.stage_cache.restore(stage)
                             how = "from the run cache"

@@ -86,20 +86,34 @@ class Objects:
         Where runs gave different outs, on different CPUs for example: the one that dvc.lock records, or git's HEAD,
         else the newest.
         """
+        runs = self._runs(stage)
+        if len(runs) > 1:
+            outs = [_hashes(run["outs"]) for run in runs]
+            for recorded in (_recorded(stage), self._committed(stage)):
+                if recorded in outs:
+                    return runs[outs.index(recorded)]
+        return runs[0] if runs else None
+
+    def is_astray(self, stage: Any) -> bool:
+        """Whether dvc.lock says of the stage's outs what no run here has made of the same, though some have, and what
+        git's HEAD does not say: as after a wrong merge, when it names the outs of another stage."""
+        from dvc.stage.cache import _can_hash
+
+        if not _can_hash(stage) or stage.changed_stage() or not stage.deps_cached():
+            return False
+        runs, recorded = [_hashes(run["outs"]) for run in self._runs(stage)], _recorded(stage)
+        return bool(runs) and recorded not in runs and recorded != self._committed(stage)
+
+    def _runs(self, stage: Any) -> list[dict]:
+        """The run cache's entries of what the stage would do now, the newest first."""
         from dvc.stage.cache import _get_stage_hash
 
         key = _get_stage_hash(stage)
         paths = Path(self._repo.stage_cache._get_cache_dir(key)).glob("*")
         newest = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
-        runs = list(filter(None, (self.entry(key, path.name) for path in newest)))
-        if len(runs) > 1:
-            outs = [{out["path"]: out["md5"] for out in run["outs"]} for run in runs]
-            for recorded in ({out.def_path: out.hash_info.value for out in stage.outs}, self._committed(stage)):
-                if recorded in outs:
-                    return runs[outs.index(recorded)]
-        return runs[0] if runs else None
+        return list(filter(None, (self.entry(key, path.name) for path in newest)))
 
-    def _committed(self, stage: Any) -> dict[str, str]:
+    def _committed(self, stage: Any) -> dict[str, str | None]:
         """Path and hash of the stage's outs as git's HEAD has them in dvc.lock; without git, none."""
         from dvc.utils.serialize import parse_yaml
 
@@ -108,7 +122,7 @@ class Objects:
             return {}
         shown = subprocess.run(command, cwd=self._repo.root_dir, capture_output=True, text=True)
         entries = parse_yaml(shown.stdout, "dvc.lock").get("stages", {}) if shown.returncode == 0 else {}
-        return {out["path"]: out.get("md5") for out in entries.get(stage.addressing, {}).get("outs", [])}
+        return _hashes(entries.get(stage.addressing, {}).get("outs", []))
 
     def _set_aside(self, kind: str, path: Path, name: str) -> None:
         aside = Path(self._repo.cache.local_cache_dir) / DAMAGED / name
@@ -141,6 +155,16 @@ class Objects:
         finally:
             self._fetching = False
         return True
+
+
+def _hashes(outs: list[dict]) -> dict[str, str | None]:
+    """Path -> hash of the outs of an entry in dvc.lock or in the run cache."""
+    return {out["path"]: out.get("md5") for out in outs}
+
+
+def _recorded(stage: Any) -> dict[str, str | None]:
+    """The same of a stage as dvc.lock has it."""
+    return {out.def_path: out.hash_info.value if out.hash_info else None for out in stage.outs}
 
 
 def is_whole(entry: Path) -> bool:

@@ -431,3 +431,37 @@ def test_code_that_is_edited_while_its_stage_runs_makes_no_result(micro_copy, mo
                 graph.reproduce(name, execute, force=True)
         else:
             assert graph.reproduce(name, execute, force=True) == ""
+
+
+def test_outs_of_another_stage_in_dvc_lock_are_not_handed_out(project):
+    """A wrong merge exchanged the hashes of two evaluations, and the report was turned round in silence."""
+    graph = """
+stages:
+  low: {cmd: mkdir -p data && echo 1 > data/low, deps: [params.yaml], outs: [data/low]}
+  high: {cmd: mkdir -p data && echo 2 > data/high, deps: [params.yaml], outs: [data/high]}
+"""
+    Path("dvc.yaml").write_text(graph)
+    assert run()[0] == {"low": "", "high": ""}
+    commit("right")
+    lock = YAML(typ="safe").load(Path("dvc.lock"))
+    low, high = (lock["stages"][name]["outs"][0] for name in ("low", "high"))
+    low["md5"], high["md5"] = high["md5"], low["md5"]
+    with Path("dvc.lock").open("w") as file:
+        YAML().dump(lock, file)
+    how, said = run()
+    assert how == {"low": "from the run cache", "high": "from the run cache"} and len(said) == 2, said
+    assert (Path("data/low").read_text(), Path("data/high").read_text()) == ("1\n", "2\n")
+    assert "dvc.lock records outs of low that no run has made: what one made is taken." in said
+
+
+def test_status_during_a_run_is_a_sentence(project):
+    bring_in("a", 8)
+    run()
+    graph = Graph()
+
+    def ask(argv, marks, folder):
+        code, output = roads("status")
+        assert code == 2 and "A run is at work in" in output and "ask again once it has ended" in output, output
+        execute(argv, marks, folder)
+
+    assert graph.reproduce("report", ask, force=True) == ""
