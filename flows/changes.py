@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
+from flows.digested import COMMAND, DIGESTS, differing
 from flows.graph import Graph
-from flows.reading import DIGESTS as COMMAND
 
-DIGESTS = Path("data/digests")
 _found: dict[Path, dict[str, dict]] = {}
 SHOWN = 3  # changes that are named; the report depends on all settings, and thousands may have changed
 
@@ -40,17 +39,6 @@ def current(graph: Graph) -> dict[str, dict]:
     return _found[graph.root]
 
 
-def edited(graph: Graph, name: str) -> list[str]:
-    """In what the code of a stage, as it lies there now, differs from the digest of it that the stage depends on."""
-    from stages.digests import digests
-
-    for dependency in graph.dvc_stage(name).deps:
-        path = Path(dependency.fs_path)
-        if path.parent == graph.root / DIGESTS and path.exists():
-            return differing(json.loads(path.read_text()), digests(graph.root).get(path.stem, {}))
-    return []
-
-
 def since(graph: Graph, name: str) -> list[str]:
     """What changed in the code of a stage since it was run; empty if the digests of then are no longer there."""
     for dependency in graph.dvc_stage(name).deps:
@@ -60,12 +48,6 @@ def since(graph: Graph, name: str) -> list[str]:
             if then.exists():
                 return differing(json.loads(then.read_text()), json.loads(path.read_text()))
     return []
-
-
-def differing(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
-    """The names of functions and packages whose digest or version is not the same in two digests of a stage."""
-    before, now = ({k: v for part in record.values() for k, v in part.items()} for record in (old, new))
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def words(pieces: list[str]) -> str:

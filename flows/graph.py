@@ -82,7 +82,7 @@ class Graph:
             self._dvc = {stage.addressing: stage for stage in plan_repro(active, targets)}
         except DvcException as error:
             raise UserError(f"{self.root.name}: {_sentence(error)}") from error
-        self._reading = Reading(self.root, self._dvc.values(), self._edited)
+        self._reading = Reading(self.root, self._dvc.values())
         self.stages = {
             name: Stage(
                 name=name,
@@ -185,11 +185,6 @@ class Graph:
         """Locked, and no object of the cache is used unhashed."""
         with self._locked(), self._objects.hashed():
             yield
-
-    def _edited(self, name: str) -> list[str]:
-        from flows.changes import edited
-
-        return edited(self, name)
 
     def _execute(self, stage: Any, execute: Callable[[list[str], dict, str], None]) -> None:
         from dvc.stage import run

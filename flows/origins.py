@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.changes import DIGESTS, current
+from flows.changes import current
+from flows.digested import DIGESTS
 from flows.graph import Graph
 from flows.making import SHOWN, UNKNOWN, Makings, differing, identity, some, source
 from flows.names import flat

@@ -1,22 +1,20 @@
 """What a stage reads is, byte for byte, what is recorded for it, from before its command runs until it has ended."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from flows.content import differences
+from flows.digested import COMMAND, edited
 from stages.records.errors import UserError
-
-DIGESTS = "python -m stages.digests"  # the command that writes the digests of code
 
 
 class Reading:
     """The dependencies of ``stages`` (DVC's own), each hashed once per run. For one thread at a time."""
 
-    def __init__(self, root: Path, stages: Iterable[Any], edited: Callable[[str], list[str]]) -> None:
-        """``edited``: in what the code of a stage differs from its digest."""
-        self.root, self._stages, self._edited = root, list(stages), edited
+    def __init__(self, root: Path, stages: Iterable[Any]) -> None:
+        self.root, self._stages = root, list(stages)
         self._right: set[str] = set()
 
     def forget(self, stage: Any) -> None:
@@ -55,9 +53,9 @@ class Reading:
         for maker in {maker.addressing: maker for maker in made}.values():
             for dep in (dep for dep in maker.deps if dep not in maker.params and not self._made(dep)):
                 if dep.exists and dep.changed_checksum():
-                    if maker.cmd != DIGESTS:
+                    if maker.cmd != COMMAND:
                         raise UserError(f"{dep.def_path} was changed since {maker.addressing} read it: run again.")
-                    if pieces := self._edited(stage.addressing):
+                    if pieces := edited(self.root, stage):
                         raise UserError(f"{pieces[0]} was edited since this run took the digests of code: run again.")
 
     def _made(self, dep: Any) -> list[Any]:

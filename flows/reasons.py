@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from flows import origins
-from flows.changes import DIGESTS, SHOWN, more, since, words
+from flows.changes import SHOWN, more, since, words
+from flows.digested import DIGESTS
 from flows.making import Makings
 from flows.plan import Plan
 from flows.slots import cores

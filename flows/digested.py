@@ -1,0 +1,25 @@
+"""The digests of code that stages depend on, as the stage `digests` writes them (stages/digests.py)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+COMMAND = "python -m stages.digests"
+DIGESTS = Path("data/digests")
+
+
+def edited(root: Path, stage: Any) -> list[str]:
+    """In what the code of a stage (DVC's own) differs, as it lies there now, from the digest that it depends on."""
+    from stages.digests import digests
+
+    for dependency in stage.deps:
+        path = Path(dependency.fs_path)
+        if path.parent == root / DIGESTS and path.exists():
+            return differing(json.loads(path.read_text()), digests(root).get(path.stem, {}))
+    return []
+
+
+def differing(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
+    """The names of functions and packages whose digest or version is not the same in two digests of a stage."""
+    before, now = ({k: v for part in record.values() for k, v in part.items()} for record in (old, new))
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
