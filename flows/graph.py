@@ -81,7 +81,9 @@ class Graph:
             active = get_active_graph(index.graph)
             self._dvc = {stage.addressing: stage for stage in plan_repro(active, targets)}
         except DvcException as error:
-            raise UserError(f"{self.root.name}: {_sentence(error)}") from error
+            said = _sentence(error)
+            mend = " Bring it back with `git checkout -- dvc.lock`, or remove it." if "dvc.lock'" in said else ""
+            raise UserError(f"{self.root.name}: {said}{mend}") from error
         self._reading = Reading(self.root, self._dvc.values())
         self.stages = {
             name: Stage(

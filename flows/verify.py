@@ -1,5 +1,6 @@
 """`roads verify`: every byte that is recorded is hashed again. Size, time of change and mode are no evidence."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -7,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from flows.content import MISSING, content, differences, files, md5s
+from flows.content import MISSING, content, differences, files, md5, md5s
 from flows.graph import Graph
 from flows.objects import is_whole
-from stages.records.artifacts import MANIFEST, reading
+from stages.records.artifacts import MANIFEST, PUBLISHED, reading
 from stages.records.errors import UserError
 
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")  # other names in the cache are DVC's unfinished copies
@@ -20,7 +21,8 @@ def verify(graph: Graph) -> tuple[list[str], str]:
     """What is wrong in a project, a sentence per file with what to do, and what was hashed, in a line.
 
     Hashed are the outs of all stages and what .dvc files track, against dvc.lock and the .dvc files; artifacts also
-    against their own manifests; the objects and stage runs in DVC's cache, against their names. Nothing is changed.
+    against their own manifests; the objects and stage runs in DVC's cache, against their names; what studies have
+    published, against the hashes beside it. Nothing is changed.
     """
     cache = graph.repo.cache.local
     outs = [(stage, out) for stage in graph.repo.index.stages for out in stage.outs if out.hash_info]
@@ -44,10 +46,23 @@ def verify(graph: Graph) -> tuple[list[str], str]:
         wrong += filter(None, pool.map(_unlike_its_manifest, artifacts))
     wrong += [f"{path}, a stage run in DVC's cache, was changed: remove it." for path in entries if not is_whole(path)]
 
+    wrong += _unlike_published(graph.root)
+
     size = sum(os.path.getsize(path) for path, value in found.items() if value)
     said = f"{len(paths)} files that are recorded, {len(objects)} objects and {len(entries)} stage runs in DVC's cache"
     summary = f"{said} were hashed ({size / 1e6:.1f} MB): {f'{len(wrong)} are wrong' if wrong else 'all are right'}."
     return wrong, summary + (f" The cache lacks {lost} outs that are here: `roads run` puts them back." if lost else "")
+
+
+def _unlike_published(root: Path) -> Iterator[str]:
+    """A sentence for each file of a published study that is not what artifacts.json beside it says."""
+    for listing in sorted((root / PUBLISHED).glob("*/artifacts.json")):
+        recorded = json.loads(listing.read_text())
+        for name in ("data/evidence.json", "data/report/report.md"):
+            path = listing.with_name(Path(name).name)
+            if name in recorded and not (path.exists() and recorded[name] == f"md5 {md5(path)}"):
+                place = path.relative_to(root)
+                yield f"{place} was changed or is missing: `git checkout -- {place.parent}` brings back what was published."
 
 
 def _files(folder: str) -> Iterator[Path]:

@@ -98,3 +98,14 @@ def test_what_a_clone_lacks_is_named_by_out(project):
     lock = (project / "dvc.lock").read_text()
     policies = set(re.findall(r"path: (data/policy/\w+/\w+/\w+)$", lock, re.MULTILINE))
     assert policies and named(verify(Graph())[0]) == policies
+
+
+def test_published_evidence_is_verified_too(project):
+    folder = project / "data/studies/dial"
+    path = folder / "evidence.json"
+    path.write_text(path.read_text().replace("0.5", "0.6", 1))
+    wrong, _ = verify(Graph())
+    assert wrong == [
+        "data/studies/dial/evidence.json was changed or is missing: `git checkout -- data/studies/dial` brings back what "
+        "was published."
+    ]
