@@ -62,7 +62,7 @@ def _unlike_published(root: Path) -> Iterator[str]:
             path = listing.with_name(Path(name).name)
             if name in recorded and not (path.exists() and recorded[name] == f"md5 {md5(path)}"):
                 place = path.relative_to(root)
-                yield f"{place} was changed or is missing: `git checkout -- {place.parent}` brings back what was published."
+                yield f"{place} was changed or is missing: `git checkout -- {place.parent}` brings it back."
 
 
 def _files(folder: str) -> Iterator[Path]:

@@ -106,6 +106,5 @@ def test_published_evidence_is_verified_too(project):
     path.write_text(path.read_text().replace("0.5", "0.6", 1))
     wrong, _ = verify(Graph())
     assert wrong == [
-        "data/studies/dial/evidence.json was changed or is missing: `git checkout -- data/studies/dial` brings back what "
-        "was published."
+        "data/studies/dial/evidence.json was changed or is missing: `git checkout -- data/studies/dial` brings it back."
     ]
