@@ -80,11 +80,14 @@ def test_an_arm_that_diverges_ends_the_run_with_a_sentence_and_without_a_report(
     edit_params(micro_copy, change)
     report = micro_copy / "data/report/results.json"
     report.unlink()
+    policy = micro_copy / "data/policy/micro/0/offline/model.safetensors"
+    before = policy.read_bytes()
     done = roads(micro_copy, "run")
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode in (1, 2) and not report.exists()
     assert "data/policy/micro/0/offline, after step" in said and "at the learning rate 1e+08: the loss is nan" in said
-    assert not (micro_copy / "data/policy/micro/0/offline/manifest.json").exists()
+    assert policy.read_bytes() == before, "what was there before is there again, and out of date"
+    assert "offline@micro-0-offline: settings.micro" in roads(micro_copy, "status").stdout
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
