@@ -1,4 +1,4 @@
-"""Kills the process groups named on its standard input ("+ID" to watch, "-ID" to forget) when that closes or says "end".
+"""Kills the process groups named on its standard input ("+ID": watch, "-ID": forget) when that closes or says "end".
 
 Run as a process of its own beside a flow: however the flow ends, even by `kill -9`, nothing it started writes on. A
 command that had just been started when the flow was killed, and not yet been named, is found by the mark in its
