@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, edit_params, neox, roads
+from safetensors.torch import load_file, save_file
 from test_training import CPU, TOKENIZER
 
 from stages.learning import likelihood, models, sampling, scoring, training
@@ -174,3 +175,19 @@ def test_a_true_reward_is_finite(monkeypatch, tmp_path):
     monkeypatch.setattr(roads_world, "SCALE", float("nan"))
     with pytest.raises(UserError, match="the true reward, true_reward has 2 of 2"):
         scoring.scorer(corpus, tmp_path, CPU)(asked, [[8, 9], [9, 8]])
+
+
+def test_a_model_that_lacks_weights_is_refused(tmp_path):
+    """transformers draws what is missing, from whatever state the generators are in."""
+    model = neox()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "layers.1." not in name},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(UserError, match=r"lacks weights of its model \(gpt_neox.layers.1.*: copy it again"):
+        models.load_policy(tmp_path, CPU)
+    with pytest.raises(UserError, match=r"lacks weights of its model"):
+        models.new_reward(tmp_path, CPU, 0, "head")
