@@ -111,7 +111,10 @@ class Makings:
 
     def _read(self, identical: str) -> list[dict]:
         path = self._folder / f"{identical}.json"
-        return json.loads(path.read_text()) if path.exists() else []
+        try:
+            return json.loads(path.read_text()) if path.exists() else []
+        except ValueError:  # damaged: then it is not on record
+            return []
 
 
 def parse(text: str) -> dict:

@@ -17,7 +17,7 @@ from flows.digested import DIGESTS
 from flows.graph import Graph
 from flows.making import SHOWN, UNKNOWN, Makings, differing, identity, some, source
 from flows.names import flat
-from stages.records.artifacts import PUBLISHED, sha256
+from stages.records.artifacts import PUBLISHED, sha256, write_file
 from stages.records.errors import UserError
 
 if TYPE_CHECKING:  # pydantic takes longer to import than `roads status` may take
@@ -55,9 +55,25 @@ def of(study: str, graph: Graph, params: Params, contents: dict[str, bytes]) -> 
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The record in ``folder``; empty if there is none."""
+    """The record in ``folder``; empty if there is none. Raises UserError for one that cannot be read."""
     path = folder / NAME
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    found = parsed(path)
+    if not {"commit", "params", "code", "made"} <= found.keys():
+        raise UserError(
+            f"{path} cannot be read: bring it back with `git checkout -- {path}`, or publish the study anew."
+        )
+    return found
+
+
+def parsed(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; empty where it holds something else, or half of it."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -110,11 +126,10 @@ def told(graph: Graph, digests_due: bool) -> list[str]:
     files = [graph.root / "params.yaml", *(folder / NAME for folder in studies)]
     asked = _short([now, [sha256(path) if path.exists() else str(path) for path in files]])
     kept = graph.root / ANSWERS
-    answers = json.loads(kept.read_text()) if kept.exists() else {}
+    answers = parsed(kept) if kept.exists() else {}
     if answers.get("asked") != asked:
         answers = {"asked": asked, "lines": _lines(studies, now)}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(answers))
+        write_file(kept, json.dumps(answers))
     return answers["lines"]
 
 

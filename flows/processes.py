@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 GRACE = 3.0  # seconds between the request to stop and the kill
@@ -22,8 +23,12 @@ class Processes:
         self.stopped = False
         self._mutex = threading.Lock()
         self._running: dict[int, subprocess.Popen] = {}
+        self._mark = {"ALL_ROADS_RUN": f"{os.getpid()}-{time.time_ns()}"}
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("watchdog.py"))],
+            [
+                *(sys.executable, "-I", "-S", str(Path(__file__).with_name("watchdog.py"))),
+                *(f"{name}={value}" for name, value in self._mark.items()),
+            ],
             stdin=subprocess.PIPE,
             text=True,
             bufsize=1,
@@ -36,6 +41,7 @@ class Processes:
     def __exit__(self, *_: object) -> None:
         self.stop()
         with contextlib.suppress(OSError):
+            self._watch("end\n")
             self._watchdog.stdin.close()
         self._watchdog.wait()
 
@@ -51,8 +57,9 @@ class Processes:
         with self._mutex, log.open("ab") as output:
             if self.stopped:
                 raise Stopped
+            surroundings = {**environment, **self._mark}
             process = subprocess.Popen(
-                argv, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True, **more
+                argv, cwd=folder, env=surroundings, stdout=output, stderr=output, start_new_session=True, **more
             )
             self._watch(f"+{process.pid}\n")
             if not service:

@@ -28,7 +28,7 @@ def run(setting: str) -> None:
     if ready:
         trial(ready, len(corpus.tokenizer), corpus.world, compute)
     seed = models.prepare(compute, setting, "base")
-    scratch = artifacts.scratch("base", setting, chosen, compute, artifacts.digest(folder))
+    scratch = artifacts.scratch("base", setting, chosen, compute, artifacts.digest(folder), ready and _content(ready))
 
     rows = [
         {"input_ids": [*prompt, *completion]}
@@ -61,6 +61,11 @@ def run(setting: str) -> None:
             models.save(judge, corpus.tokenizer, out / "judge")
             judging.measure(judge.eval(), corpus, out)
     artifacts.forget(scratch)
+
+
+def _content(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a model, as its path stays the same when another is imported."""
+    return {path.name: artifacts.sha256(path) for path in artifacts.files(folder)}
 
 
 def _ready_made(model: str, setting: str) -> Path:

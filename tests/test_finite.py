@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, edit_params, neox, roads
+from safetensors.torch import load_file, save_file
 from test_training import CPU, TOKENIZER
 
 from stages.learning import likelihood, models, sampling, scoring, training
@@ -80,11 +81,14 @@ def test_an_arm_that_diverges_ends_the_run_with_a_sentence_and_without_a_report(
     edit_params(micro_copy, change)
     report = micro_copy / "data/report/results.json"
     report.unlink()
+    policy = micro_copy / "data/policy/micro/0/offline/model.safetensors"
+    before = policy.read_bytes()
     done = roads(micro_copy, "run")
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode in (1, 2) and not report.exists()
     assert "data/policy/micro/0/offline, after step" in said and "at the learning rate 1e+08: the loss is nan" in said
-    assert not (micro_copy / "data/policy/micro/0/offline/manifest.json").exists()
+    assert policy.read_bytes() == before, "what was there before is there again, and out of date"
+    assert "offline@micro-0-offline: settings.micro" in roads(micro_copy, "status").stdout
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
@@ -171,3 +175,19 @@ def test_a_true_reward_is_finite(monkeypatch, tmp_path):
     monkeypatch.setattr(roads_world, "SCALE", float("nan"))
     with pytest.raises(UserError, match="the true reward, true_reward has 2 of 2"):
         scoring.scorer(corpus, tmp_path, CPU)(asked, [[8, 9], [9, 8]])
+
+
+def test_a_model_that_lacks_weights_is_refused(tmp_path):
+    """transformers draws what is missing, from whatever state the generators are in."""
+    model = neox()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "layers.1." not in name},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(UserError, match=r"lacks weights of its model \(gpt_neox.layers.1.*: copy it again"):
+        models.load_policy(tmp_path, CPU)
+    with pytest.raises(UserError, match=r"lacks weights of its model"):
+        models.new_reward(tmp_path, CPU, 0, "head")

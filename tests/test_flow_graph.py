@@ -235,6 +235,21 @@ def test_an_interrupted_run_leaves_no_process_and_the_next_goes_on(project, numb
         assert roads("run", **NO_PREFECT)[0] == 0
 
 
+def test_a_command_that_was_not_yet_named_to_the_watchdog_ends_with_the_flow(tmp_path):
+    """A kill may come between the start of a command and the line that names it."""
+    code = (
+        "import os, signal, sys, time; from pathlib import Path; from flows.processes import Processes\n"
+        "processes = Processes(); processes._watch = lambda line: None\n"
+        "process = processes.start(['sleep', '60'], dict(os.environ), '.', Path('log'))\n"
+        "print(process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True)
+    end = time.monotonic() + 15
+    while alive(int(done.stdout)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def leftovers(project):
     """Command lines of processes that work in the project."""
     found = []

@@ -66,7 +66,13 @@ def commit():
 def test_the_environment_decides_no_byte_of_a_policy(micro, micro_copy):
     """`roads run` sets variables for its stages; a plain `dvc repro` does not, and has those of the user."""
     shutil.rmtree(micro_copy / "data/base/micro")
-    theirs = {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    theirs = {
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "HF_HUB_OFFLINE": "0",
+        "OMP_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "2",
+        "MKL_NUM_THREADS": "2",
+    }
     command = [sys.executable, "-m", "stages.base", "--setting", "micro"]
     subprocess.run(command, cwd=micro_copy, env={**os.environ, **theirs}, check=True, capture_output=True)
     names = sorted(path.name for path in (micro / "data/base/micro").iterdir())

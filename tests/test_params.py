@@ -86,6 +86,7 @@ def test_the_committed_params_are_right_and_every_number_has_a_comment_or_a_name
         ("seeds: [0, 1] ", "seeds: [0, -1] ", r"study\.seeds\.1: .*greater than or equal to 0"),
         ("  seeds: [0, 1] ", "  settings: [gap]\n  seeds: [0, 1] ", r"duplicate key"),
         ("study: ", "study: [", r"cannot be read as YAML"),
+        ("completions: 64 ", "completions: 7 ", r"online\.completions = 8 needs at least as many|best_of = 16 needs"),
         ("best_of: 16 ", "best_of: 65 ", r"best_of = 65 needs at least as many completions \(found 64\)"),
     ],
 )

@@ -236,3 +236,38 @@ def test_a_special_token_that_is_a_plain_word_is_text(tmp_path):
     ids = list(corpus.demonstrations["completion_ids"])
     assert all("assistant" in said for said in corpus.tokenizer.batch_decode(ids, skip_special_tokens=True))
     assert_sound(corpus)
+
+
+def test_pairs_both_ways_round_are_dropped(tmp_path):
+    rows = preferences()
+    turned = rows.iloc[:1].rename(columns={"chosen": "rejected", "rejected": "chosen"})
+    assert counted(built(tmp_path / "few", pd.concat([rows, turned]))) == {"both ways round": 2}
+    every = rows.rename(columns={"chosen": "rejected", "rejected": "chosen"})
+    with pytest.raises(UserError, match=r'80 of 80 rows of preferences would be dropped.*the rule "both ways round"'):
+        built(tmp_path / "all", pd.concat([rows, every]))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("Label", False), ("preferred", "no"), ("winner", 1.5), ("preference", "second"), ("winner", "b")],
+)
+def test_columns_that_say_the_other_one_is_better_are_refused(tmp_path, column, value):
+    with pytest.raises(UserError, match=rf"row 40: {column} is .*the first of two as the better one"):
+        built(tmp_path, preferences().assign(**{column: ["first"] * 39 + [value]}))
+
+
+def test_scores_are_numbers_in_whatever_way_they_are_written(tmp_path):
+    scored = preferences().assign(score_chosen="5", score_rejected=["1"] * 39 + ["7"])
+    assert counted(built(tmp_path / "text", scored)) == {"scores disagree": 1}
+    for number, wrong in enumerate(["many", [1]]):
+        with pytest.raises(UserError, match=r"row 40: score_chosen and that of the rejected one are .*not two numbers"):
+            built(tmp_path / str(number), preferences().assign(score_chosen=[5] * 39 + [wrong], score_rejected=1))
+
+
+def test_what_nobody_sees_makes_no_other_word_and_no_other_prompt(tmp_path):
+    assert rouge.words("co\u00adoperate me\u200bans") == ["cooperate", "means"]
+    assert rouge.words("می\u200cخواهم") == rouge.words("میخواهم")
+    rows = demonstrations().assign(split="train")
+    hidden = rows.iloc[:1].assign(prompt="Describe\u200b scene number 0:", split="test")
+    with pytest.raises(UserError, match="a prompt may be in one split only"):
+        built(tmp_path, pd.concat([rows, hidden]))

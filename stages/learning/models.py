@@ -22,7 +22,7 @@ from stages.records.seeds import key
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A stage asks no hub, whatever the environment says of it.
-LOADING = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+LOADING = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
 
 
 def prepare(compute, *parts: object) -> int:
@@ -63,10 +63,10 @@ def new_policy(model, tokenizer: PreTrainedTokenizerFast, longest: int) -> GPTNe
 def load_policy(folder: str | Path, compute) -> PreTrainedModel:
     """The causal LM in ``folder``, on the device, in float32 master weights. Nothing is fetched from the hub.
 
-    Raises UserError for pickled weights, and for weights that are not finite.
+    Raises UserError for pickled weights, for missing ones, and for weights that are not finite.
     """
     refuse_pickles(Path(folder))
-    model = AutoModelForCausalLM.from_pretrained(folder, **LOADING)
+    model = _whole(AutoModelForCausalLM.from_pretrained(folder, **LOADING), folder)
     return finite_weights(model, folder).to(compute.device).eval()
 
 
@@ -83,7 +83,7 @@ def load_base(folder: str | Path, tokens: int, pad_id: int, compute) -> PreTrain
 def load_reward(folder: str | Path, compute) -> PreTrainedModel:
     """The reward model in ``folder``: a sequence classifier with one output. Raises UserError as ``load_policy``."""
     refuse_pickles(Path(folder))
-    model = AutoModelForSequenceClassification.from_pretrained(folder, **LOADING)
+    model = _whole(AutoModelForSequenceClassification.from_pretrained(folder, **LOADING), folder)
     return finite_weights(model, folder).to(compute.device).eval()
 
 
@@ -96,17 +96,25 @@ def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTra
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise UserError(f"{base}: transformers makes no reward model of a {config.model_type}: take another model.")
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, **LOADING)
-    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
-        raise UserError(
-            f"{base}: a {type(model).__name__} does not score a text at its last token: take another model."
-        )
+    loaded = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, **LOADING)
+    if not isinstance(getattr(loaded[0], "score", None), torch.nn.Linear):
+        kind = type(loaded[0]).__name__
+        raise UserError(f"{base}: a {kind} does not score a text at its last token: take another model.")
+    model = _whole(loaded, base, "score.weight")
     model.config.pad_token_id = pad_id
     width = model.score.weight.shape[1]
     generator = torch.Generator().manual_seed(key(*parts) % 2**63)
     with torch.no_grad():
         model.score.weight.copy_(torch.randn((1, width), generator=generator) / (width + 1) ** 0.5)
     return model.to(compute.device)
+
+
+def _whole(loaded: tuple[PreTrainedModel, dict], folder: str | Path, fresh: str = "") -> PreTrainedModel:
+    """The model, if its folder had all weights but those of ``fresh``; transformers would draw what is missing."""
+    model, found = loaded
+    if missing := sorted(set(found["missing_keys"]) - {fresh}):
+        raise UserError(f"{folder} lacks weights of its model ({missing[0]}; {len(missing)} in all): copy it again.")
+    return model
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import inspect
+import os
 import sys
 import time
 import traceback
@@ -14,12 +15,15 @@ from threadpoolctl import threadpool_limits
 from stages.records import events
 from stages.records.errors import UserError
 
+OVERRIDES = ("ACCELERATE_", "FSDP_", "DEEPSPEED_")
+
 
 def command(run: Callable[..., None]) -> None:
     """Call ``run`` with the command line's options: one required option for each of its parameters, typed by it.
 
     Numeric libraries get one thread, whatever the environment and the machine say, as their number changes bits; a
-    stage that trains then gives PyTorch those of its params (models.prepare).
+    stage that trains then gives PyTorch those of its params (models.prepare). Variables by which accelerate would train
+    otherwise than the params say (in another precision, for example) are taken away.
     Ends the process with 0, or with 2 and one sentence on standard error for a user's mistake, or with 1 and, after
     the traceback, one sentence for anything unexpected.
     """
@@ -27,6 +31,8 @@ def command(run: Callable[..., None]) -> None:
     for name, parameter in inspect.signature(run).parameters.items():
         parser.add_argument(f"--{name}", type=parameter.annotation, required=True)
     threadpool_limits(1)
+    for name in [name for name in os.environ if name.startswith(OVERRIDES)]:
+        del os.environ[name]
     begun = time.process_time()
     try:
         run(**vars(parser.parse_args()))

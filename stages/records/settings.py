@@ -202,6 +202,15 @@ class Setting(Section):
     arms: dict[Name, Arm]
 
     @model_validator(mode="after")
+    def _samples_suffice(self):
+        if self.online.completions > self.sample.completions:
+            raise ValueError(
+                f"online.completions = {self.online.completions} needs at least as many in sample.completions (found "
+                f"{self.sample.completions}), of which the first round is made"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rounds_divide_steps(self):
         for name, arm in self.arms.items():
             chosen = arm.over(self.online if arm.rounds else self.offline)

@@ -8,6 +8,7 @@ of one sentence that names the file and the row.
 
 import gzip
 import json
+import math
 import os
 import re
 import unicodedata
@@ -19,19 +20,23 @@ import pandas as pd
 
 from stages.records.artifacts import refuse_pickles
 from stages.records.errors import UserError
+from stages.worlds.rouge import IGNORABLE
 
 COLUMNS = {"demonstrations": ("prompt", "completion"), "preferences": ("prompt", "chosen", "rejected")}
 FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 FEWEST = 8  # rows; below this no split of a data set has more than a row or two
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
           "dev": "validation", "test": "test"}  # fmt: skip
-LABELS = {"label", "labels", "is_chosen", "is_preferred"}  # of single completions, as for KTO
+# Columns that say of a completion whether it is the good one (as for KTO), or of a pair which of the two is.
+LABELS = {"label", "labels", "is_chosen", "is_preferred", "preferred", "preference", "winner"}
+GOOD = {True, "true", "1", "yes", "good", "chosen", "first", "a"}  # 1 and 1.0 are True
 SCORE = re.compile("score|rating|reward", re.IGNORECASE)  # no votes: a label may well weigh voters
 
 
 def normalise(prompt: str) -> str:
-    """The form in which two prompts count as the same: case folded, composed, runs of white space as one blank."""
-    return " ".join(unicodedata.normalize("NFC", prompt.casefold()).split())
+    """The form in which two prompts count as the same: case folded, composed, without what nobody sees, runs of white
+    space as one blank."""
+    return " ".join(unicodedata.normalize("NFC", IGNORABLE.sub("", prompt).casefold()).split())
 
 
 def data_files(source: Path) -> list[Path]:
@@ -196,29 +201,40 @@ def _checked(row: dict, kind: str, split: str | None, group: str | None, where: 
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise UserError(f"{where}: {column} holds half a character (a lone surrogate): correct or remove the row.")
         kept["group" if column == group else column] = value
-    for label in LABELS & row.keys():
-        if row[label] not in (True, 1, "true", "True", "1"):  # 1.0 is 1
+    for label in (column for column in row if column.lower() in LABELS):
+        value = row[label].strip().lower() if isinstance(row[label], str) else row[label]
+        if isinstance(value, list | dict) or value not in GOOD:
             raise UserError(
-                f"{where}: {label} is {row[label]!r}, but every row counts as labelled good (else what was rejected "
-                "would be learned): keep the good rows only, or pair them as prompt/chosen/rejected, or rename the "
-                "column if it means something else."
+                f"{where}: {label} is {row[label]!r}, but every row counts as labelled good, with the first of two as "
+                "the better one (else what was rejected would be learned): keep the good rows only, or pair them as "
+                "prompt/chosen/rejected, or rename the column if it means something else."
             )
     if kind == "preferences":
         if kept["chosen"].strip() == kept["rejected"].strip():
             raise UserError(f"{where}: chosen and rejected are the same text: remove the row.")
-        kept["margin"] = _margin(row)
+        kept["margin"] = _margin(row, where)
     named = row.get("split", split or "train")
     if named not in SPLITS:
         raise UserError(f"{where} is in the split {named!r}: name it one of {', '.join(SPLITS)}.")
     return kept | {"split": SPLITS[named], "key": normalise(kept["prompt"]), "where": where}
 
 
-def _margin(row: dict) -> float:
-    """The score of the chosen completion minus that of the rejected one, 0 where a row has no such scores."""
-    for column, score in row.items():
-        other = row.get(column.replace("chosen", "rejected"))
-        if SCORE.search(column) and "chosen" in column and all(isinstance(s, int | float) for s in (score, other)):
-            return float(score - other)
+def _margin(row: dict, where: str) -> float:
+    """The score of the chosen completion minus that of the rejected one, 0 where a row has no such scores.
+
+    Raises UserError for a score that is no finite number.
+    """
+    for column in (column for column in row if SCORE.search(column) and "chosen" in column):
+        scores = [row[column], row.get(column.replace("chosen", "rejected"))]
+        if None in scores:
+            continue
+        try:
+            chosen, rejected = map(float, scores)
+        except (TypeError, ValueError):
+            chosen = rejected = math.nan
+        if not math.isfinite(chosen - rejected):
+            raise UserError(f"{where}: {column} and that of the rejected one are {scores}, not two numbers.")
+        return chosen - rejected
     return 0.0
 
 

@@ -13,6 +13,7 @@ WORD = regex.compile(
     rf"|[[\p{{L}}\p{{N}}]--[{UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}]--[{UNSPACED}&&[\p{{L}}\p{{N}}]]]*",
     regex.VERSION1,
 )
+IGNORABLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")  # zero width, soft hyphens, joiners: nobody sees them
 
 
 def true_reward(references: list[str], completions: list[str]) -> np.ndarray:
@@ -25,10 +26,12 @@ def true_reward(references: list[str], completions: list[str]) -> np.ndarray:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters (with their marks) and digits, case folded and in form NFKC; of ASCII text those of [a-z0-9]+.
+    """Runs of letters (with their marks) and digits, case folded, in form NFKC and without what nobody sees; of ASCII
+    text those of [a-z0-9]+.
 
     NFKC and not NFC, as full-width letters, ligatures and presentation forms are spellings of the same words.
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        seen = IGNORABLE.sub("", unicodedata.normalize("NFKC", text))
+        text = unicodedata.normalize("NFKC", seen.casefold())
     return WORD.findall(text.lower())

@@ -101,6 +101,7 @@ TEXTS = (
          apply=_drop_contradicted, data="preferences"),
     Rule("no words", "a reference without a word, which ROUGE-L cannot compare: row dropped", apply=_drop_wordless),
 )  # fmt: skip
+CONTRADICTED = Rule("both ways round", "a pair that is also there the other way round: both rows dropped")
 DUPLICATE = Rule("duplicate", "a row that is there more than once: kept once", counts=False)
 ENCODED = {
     "special": Rule(
@@ -187,6 +188,12 @@ def on_texts(rows: pd.DataFrame, data: str, about: About, tally: Tally) -> pd.Da
         hits = [shown(row, about.special) for row, after in applied if after is not row]
         current = [after for _, after in applied if after is not None]
         tally.note(rule, data, hits, drops=len(applied) > len(current))
+    if data == "preferences":
+        said = {(row["key"], row["chosen"], row["rejected"]) for row in current}
+        turned = [(row["key"], row["rejected"], row["chosen"]) in said for row in current]
+        hits = [shown(row, about.special) for row, both in zip(current, turned) if both]
+        tally.note(CONTRADICTED, data, hits, drops=True)
+        current = [row for row, both in zip(current, turned) if not both]
     tally.refuse_drops(data)
     inputs.refuse_leaks(current)
     left = pd.DataFrame(current)
