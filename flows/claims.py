@@ -5,7 +5,7 @@ git nor an out of DVC's: a commit that holds what it is about would change what 
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def account(project: Path) -> Account:
         present.append(decides)
     studies = dict.fromkeys(claim.study for claim in present)
     refused = [row.wrong for row in rows if row.wrong]
-    refused += [said for study in studies for said in _looks(past, study, declared)]
+    refused += _looks(past, present, declared)
     doubts = _taken_out(past, present)
     if unknown := [claim.name for claim, row in zip(present, rows) if row.says == UNKNOWN]:
         reason = past.history.missing or "the history begins with their results"
@@ -97,6 +97,12 @@ def account(project: Path) -> Account:
     for study in studies:
         if changes := [f"{', '.join(keys)} {past.at(commit)}" for commit, keys in past.changes(study)]:
             notes.append(f"studies.{study} changed after claims on it were declared: {'; '.join(changes)}.")
+        if tuned := [f"{_named(keys)} {past.at(commit)}" for commit, keys in past.tuned(study)]:
+            notes.append(
+                f"Settings of the study {study} changed after claims on it were declared, and results came after that: "
+                f"{'; '.join(tuned)}."
+            )
+        notes += _anew(past, study, [claim for claim in present if claim.study == study])
     return Account(rows, refused, doubts, notes)
 
 
@@ -133,7 +139,7 @@ def _row(past: Past, claim: Declared, says_late: bool, statement: str, verdict: 
         )
     elif says == IN_TIME and not says_late and claim.family not in (then := past.families(claim)):
         wrong = f"{claim.name} was in the family {min(then)} when its results came ({results}): put it back there."
-    looks = [(len(at.seeds), past.at(commit)) for commit, at in past.looks(claim.study)]
+    looks = [(len(at.seeds), past.at(commit)) for commit, at in past.publications(claim.study)]
     return Row(claim.name, statement, claim.study, verdict, claim.family, begun, results, looks, says, wrong)
 
 
@@ -151,16 +157,44 @@ def _taken_out(past: Past, present: list[Declared]) -> list[str]:
     return said
 
 
-def _looks(past: Past, study: str, declared: params.Params) -> list[str]:
-    """A sentence if a study was published with more sets of seeds than its ``looks`` count."""
-    sets, looks = {at.seeds for _, at in past.looks(study) if at.seeds}, declared.studies[study].looks
-    if len(sets) <= looks:
-        return []
-    listed = "; ".join(", ".join(map(str, seeds)) for seeds in sorted(sets, key=len))
-    return [
-        f"{params.PATH}: studies.{study}.looks is {looks}, but git has its results with {len(sets)} sets of seeds "
-        f"({listed}): set it to {len(sets)}, so that p counts each look."
-    ]
+def _looks(past: Past, present: list[Declared], declared: params.Params) -> list[str]:
+    """A sentence on claims whose numbers were published in more versions than their ``looks`` count."""
+    said = defaultdict(list)
+    for claim in present:
+        study, looks = declared.studies[claim.study], past.looks(claim)
+        counted = declared.claims[claim.name].looked_at(study)
+        if len(looks) > counted:
+            listed = "; ".join(f"{count(len(at.seeds), 'seed')} {past.at(commit)}" for commit, at in looks)
+            said[claim.study, counted, len(looks), listed].append(claim.name)
+    sentences = []
+    for (study, counted, number, listed), names in said.items():
+        alone = len(names) < sum(claim.study == study for claim in present)
+        where = ", ".join(f"claims.{name}.looks" for name in names) if alone else f"studies.{study}.looks"
+        sentences.append(
+            f"{params.PATH}: p counts {count(counted, 'look')} at {', '.join(names)}, but git has {number} versions of "
+            f"the deciding numbers ({listed}): set {where} to {number}, so that p counts each."
+        )
+    return sentences
+
+
+def _anew(past: Past, study: str, claims: list[Declared]) -> list[str]:
+    """A sentence on each publication of a study with the seeds of one before."""
+    sentences = []
+    for commit in past.anew(study):
+        other = [claim.name for claim in claims if commit in dict(past.looks(claim))]
+        what = f"other numbers decide {', '.join(other)}" if other else "the numbers that decide its claims stayed"
+        sentences.append(f"The study {study} was published anew with the same seeds {past.at(commit)}: {what}.")
+    return sentences
+
+
+def _named(keys: list[tuple[str, str]]) -> str:
+    """offline.beta, offline.points (gap, short), from (key, setting) of each."""
+    settings, alike = defaultdict(list), defaultdict(list)
+    for key, setting in sorted(keys):
+        settings[key].append(setting)
+    for key, names in settings.items():
+        alike[", ".join(names)].append(key)
+    return ", ".join(f"{', '.join(keys)} ({names})" for names, keys in alike.items())
 
 
 def _verdicts(path: Path) -> dict[tuple[str, str, str], str]:

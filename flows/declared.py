@@ -8,12 +8,13 @@ params.yaml just before each such commit. The order of commits counts, and no da
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.history import NOW, History
+from flows.looks import Deciding, deciding
 from stages.evidence import contrasts
 from stages.records.artifacts import PUBLISHED
 from stages.records.params import Claim
@@ -64,6 +65,15 @@ class Version(NamedTuple):
 
     claims: dict[str, Declared]  # by identity
     studies: dict[str, dict]
+    settings: dict[str, dict]
+
+    def of(self, study: str) -> dict[tuple[str, str], Any]:
+        """(key, setting) -> each number of the settings that a study names, but for arms that it does not name."""
+        names = {str(name) for listed in self.studies[study].values() if isinstance(listed, list) for name in listed}
+        leaves = {(key, name): value for name in names for key, value in _leaves(self.settings.get(name, {}))}
+        return {
+            at: value for at, value in leaves.items() if at[0].split(".")[0] != "arms" or at[0].split(".")[1] in names
+        }
 
 
 class Published(NamedTuple):
@@ -72,6 +82,13 @@ class Published(NamedTuple):
     content: Any
     seeds: tuple[int, ...]
     cells: Cells | None
+
+    def deciding(self, claim: Declared) -> Deciding:
+        """The numbers that decide a claim; none where they cannot be read any more."""
+        try:
+            return deciding(claim.contrast, claim.measure, self.content)
+        except (KeyError, TypeError, AttributeError):
+            return Deciding({}, {})
 
 
 class Past:
@@ -100,10 +117,40 @@ class Past:
         """The commits whose reader could have seen what decides the claim."""
         return self._once(lambda: {c for c in self.commits if self._shows(c, claim)}, "showing", claim.identity)
 
-    def looks(self, study: str) -> list[tuple[str, Published]]:
+    def publications(self, study: str) -> list[tuple[str, Published]]:
         """The commits that changed what a study has published, and what it was then."""
         at = {commit: self._of(commit, _results(study), published) for commit in self.commits}
         return [(c, found) for c, found in at.items() if found and all(at[p] != found for p in self._parents(c))]
+
+    def looks(self, claim: Declared) -> list[tuple[str, Published]]:
+        """Those publications that decided a claim by numbers that none before them had."""
+
+        def found() -> list[tuple[str, Published]]:
+            looks, before = [], []
+            for commit, at in self.publications(claim.study):
+                numbers = at.deciding(claim)
+                if numbers.seeds and not any(map(numbers.same, before)):
+                    looks.append((commit, at))
+                    before.append(numbers)
+            return looks
+
+        return self._once(found, "looks", claim.identity)
+
+    def anew(self, study: str) -> list[str]:
+        """The publications of a study with the seeds of one before."""
+        seeds = [at.seeds for _, at in self.publications(study)]
+        return [c for i, (c, at) in enumerate(self.publications(study)) if at.seeds and at.seeds in seeds[:i]]
+
+    def tuned(self, study: str) -> list[tuple[str, list[tuple[str, str]]]]:
+        """The commits between a claim and a publication that changed settings of its study; (key, setting) of each."""
+        order, shown = list(self.commits), [commit for commit, _ in self.publications(study)]
+        found = []
+        for commit in order[: order.index(shown[-1]) + 1] if shown else []:
+            standing = [p for p in self._parents(commit) if any(c.study == study for c in self.declared[p].values())]
+            before, now = [self._settings(p, study) for p in standing], self._settings(commit, study)
+            if now and before and all(then and then != now for then in before):
+                found.append((commit, [at for at in {**before[0], **now} if before[0].get(at) != now.get(at)]))
+        return found
 
     def changes(self, study: str) -> list[tuple[str, list[str]]]:
         """The commits that changed a study of which a claim stood, and which of its keys."""
@@ -147,6 +194,10 @@ class Past:
     def _versions(self, commit: str) -> list[Version]:
         return [found for source in SOURCES if (found := self._of(commit, source, declarations))]
 
+    def _settings(self, commit: str, study: str) -> dict[tuple[str, str], Any]:
+        versions = [version for version in self._versions(commit) if study in version.studies]
+        return {at: value for version in versions for at, value in version.of(study).items()}
+
     def _parents(self, commit: str) -> list[str]:
         """Without those that a shallow clone lacks."""
         return [parent for parent in self.commits[commit].parents if parent in self.commits]
@@ -188,12 +239,12 @@ def declarations(content: bytes) -> Version:
     from ruamel.yaml.error import YAMLError
 
     if b"claims:" not in content:
-        return Version({}, {})
+        return Version({}, {}, {})
     try:
         found = YAML(typ="safe").load(content)  # by the C loader, as there may be many versions
-        claims, studies = found["claims"].items(), dict(found["studies"])
+        claims, studies, settings = found["claims"].items(), dict(found["studies"]), dict(found["settings"])
     except (YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        return Version({}, {})
+        return Version({}, {}, {})
     declared = {}
     for name, given in claims:
         try:
@@ -201,7 +252,15 @@ def declarations(content: bytes) -> Version:
             declared[claim.identity] = claim
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
-    return Version(declared, studies)
+    return Version(declared, studies, settings)
+
+
+def _leaves(section: dict, above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def evaluations(content: bytes) -> dict[Cell, str]:

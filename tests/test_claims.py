@@ -99,6 +99,10 @@ def test_seeds_added_after_a_look_cost_that_look():
     assert twice.p == pytest.approx(2 * once.p)
     assert (once.verdict, twice.verdict) == ("supported", "undecided")
     assert "Look 2, each with more seeds: p counts 2 times, and only this verdict counts." in twice.details()
+    own = claim("a.online - a.offline").model_copy(update={"looks": 3})  # its numbers alone were made anew in between
+    [thrice] = claims.judge([("one", own, found, study(looks=2))], ALONE)
+    assert thrice.p == pytest.approx(3 * once.p) and thrice.row()["looks"] == 3
+    assert "Look 3, with more seeds or other numbers each: p counts 3 times" in " ".join(thrice.details())
 
 
 def test_one_seed_decides_nothing_however_many_prompts():

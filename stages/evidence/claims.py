@@ -47,7 +47,7 @@ class Judged:
             **_rounded(self.found.estimate),
             "unit": self.claim.unit,
             "seeds": self.seeds,
-            "looks": self.study.looks,
+            "looks": self.claim.looked_at(self.study),
             "prompts": self.found.prompts,
             "margin": self.claim.margin,
             "expect": self.claim.expect,
@@ -102,9 +102,9 @@ class Judged:
         said = [f"Expected: {expected}. Interval from {resampled}."]
         if self.claim.late:
             said.append(f"Declared after its study ran; family {self.claim.family}.")
-        if self.study.looks > 1:
-            looks = self.study.looks
-            said.append(f"Look {looks}, each with more seeds: p counts {looks} times, and only this verdict counts.")
+        if (looks := self.claim.looked_at(self.study)) > 1:
+            new = "each with more seeds" if not self.claim.looks else "with more seeds or other numbers each"
+            said.append(f"Look {looks}, {new}: p counts {looks} times, and only this verdict counts.")
         if self.found.improvement:
             chance, interval = written(self.found.improvement, 2)
             said.append(f"Probability of improvement: {chance}{interval and f' ({interval})'}.")
@@ -133,10 +133,10 @@ def judge(claims: Sequence[tuple[str, Claim, Found, Study]], sizes: Mapping[str,
     """The verdicts on (name, claim, what was found, its study), in the same order.
 
     sizes: family -> how many claims it has, with those that wait for their study. Within each family the p-values for
-    all claims are adjusted by Holm's method, and so are those against; where seeds were added after a look at the
-    verdicts, p counts once for each look (Bonferroni's inequality), and only the verdicts of the last look count. One
-    seed decides nothing: it does not show how much seeds differ. "more" and "no more" may be both shown and refuted,
-    where an effect lies between 0 and the margin: then they are supported.
+    all claims are adjusted by Holm's method, and so are those against; where seeds were added or numbers made anew
+    after a look at the verdicts, p counts once for each look (Bonferroni's inequality), and only the verdicts of the
+    last look count. One seed decides nothing: it does not show how much seeds differ. "more" and "no more" may be both
+    shown and refuted, where an effect lies between 0 and the margin: then they are supported.
     """
     judged = {}
     for family, size in sizes.items():
@@ -144,7 +144,9 @@ def judge(claims: Sequence[tuple[str, Claim, Found, Study]], sizes: Mapping[str,
         pairs = np.ones((size, 2))
         for i, (_, claim, found, study) in enumerate(members):
             if len(study.seeds) > 1:
-                pairs[i] = np.minimum(study.looks * np.array(p_values(claim.expect, claim.margin, found.estimate)), 1)
+                pairs[i] = np.minimum(
+                    claim.looked_at(study) * np.array(p_values(claim.expect, claim.margin, found.estimate)), 1
+                )
         adjusted = zip(*(statistics.holm(p) for p in pairs.T))
         for (name, claim, found, study), (p, against), alone in zip(members, adjusted, pairs):
             verdict = decide(p, against)
@@ -178,5 +180,5 @@ def seeds_needed(claim: Claim, found: Found, study: Study, family: int) -> int |
         return None
     mean, margin = found.estimate.mean, claim.margin
     distance = abs(margin - abs(mean)) if claim.expect == "same" else max(mean, margin - mean)
-    needed = statistics.seeds_needed(found.matrices, distance, LEVEL / (family * (study.looks + 1)))
+    needed = statistics.seeds_needed(found.matrices, distance, LEVEL / (family * (claim.looked_at(study) + 1)))
     return needed and max(needed, len(study.seeds) + 1)

@@ -73,7 +73,7 @@ class Study(Section):
     worlds: list[Name] = Field(min_length=1)  # those with a corpus and a base policy of their own
     variants: dict[Name, Name]  # the others: whose corpus and base policy they take
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    looks: Count = 1  # how often its claims were judged, with these seeds or with fewer; p counts so many times
+    looks: Count = 1  # how often its claims were judged, by fewer seeds or other numbers; p counts so many times
     offline: list[Name]
     offline_relabelled: list[Name]
     online: list[Name]
@@ -112,7 +112,12 @@ class Claim(Section):
     margin: Positive  # the smallest effect that would matter, in the measure's unit
     unit: str
     paper: str  # the paper's own number
+    looks: Count | None = None  # in place of the study's, where the numbers of this claim were seen more often
     family: Name = "declared"  # Holm's correction is over its claims; `late` or late_...: declared after the study ran
+
+    def looked_at(self, study: Study) -> int:
+        """How often it was judged; p counts so many times."""
+        return self.looks or study.looks
 
     @property
     def late(self) -> bool:
