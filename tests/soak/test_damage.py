@@ -37,7 +37,9 @@ def test_twenty_damaged_objects_are_computed_again_and_nothing_else(micro_copy, 
     assert 0 < len(ran) < len(before) / 2 and entries(micro_copy) == before
     named = set(re.findall(r"(\S+) was damaged: set aside as ", status.stdout + done.stdout))
     assert len(named) >= 15 and named <= {path.parent.name + path.name for path in damaged}, status.stdout + done.stdout
-    assert roads(micro_copy, "verify").returncode == 0
+    *wrong, _ = roads(micro_copy, "verify").stdout.splitlines()
+    left = {path for path in set(damaged) if path.parent.name + path.name not in named}  # nobody has asked for these
+    assert len(wrong) == len(left) and all(any(str(path) in line for line in wrong) for path in left), wrong
     record_property("damaged", f"{len(set(damaged))} objects, {len(ran)} of {len(before)} stages computed again")
 
 
