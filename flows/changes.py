@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from flows.digested import COMMAND, DIGESTS, differing
+from flows.digested import COMMAND, differing, digest
 from flows.graph import Graph
 
 _found: dict[Path, dict[str, dict]] = {}
@@ -20,10 +20,9 @@ def expected(graph: Graph) -> dict[str, list[str]] | None:
     found = current(graph)
     changes = {}
     for name in graph.stages:
-        for dependency in graph.dvc_stage(name).deps:
-            path = Path(dependency.fs_path)
-            if path.parent == graph.root / DIGESTS and path.stem in found and path.exists():
-                changes[name] = differing(json.loads(path.read_text()), found[path.stem])
+        dependency = digest(graph.root, graph.dvc_stage(name))
+        if dependency and (path := Path(dependency.fs_path)).stem in found:
+            changes[name] = differing(json.loads(path.read_text()), found[path.stem])
     return {name: pieces for name, pieces in changes.items() if pieces}
 
 
@@ -41,18 +40,22 @@ def current(graph: Graph) -> dict[str, dict]:
 
 def since(graph: Graph, name: str) -> list[str]:
     """What changed in the code of a stage since it was run; empty if the digests of then are no longer there."""
-    for dependency in graph.dvc_stage(name).deps:
-        path = Path(dependency.fs_path)
-        if path.parent == graph.root / DIGESTS and path.exists() and dependency.hash_info.value:
-            then = Path(graph.repo.cache.local.oid_to_path(dependency.hash_info.value))
-            if then.exists():
-                return differing(json.loads(then.read_text()), json.loads(path.read_text()))
-    return []
+    dependency = digest(graph.root, graph.dvc_stage(name))
+    if not dependency or not dependency.hash_info.value:
+        return []
+    then = Path(graph.repo.cache.local.oid_to_path(dependency.hash_info.value))
+    now = Path(dependency.fs_path)
+    return differing(json.loads(then.read_text()), json.loads(now.read_text())) if then.exists() else []
 
 
 def words(pieces: list[str]) -> str:
     """code changed: stages.evaluate.run, torch and 3 more"""
-    return f"code changed: {', '.join(pieces[:SHOWN])}{more(pieces)}"
+    return f"code changed: {some(pieces)}"
+
+
+def some(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + more(names)
 
 
 def more(changed: list[str]) -> str:

@@ -8,15 +8,20 @@ COMMAND = "python -m stages.digests"
 DIGESTS = Path("data/digests")
 
 
+def digest(root: Path, stage: Any) -> Any:
+    """The dependency of a stage (both DVC's own) that is the digest of its code; None where none is there."""
+    there = (dep for dep in stage.deps if Path(dep.fs_path).parent == root / DIGESTS and dep.exists)
+    return next(there, None)
+
+
 def edited(root: Path, stage: Any) -> list[str]:
-    """In what the code of a stage (DVC's own) differs, as it lies there now, from the digest that it depends on."""
+    """In what the code of a stage differs, as it lies there now, from the digest that it depends on."""
     from stages.digests import digests
 
-    for dependency in stage.deps:
-        path = Path(dependency.fs_path)
-        if path.parent == root / DIGESTS and path.exists():
-            return differing(json.loads(path.read_text()), digests(root).get(path.stem, {}))
-    return []
+    if not (found := digest(root, stage)):
+        return []
+    path = Path(found.fs_path)
+    return differing(json.loads(path.read_text()), digests(root).get(path.stem, {}))
 
 
 def differing(old: dict[str, dict], new: dict[str, dict]) -> list[str]:

@@ -13,6 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from flows.changes import some
 from flows.graph import Graph
 from flows.schedule import Outcome, Schedule
 from stages.records import machine
@@ -21,7 +22,6 @@ from stages.records.artifacts import write_file
 FILE = Path("data/made.json")
 UNKNOWN = "unknown"
 RESULTS = ("dvc.lock", FILE, "data/report", "data/studies")  # what runs write and git keeps
-SHOWN = 3  # things of a kind that a line names
 
 
 def key(record: dict) -> str:
@@ -168,12 +168,6 @@ def git(root: Path, *words: str) -> bytes | None:
 def counted(number: int, what: str) -> str:
     """1 stage, 2 stages"""
     return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def some(names: list[str]) -> str:
-    """The first of them, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _last_event(path: Path) -> dict | None:

@@ -12,10 +12,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.changes import current
+from flows.changes import SHOWN, current, some
 from flows.digested import DIGESTS
 from flows.graph import Graph
-from flows.making import SHOWN, UNKNOWN, Makings, differing, identity, some, source
+from flows.making import UNKNOWN, Makings, differing, identity, source
 from flows.names import flat
 from stages.records.artifacts import PUBLISHED, sha256, write_file
 from stages.records.errors import UserError

@@ -16,6 +16,7 @@ class Reading:
     def __init__(self, root: Path, stages: Iterable[Any]) -> None:
         self.root, self._stages = root, list(stages)
         self._right: set[str] = set()
+        self._meeting: dict[str, list[Any]] = {}  # path of a dependency -> the outs at, in or around it
 
     def forget(self, stage: Any) -> None:
         """The stage's outs are about to be made anew."""
@@ -60,8 +61,10 @@ class Reading:
 
     def _made(self, dep: Any) -> list[Any]:
         """The outs of stages and .dvc files that make up a dependency; none of one that nothing makes."""
-        outs = (out for other in self._stages for out in other.outs if out.hash_info)
-        return [out for out in outs if overlap(Path(out.fs_path), Path(dep.fs_path))]
+        if dep.fs_path not in self._meeting:
+            place, outs = Path(dep.fs_path), [out for other in self._stages for out in other.outs]
+            self._meeting[dep.fs_path] = [out for out in outs if overlap(Path(out.fs_path), place)]
+        return [out for out in self._meeting[dep.fs_path] if out.hash_info]
 
     def _wrong(self, entry: Any) -> dict[str, str]:
         found = {} if entry.fs_path in self._right else differences(entry)
