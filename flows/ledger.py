@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 
 from flows import names
+from flows.git import git
 from flows.store import connect
 from stages.records import artifacts
 
@@ -246,16 +246,10 @@ def _sha256(path: Path) -> str:
 
 def _sources(root: Path) -> dict[str, str]:
     """Tags that say which code: the git commit, if there is one, and whether the checkout differs from it."""
-
-    def git(*args: str) -> str:
-        try:
-            return subprocess.run(["git", *args], cwd=root, capture_output=True, text=True).stdout.strip()
-        except FileNotFoundError:  # no git here
-            return ""
-
     tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", "mlflow.source.name": "roads run"}
-    if commit := git("rev-parse", "--verify", "--quiet", "HEAD"):
-        tags |= {"mlflow.source.git.commit": commit, "git_dirty": str(bool(git("status", "--porcelain")))}
+    if commit := git(root, "rev-parse", "--verify", "--quiet", "HEAD"):
+        dirty = str(bool(git(root, "status", "--porcelain")))
+        tags |= {"mlflow.source.git.commit": commit.decode().strip(), "git_dirty": dirty}
     return tags
 
 

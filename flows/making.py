@@ -9,11 +9,11 @@ runs with equal results. A result without either (made by `dvc repro`, or writte
 import collections
 import hashlib
 import json
-import subprocess
 import time
 from pathlib import Path
 
 from flows.changes import some
+from flows.git import git
 from flows.graph import Graph
 from flows.schedule import Outcome, Schedule
 from stages.records import machine
@@ -155,14 +155,6 @@ def source(root: Path) -> tuple[str, bool]:
     commit = git(project, "rev-parse", "--verify", "--quiet", "HEAD")
     changed = git(project, "status", "--porcelain", "--", ".", *(f":!{result}" for result in RESULTS))
     return (commit.decode().strip() if commit else UNKNOWN), changed == b""
-
-
-def git(root: Path, *words: str) -> bytes | None:
-    """What a git command prints; None if it fails, or there is no git."""
-    try:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def counted(number: int, what: str) -> str:

@@ -5,14 +5,14 @@ DVC itself believes that an object is whole once its mode is 0444, which most da
 
 import contextlib
 import os
-import shutil
 import stat
-import subprocess
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from flows.content import files, md5
+from flows.git import git
 
 DAMAGED = "damaged"  # folder beside the cache's objects; `dvc gc` leaves it alone
 
@@ -115,14 +115,15 @@ class Objects:
 
     def _committed(self, stage: Any) -> dict[str, str | None]:
         """Path and hash of the stage's outs as git's HEAD has them in dvc.lock; without git, none."""
+        return _hashes(self._head.get(stage.addressing, {}).get("outs", []))
+
+    @cached_property
+    def _head(self) -> dict[str, dict]:
+        """The stages of dvc.lock as git's HEAD has them; parsing it takes long."""
         from dvc.utils.serialize import parse_yaml
 
-        command = ["git", "show", "HEAD:./dvc.lock"]
-        if not shutil.which("git"):
-            return {}
-        shown = subprocess.run(command, cwd=self._repo.root_dir, capture_output=True, text=True)
-        entries = parse_yaml(shown.stdout, "dvc.lock").get("stages", {}) if shown.returncode == 0 else {}
-        return _hashes(entries.get(stage.addressing, {}).get("outs", []))
+        text = git(self._repo.root_dir, "show", "HEAD:./dvc.lock")
+        return parse_yaml(text.decode(), "dvc.lock").get("stages", {}) if text else {}
 
     def _set_aside(self, kind: str, path: Path, name: str) -> None:
         aside = Path(self._repo.cache.local_cache_dir) / DAMAGED / name

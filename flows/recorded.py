@@ -9,8 +9,9 @@ import json
 import tempfile
 from pathlib import Path
 
+from flows.git import git
 from flows.graph import Graph
-from flows.making import FILE, Makings, counted, differing, git, listing, parse
+from flows.making import FILE, Makings, counted, differing, listing, parse
 from flows.reading import overlap
 from stages.records.artifacts import MANIFEST
 

@@ -8,11 +8,11 @@ import contextlib
 import io
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from flows.alone import Busy, alone
+from flows.git import git
 from flows.restoring import remove
 from stages.records import params
 from stages.records.errors import UserError
@@ -60,10 +60,9 @@ def mirror(project: Path, workspace: Path) -> None:
 
 def files(project: Path) -> Iterable[str]:
     """The project's own files: what git tracks or would; without git, all but hidden ones and what DVC tracks."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=project, capture_output=True, text=True) if shutil.which("git") else None
-    if listed and listed.returncode == 0:
-        return [name for name in listed.stdout.split("\0") if name and (project / name).is_file()]
+    listed = git(project, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    if listed is not None:
+        return [name for name in os.fsdecode(listed).split("\0") if name and (project / name).is_file()]
     found = {p.relative_to(project) for p in project.rglob("*") if p.is_file()}
     hidden = {p for p in found if any(part.startswith(".") for part in p.parts[:-1])}
     tracked = {p.with_suffix("") for p in found if p.suffix == ".dvc"}
