@@ -49,10 +49,7 @@ def run_command(
     command, the params or the data, told in one sentence; 130 interrupted (the next run goes on from there).
     """
     begun, here = time.monotonic(), Path.cwd()
-    if study:
-        from flows.workspace import enter
-
-        enter(study)
+    _go_to(study)
     from flows.graph import Graph
     from flows.plan import plan, select
     from flows.reasons import describe, remarks
@@ -103,10 +100,7 @@ def run_command(
 @app.command()
 def status(study: StudyName = None) -> None:
     """Say which stages are out of date, and why."""
-    if study:
-        from flows.workspace import enter
-
-        enter(study)
+    _go_to(study)
     from flows.graph import Graph
     from flows.plan import plan
     from flows.reasons import list_reasons, remarks
@@ -119,10 +113,7 @@ def status(study: StudyName = None) -> None:
 @app.command()
 def verify(study: StudyName = None) -> None:
     """Hash all outs, inputs and cache objects and compare them with what is recorded; exit code 1 if any differs."""
-    if study:
-        from flows.workspace import enter
-
-        enter(study)
+    _go_to(study)
     from flows.graph import Graph
     from flows.verify import verify
 
@@ -169,10 +160,7 @@ def ui() -> None:
 @app.command()
 def log(study: StudyName = None) -> None:
     """Log to MLflow what dvc.lock has and MLflow does not, as after a plain `dvc repro`."""
-    if study:
-        from flows.workspace import enter
-
-        enter(study)
+    _go_to(study)
     from flows.tracking import backfill
 
     typer.echo(backfill())
@@ -202,6 +190,14 @@ def main() -> None:
         else:
             code = _fail(_unexpected(error, project or here, here), 1)
     leave(code)
+
+
+def _go_to(study: str | None) -> None:
+    """Work in the workspace of a named study; without a name, in the project."""
+    if study:
+        from flows.workspace import enter
+
+        enter(study)
 
 
 def _fail(sentence: str, code: int) -> int:

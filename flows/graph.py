@@ -23,6 +23,7 @@ from flows.alone import alone
 from flows.lockfile import editing
 from flows.names import labels
 from flows.objects import Objects
+from flows.parsing import params_parsed_once
 from flows.reading import Reading, overlap
 from flows.restoring import bring_back, only_uncached, outs_aside, put_back, save
 from flows.tracked import amiss, bring, foreseen, is_tracked
@@ -123,7 +124,7 @@ class Graph:
         """
         from dvc.lock import LockError
 
-        with self._locked(), _params_parsed_once():
+        with self._locked(), params_parsed_once():
             try:
                 said = {name: stage.status().get(name) for name, stage in self._dvc.items()}
             except LockError:
@@ -298,37 +299,6 @@ class Graph:
         with alone(self.root):
             bring_back(self.root, [out for stage in self._dvc.values() for out in stage.outs])  # a run was killed
             yield
-
-
-@contextlib.contextmanager
-def _params_parsed_once() -> Iterator[None]:
-    """While DVC compares params it parses params.yaml anew for every stage, and walks through all of it for every key:
-    most of the time of a no-op."""
-    import dpath
-    from dvc.utils.serialize import LOADERS, load_yaml
-
-    parsed: dict[str, dict] = {}
-    search = dpath.get
-
-    def load(path: str, **more: Any) -> dict:
-        if path not in parsed:
-            parsed[path] = load_yaml(path, **more)
-        return parsed[path]
-
-    def get(found: Any, glob: str, separator: str = "/", **more: Any) -> Any:
-        at = found
-        for key in glob.split(separator):
-            if not isinstance(at, dict) or key not in at:
-                return search(found, glob, separator=separator, **more)  # a pattern, a place in a list, or nothing
-            at = at[key]
-        return at
-
-    LOADERS[".yaml"], dpath.get = load, get
-    try:
-        yield
-    finally:
-        del LOADERS[".yaml"]
-        dpath.get = search
 
 
 def _sentence(error: BaseException) -> str:

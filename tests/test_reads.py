@@ -7,7 +7,8 @@ import json
 import pytest
 from conftest import ROOT, new_project
 
-from flows.graph import Graph, _params_parsed_once
+from flows.graph import Graph
+from flows.parsing import params_parsed_once
 from stages.records import params
 from stages.records.errors import UserError
 
@@ -110,7 +111,7 @@ def test_every_leaf_of_the_params_makes_due_exactly_the_stages_that_read_it(proj
         path.write_text(json.dumps(data))
         holder[keys[-1]] = value
         leaf = ".".join(map(str, keys)) + "."
-        with _params_parsed_once():
+        with params_parsed_once():
             due = {name for name, dependencies in stages.items() if any(d.status() for d in dependencies)}
         reads = {name for name, names in asked.items() if any(leaf.startswith(f"{wanted}.") for wanted in names)}
         assert due == reads, leaf
