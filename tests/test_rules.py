@@ -249,11 +249,29 @@ def test_pairs_both_ways_round_are_dropped(tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("Label", False), ("preferred", "no"), ("winner", 1.5), ("preference", "second"), ("winner", "b")],
+    [
+        ("Label", False),
+        ("preferred", "no"),
+        ("winner", 1.5),
+        ("preference", "second"),
+        ("winner", "b"),
+        ("winner", 1),
+        ("preference", "1"),
+    ],
 )
 def test_columns_that_say_the_other_one_is_better_are_refused(tmp_path, column, value):
     with pytest.raises(UserError, match=rf"row 40: {column} is .*the first of two as the better one"):
         built(tmp_path, preferences().assign(**{column: ["first"] * 39 + [value]}))
+
+
+@pytest.mark.parametrize(("column", "value"), [("label", 1), ("winner", True), ("preferred", "chosen"), ("margin", 1)])
+def test_columns_that_say_the_first_one_is_better_are_passed_over(tmp_path, column, value):
+    assert counted(built(tmp_path, preferences().assign(**{column: value}))) == {}
+
+
+def test_remarks_on_scores_are_no_scores(tmp_path):
+    remarks = preferences().assign(chosen_rating_text="5 of 5, clear", rejected_rating_text="2 of 5, vague")
+    assert counted(built(tmp_path, remarks)) == {}
 
 
 def test_scores_are_numbers_in_whatever_way_they_are_written(tmp_path):

@@ -30,7 +30,10 @@ SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "
 # Columns that say of a completion whether it is the good one (as for KTO), or of a pair which of the two is.
 LABELS = {"label", "labels", "is_chosen", "is_preferred", "preferred", "preference", "winner"}
 GOOD = {True, "true", "1", "yes", "good", "chosen", "first", "a"}  # 1 and 1.0 are True
-SCORE = re.compile("score|rating|reward", re.IGNORECASE)  # no votes: a label may well weigh voters
+ONE_OF_TWO = {"preferred", "preference", "winner"}  # of a pair, 1 may be the first (of 1, 2) or the second (of 0, 1)
+# The score of one of two: a name that begins or ends so, which "chosen_rating_text" does not. No votes: a label may
+# well weigh voters.
+SCORE = re.compile("^(score|rating|reward)|(score|rating|reward)s?$", re.IGNORECASE)
 
 
 def normalise(prompt: str) -> str:
@@ -203,7 +206,10 @@ def _checked(row: dict, kind: str, split: str | None, group: str | None, where: 
         kept["group" if column == group else column] = value
     for label in (column for column in row if column.lower() in LABELS):
         value = row[label].strip().lower() if isinstance(row[label], str) else row[label]
-        if isinstance(value, list | dict) or value not in GOOD:
+        unclear = (
+            kind == "preferences" and label.lower() in ONE_OF_TWO and value is not True and value in (1, "1")
+        )
+        if isinstance(value, list | dict) or value not in GOOD or unclear:
             raise UserError(
                 f"{where}: {label} is {row[label]!r}, but every row counts as labelled good, with the first of two as "
                 "the better one (else what was rejected would be learned): keep the good rows only, or pair them as "
