@@ -12,6 +12,7 @@ import json
 import time
 from pathlib import Path
 
+from flows import kept
 from flows.changes import some
 from flows.git import git
 from flows.graph import Graph
@@ -21,6 +22,11 @@ from stages.records.artifacts import write_file
 
 FILE = Path("data/made.json")
 UNKNOWN = "unknown"
+MAKING = {"platform": {str: str}, "commit": str, "clean": bool}  # a file beside the cache has a list of these
+MADE = {
+    "platforms": {str: {str: str}},
+    "stages": {str: {"result": str, "platform": str, "commit": str, "clean": bool}},
+}
 RESULTS = ("dvc.lock", FILE, "data/report", "data/studies")  # what runs write and git keeps
 
 
@@ -43,7 +49,7 @@ class Makings:
         """``source``: the commit and whether it is clean, as of the start of a run that makes something."""
         self.graph, self.source = graph, source
         self._folder = Path(graph.repo.cache.local_cache_dir) / "made"
-        self._listed = parse((graph.root / FILE).read_text() if (graph.root / FILE).exists() else "")
+        self._listed = kept.read(graph.root / FILE, MADE) or {}
 
     def of(self, name: str) -> list[dict]:
         """All makings of the stage's present result, the first one first: platform, commit, clean and, of those that
@@ -110,28 +116,16 @@ class Makings:
         return lines
 
     def _read(self, identical: str) -> list[dict]:
-        path = self._folder / f"{identical}.json"
-        try:
-            return json.loads(path.read_text()) if path.exists() else []
-        except ValueError:  # damaged: then it is not on record
-            return []
-
-
-def parse(text: str) -> dict:
-    """What a data/made.json says; one that cannot be read, as after a conflict in git, says nothing."""
-    try:
-        found = json.loads(text)
-        return found if found.keys() == {"platforms", "stages"} else {}
-    except (ValueError, AttributeError):
-        return {}
+        return kept.read(self._folder / f"{identical}.json", [MAKING]) or []  # a damaged one is none on record
 
 
 def listing(listed: dict, record: dict) -> dict | None:
-    """The platform, commit and clean that a made.json has for exactly this result."""
+    """The platform, commit and clean that a made.json (of the shape MADE, or empty) has for exactly this result."""
     entry = listed.get("stages", {}).get(record["name"])
-    if not entry or entry["result"] != key(record)[:16]:
+    platform = entry and listed["platforms"].get(entry["platform"])
+    if not platform or entry["result"] != key(record)[:16]:
         return None
-    return {"platform": listed["platforms"][entry["platform"]], "commit": entry["commit"], "clean": entry["clean"]}
+    return {"platform": platform, "commit": entry["commit"], "clean": entry["clean"]}
 
 
 def differing(then: dict[str, str], now: dict[str, str]) -> str:

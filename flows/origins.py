@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import kept
 from flows.changes import SHOWN, current, some
 from flows.digested import DIGESTS
 from flows.graph import Graph
@@ -27,6 +28,13 @@ NAME = "record.json"
 ALGORITHM = ("stages/digests.py", "stages/records/code.py", "stages/records/source.py", "stages/records/pins.py")
 WHEN = "when it was published"
 DECISIVE = ("params", "code", "sha256")
+SHAPE = {
+    "commit": str,
+    "params": dict,
+    "code": {"algorithm": str, "stages": {str: str}, "packages": {str: str}},
+    "made": {"platforms": {str: {str: str}}},
+    "sha256": {str: str},
+}
 ANSWERS = Path(".roads/origins.json")  # what was found out last about the published studies
 
 
@@ -59,21 +67,12 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     if not path.exists():
         return {}
-    found = parsed(path)
-    if not {"commit", "params", "code", "made"} <= found.keys():
+    found = kept.read(path, SHAPE)
+    if found is None:
         raise UserError(
             f"{path} cannot be read: bring it back with `git checkout -- {path}`, or publish the study anew."
         )
     return found
-
-
-def parsed(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file; empty where it holds something else, or half of it."""
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -125,11 +124,10 @@ def told(graph: Graph, digests_due: bool) -> list[str]:
     now = code(current(graph) if digests_due else _written(graph.root), graph.root)
     files = [graph.root / "params.yaml", *(folder / NAME for folder in studies)]
     asked = _short([now, [sha256(path) if path.exists() else str(path) for path in files]])
-    kept = graph.root / ANSWERS
-    answers = parsed(kept) if kept.exists() else {}
-    if answers.get("asked") != asked:
+    answers = kept.read(graph.root / ANSWERS, {"asked": str, "lines": [str]})
+    if not answers or answers["asked"] != asked:
         answers = {"asked": asked, "lines": _lines(studies, now)}
-        write_file(kept, json.dumps(answers))
+        write_file(graph.root / ANSWERS, json.dumps(answers))
     return answers["lines"]
 
 

@@ -9,9 +9,10 @@ import json
 import tempfile
 from pathlib import Path
 
+from flows import kept
 from flows.git import git
 from flows.graph import Graph
-from flows.making import FILE, Makings, counted, differing, listing, parse
+from flows.making import FILE, MADE, Makings, counted, differing, listing
 from flows.reading import overlap
 from stages.records.artifacts import MANIFEST
 
@@ -52,7 +53,7 @@ def told(graph: Graph, makings: Makings, names: list[str]) -> list[str]:
         changed += outs
     if not roots:
         return []
-    platforms = parse((git(graph.root, "show", f"HEAD:./{FILE}") or b"").decode(errors="replace"))
+    platforms = kept.parsed(git(graph.root, "show", f"HEAD:./{FILE}") or b"", MADE) or {}
     lines = [_line(graph, makings, platforms, *root) for root in roots[:LISTED]]
     if more := roots[LISTED:]:
         lines.append(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from statistics import fmean
 
+from flows import kept
 from flows.graph import Graph, Stage
 
 FILE = Path(".roads/timings.json")
@@ -14,9 +15,7 @@ class Timings:
 
     def __init__(self, root: Path) -> None:
         self._path = root / FILE
-        self._seconds: dict[str, float] = {}
-        if self._path.exists():
-            self._seconds = json.loads(self._path.read_text())
+        self._seconds: dict[str, float] = kept.read(self._path, {str: float}) or {}
 
     def expected(self, stage: Stage) -> float | None:
         """Seconds by the stage's last run, else by the mean of its group, else None."""

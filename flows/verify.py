@@ -1,6 +1,5 @@
 """`roads verify`: every byte that is recorded is hashed again. Size, time of change and mode are no evidence."""
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from flows import kept
 from flows.content import MISSING, content, differences, files, md5, md5s
 from flows.graph import Graph
 from flows.objects import is_whole
@@ -57,12 +57,16 @@ def verify(graph: Graph) -> tuple[list[str], str]:
 def _unlike_published(root: Path) -> Iterator[str]:
     """A sentence for each file of a published study that is not what artifacts.json beside it says."""
     for listing in sorted((root / PUBLISHED).glob("*/artifacts.json")):
-        recorded = json.loads(listing.read_text())
+        place = listing.relative_to(root)
+        recorded = kept.read(listing, {str: str})
+        if recorded is None:
+            yield f"{place} cannot be read: `git checkout -- {place.parent}` brings it back."
+            continue
         for name in ("data/evidence.json", "data/report/report.md"):
             path = listing.with_name(Path(name).name)
             if name in recorded and not (path.exists() and recorded[name] == f"md5 {md5(path)}"):
-                place = path.relative_to(root)
-                yield f"{place} was changed or is missing: `git checkout -- {place.parent}` brings it back."
+                changed = f"{path.relative_to(root)} was changed or is missing"
+                yield f"{changed}: `git checkout -- {place.parent}` brings it back."
 
 
 def _files(folder: str) -> Iterator[Path]:

@@ -57,6 +57,14 @@ def lines(rows: list) -> bytes:
         ("a.jsonl", lines([*GOOD, {"prompt": "p\ud800", "completion": "c"}]), "row 11: prompt holds half a character"),
         ("a.jsonl", lines([*PAIRS, {"prompt": "p", "chosen": "Yes ", "rejected": "Yes"}]), "row 11: chosen and"),
         ("a.jsonl", lines(GOOD[:2]), "holds 2 rows"),
+        (
+            "a.jsonl",
+            lines(GOOD) + b'{"prompt": "p", "completion": "a", "completion": "b"}',
+            "completion is there twice",
+        ),
+        ("a.jsonl", lines([*GOOD, {"prompt": "p", "completion": "c", "split": ["test"]}]), "row 11 is in the split"),
+        ("a.jsonl", lines(GOOD) + b'{"prompt": "p", "completion": "c", "n": ' + b"9" * 5000 + b"}", "row 11 cannot be"),
+        ("a.jsonl", lines(GOOD) + b"[" * 100_000, "row 11 cannot be read"),
         ("a.jsonl", lines([row | {"split": "exam"} for row in GOOD]), "row 1 is in the split 'exam'"),
         (
             "a.jsonl",

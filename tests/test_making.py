@@ -125,6 +125,20 @@ def test_a_clone_knows_from_git_where_the_recorded_results_were_made(project, tm
     assert json.loads(MADE.read_text()) == made and git("status", "--porcelain") == ""
 
 
+SPOILED = [b"{", b"\xff", b"[]", b'{"platforms": {}, "stages": []}', b'{"platforms": [], "stages": {"first": "one"}}']
+
+
+@pytest.mark.parametrize("content", SPOILED)
+def test_a_spoiled_made_json_is_no_record_and_stops_nothing(project, tmp_path, content):
+    git("clone", "-q", ".", str(tmp_path / "clone"))
+    os.chdir(tmp_path / "clone")
+    MADE.write_bytes(content)
+    for words in ([], ["--dry"]):
+        code, output = run(*words)
+        assert code == 0 and "unexpected" not in output, output
+    assert json.loads(MADE.read_text())["stages"].keys() >= {"first", "clock"}
+
+
 def test_at_its_end_a_run_says_what_came_out_otherwise_than_the_commit_recorded(project):
     """And why, and by how much; with equal bytes git sees no change."""
     code, output = run("--force", "first")

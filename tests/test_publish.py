@@ -11,8 +11,10 @@ from conftest import edit_params
 from ruamel.yaml import YAML
 from test_flow_graph import NO_PREFECT, PROJECT, environment, new_project, roads
 
+from flows import origins
 from stages.records import machine
 from stages.records.artifacts import sha256
+from stages.records.errors import UserError
 
 PIPELINE = """
 stages:
@@ -179,6 +181,15 @@ def test_nothing_is_published_that_is_not_what_dvc_lock_records(project):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     code, output = run()
     assert code == 2 and "report.md is not what dvc.lock records" in output and not PUBLISHED.exists(), output
+
+
+@pytest.mark.parametrize("part", ["commit", "params", "code", "made", "sha256"])
+@pytest.mark.parametrize("value", [None, [], 1])
+def test_a_spoiled_record_is_one_sentence(tmp_path, part, value):
+    record = json.loads((PROJECT / "data/studies/dial/record.json").read_text())
+    (tmp_path / "record.json").write_text(json.dumps(record | {part: value}))
+    with pytest.raises(UserError, match=r"record.json cannot be read: bring it back with `git checkout"):
+        origins.read(tmp_path)
 
 
 @pytest.mark.parametrize(

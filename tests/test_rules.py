@@ -242,6 +242,10 @@ def test_pairs_both_ways_round_are_dropped(tmp_path):
     rows = preferences()
     turned = rows.iloc[:1].rename(columns={"chosen": "rejected", "rejected": "chosen"})
     assert counted(built(tmp_path / "few", pd.concat([rows, turned]))) == {"both ways round": 2}
+    blanks = turned.assign(chosen=turned["chosen"] + " ", rejected="\n" + turned["rejected"])
+    assert counted(built(tmp_path / "blanks", pd.concat([rows, blanks]))) == {"both ways round": 2}
+    again = rows.iloc[:1].assign(chosen=rows["chosen"][0] + "\n")
+    assert counted(built(tmp_path / "again", pd.concat([rows, again]))) == {"duplicate": 1}
     every = rows.rename(columns={"chosen": "rejected", "rejected": "chosen"})
     with pytest.raises(UserError, match=r'80 of 80 rows of preferences would be dropped.*the rule "both ways round"'):
         built(tmp_path / "all", pd.concat([rows, every]))
@@ -267,6 +271,11 @@ def test_columns_that_say_the_other_one_is_better_are_refused(tmp_path, column, 
 @pytest.mark.parametrize(("column", "value"), [("label", 1), ("winner", True), ("preferred", "chosen"), ("margin", 1)])
 def test_columns_that_say_the_first_one_is_better_are_passed_over(tmp_path, column, value):
     assert counted(built(tmp_path, preferences().assign(**{column: value}))) == {}
+
+
+def test_scores_are_found_however_their_names_are_cased(tmp_path):
+    scored = preferences().assign(Chosen_Score=1.0, Rejected_Score=[0.0] * 39 + [2.0])
+    assert counted(built(tmp_path, scored)) == {"scores disagree": 1}
 
 
 def test_remarks_on_scores_are_no_scores(tmp_path):

@@ -44,6 +44,13 @@ def with_nan():
     return model
 
 
+def of_more_layers():
+    """A model whose config was written by hand: of two layers the first, and the second left aside in silence."""
+    model = small(num_hidden_layers=2)
+    model.config.num_hidden_layers = 1
+    return model
+
+
 @pytest.mark.parametrize("name", ["gpt_neox", "mistral", "gemma2", "bloom", "falcon_alibi", "qwen3_next"])
 def test_a_model_of_which_every_road_can_be_gone_passes(name, tmp_path):
     folder = saved(tmp_path, small(name))
@@ -56,6 +63,7 @@ def test_a_model_of_which_every_road_can_be_gone_passes(name, tmp_path):
         (small, {"max_completion": 25}, "has positions for 64 tokens, and max_prompt . max_completion is 65"),
         (encoder_decoder, {}, r"is an encoder-decoder \(t5\)"),
         (lambda: small("bert"), {}, "BertLMHeadModel is no causal language model of texts of 64 tokens"),
+        (of_more_layers, {}, r"has weights that .* does not use \(model.layers.1"),
         (with_nan, {}, "the weight model.embed_tokens.weight holds NaN"),
         (lambda: small("mamba"), {}, "transformers makes no reward model of a mamba"),
         (
@@ -64,7 +72,7 @@ def test_a_model_of_which_every_road_can_be_gone_passes(name, tmp_path):
             "CTRLForSequenceClassification does not score a text at its last",
         ),
     ],
-    ids=["positions", "encoder-decoder", "looks ahead", "weights", "no reward model", "no score"],
+    ids=["positions", "encoder-decoder", "looks ahead", "left aside", "weights", "no reward model", "no score"],
 )
 def test_a_model_that_would_fail_later_fails_the_trial_in_one_sentence(model, lengths, sentence, tmp_path):
     folder = saved(tmp_path, model())

@@ -102,6 +102,14 @@ def test_what_a_clone_lacks_is_named_by_out(project):
 
 def test_published_evidence_is_verified_too(project):
     folder = project / "data/studies/dial"
+    listing = folder / "artifacts.json"
+    whole = listing.read_text()
+    for spoiled in (whole[:-20], "[]", '{"data/evidence.json": null}'):
+        listing.write_text(spoiled)
+        assert verify(Graph())[0] == [
+            "data/studies/dial/artifacts.json cannot be read: `git checkout -- data/studies/dial` brings it back."
+        ]
+    listing.write_text(whole)
     path = folder / "evidence.json"
     path.write_text(path.read_text().replace("0.5", "0.6", 1))
     wrong, _ = verify(Graph())

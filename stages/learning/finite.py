@@ -33,7 +33,7 @@ def finite_weights(model: nn.Module, what: object):
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             raise UserError(
-                f"{what}: the weight {name} holds NaN or an infinite number, so the training that made it diverged: "
-                "lower its learning rate, then run again."
+                f"{what}: the weight {name} holds NaN or an infinite number: lower the learning rate of the training "
+                "that made it and run again, or, if it was imported, import it again from a sound file."
             )
     return model

@@ -63,10 +63,17 @@ def new_policy(model, tokenizer: PreTrainedTokenizerFast, longest: int) -> GPTNe
 def load_policy(folder: str | Path, compute) -> PreTrainedModel:
     """The causal LM in ``folder``, on the device, in float32 master weights. Nothing is fetched from the hub.
 
-    Raises UserError for pickled weights, for missing ones, and for weights that are not finite.
+    Raises UserError for pickled weights, for missing ones, for some that config.json leaves aside, and for weights
+    that are not finite.
     """
     refuse_pickles(Path(folder))
-    model = _whole(AutoModelForCausalLM.from_pretrained(folder, **LOADING), folder)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, **LOADING)
+    if aside := sorted(name for name in loaded[1]["unexpected_keys"] if name.endswith(".weight")):
+        raise UserError(
+            f"{folder} has weights that the model of its config.json does not use ({aside[0]}; {len(aside)} in all): "
+            "copy config.json and weights from one model."
+        )
+    model = _whole(loaded, folder)
     return finite_weights(model, folder).to(compute.device).eval()
 
 

@@ -23,6 +23,7 @@ from stages.records.errors import UserError
 from stages.worlds.rouge import IGNORABLE
 
 COLUMNS = {"demonstrations": ("prompt", "completion"), "preferences": ("prompt", "chosen", "rejected")}
+ANSWERS = ("completion", "chosen", "rejected")  # read without the blanks around them
 FORMATS = (".jsonl", ".jsonl.gz", ".parquet")
 FEWEST = 8  # rows; below this no split of a data set has more than a row or two
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -33,7 +34,7 @@ GOOD = {True, "true", "1", "yes", "good", "chosen", "first", "a"}  # 1 and 1.0 a
 ONE_OF_TWO = {"preferred", "preference", "winner"}  # of a pair, 1 may be the first (of 1, 2) or the second (of 0, 1)
 # The score of one of two: a name that begins or ends so, which "chosen_rating_text" does not. No votes: a label may
 # well weigh voters.
-SCORE = re.compile("^(score|rating|reward)|(score|rating|reward)s?$", re.IGNORECASE)
+SCORE = re.compile("^(score|rating|reward)|(score|rating|reward)s?$")
 
 
 def normalise(prompt: str) -> str:
@@ -155,7 +156,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict]]:
                 line = raw.decode("utf-8").strip()
                 if not line:
                     continue
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_once)
                 if not isinstance(row, dict):
                     raise UserError(f"{path}, row {number} is not a JSON object with named columns.")
                 yield number, row
@@ -163,8 +164,18 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict]]:
         raise UserError(f"{path}, row {number} is not UTF-8 ({error.reason}): save the file as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, row {number} is not JSON ({error.msg}): write one JSON object a line.") from error
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, a list in a list in a list ...
+        raise UserError(f"{path}, row {number} cannot be read ({error}): correct or remove the row.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path} is not a whole gzip file ({error}): copy it again.") from error
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object; of a name that is there twice, Python would keep the last value without a word."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{twice[0]} is there twice")
+    return dict(pairs)
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
@@ -193,7 +204,8 @@ def _kind(row: dict, where: str) -> str:
 
 def _checked(row: dict, kind: str, split: str | None, group: str | None, where: str) -> dict:
     kept = {}
-    for column in (*COLUMNS[kind], *([group] if group else [])):
+    wanted = {column: column for column in COLUMNS[kind]} | ({"group": group} if group else {})
+    for name, column in wanted.items():
         value = row.get(column)
         if column not in row:
             raise UserError(f"{where} lacks the column {column}.")
@@ -203,12 +215,10 @@ def _checked(row: dict, kind: str, split: str | None, group: str | None, where: 
             raise UserError(f"{where} has an empty {column}: fill it in or remove the row.")
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise UserError(f"{where}: {column} holds half a character (a lone surrogate): correct or remove the row.")
-        kept["group" if column == group else column] = value
+        kept[name] = value.strip() if name in ANSWERS else value
     for label in (column for column in row if column.lower() in LABELS):
         value = row[label].strip().lower() if isinstance(row[label], str) else row[label]
-        unclear = (
-            kind == "preferences" and label.lower() in ONE_OF_TWO and value is not True and value in (1, "1")
-        )
+        unclear = kind == "preferences" and label.lower() in ONE_OF_TWO and value is not True and value in (1, "1")
         if isinstance(value, list | dict) or value not in GOOD or unclear:
             raise UserError(
                 f"{where}: {label} is {row[label]!r}, but every row counts as labelled good, with the first of two as "
@@ -216,11 +226,11 @@ def _checked(row: dict, kind: str, split: str | None, group: str | None, where: 
                 "prompt/chosen/rejected, or rename the column if it means something else."
             )
     if kind == "preferences":
-        if kept["chosen"].strip() == kept["rejected"].strip():
+        if kept["chosen"] == kept["rejected"]:
             raise UserError(f"{where}: chosen and rejected are the same text: remove the row.")
         kept["margin"] = _margin(row, where)
     named = row.get("split", split or "train")
-    if named not in SPLITS:
+    if not isinstance(named, str) or named not in SPLITS:
         raise UserError(f"{where} is in the split {named!r}: name it one of {', '.join(SPLITS)}.")
     return kept | {"split": SPLITS[named], "key": normalise(kept["prompt"]), "where": where}
 
@@ -230,8 +240,9 @@ def _margin(row: dict, where: str) -> float:
 
     Raises UserError for a score that is no finite number.
     """
-    for column in (column for column in row if SCORE.search(column) and "chosen" in column):
-        scores = [row[column], row.get(column.replace("chosen", "rejected"))]
+    lower = {column.lower(): value for column, value in row.items()}
+    for column in (column for column in lower if SCORE.search(column) and "chosen" in column):
+        scores = [lower[column], lower.get(column.replace("chosen", "rejected"))]
         if None in scores:
             continue
         try:

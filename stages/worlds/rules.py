@@ -24,7 +24,7 @@ LEFT_OVER = {"<s>", "</s>", "<bos>", "<eos>", "<pad>", "<|pad|>", "<|padding|>",
 STRICTEST = ["test", "validation", "judge"]  # splits; a prompt that is in two of them keeps the first
 REPEATED = 3  # words; a completion may well begin with a shorter prompt by itself
 SHOWN = 3  # examples of a rule
-TEXT_COLUMNS = ("prompt", "completion", "chosen", "rejected")
+TEXT_COLUMNS = ("prompt", *inputs.ANSWERS)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _drop_special(row: dict, about: About) -> dict | None:
 def _cut_repeated(row: dict, about: About) -> dict:
     answers = _texts(row)[1:]
     heads = [_repeated(row["prompt"], row[column]) for column in answers]
-    return _changed(row, {c: row[c][head:].lstrip() for c, head in zip(answers, heads)}) if all(heads) else row
+    return _changed(row, {c: row[c][head:] for c, head in zip(answers, heads)}) if all(heads) else row
 
 
 def _drop_repeated(row: dict, about: About) -> dict | None:
@@ -76,7 +76,7 @@ def _drop_empty(row: dict, about: About) -> dict | None:
 
 
 def _drop_equal(row: dict, about: About) -> dict | None:
-    return None if row["chosen"].strip() == row["rejected"].strip() else row
+    return None if row["chosen"] == row["rejected"] else row
 
 
 def _drop_contradicted(row: dict, about: About) -> dict | None:
@@ -238,7 +238,8 @@ def _texts(row) -> list[str]:
 
 
 def _changed(row: dict, changes: dict) -> dict:
-    return row | changes | {"key": inputs.normalise(changes.get("prompt", row["prompt"]))} if changes else row
+    bare = {column: text.strip() if column in inputs.ANSWERS else text for column, text in changes.items()}
+    return row | bare | {"key": inputs.normalise(bare.get("prompt", row["prompt"]))} if changes else row
 
 
 def _repeated(prompt: str, completion: str) -> int:

@@ -199,7 +199,7 @@ def _encoded(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, params) -> 
     """The rows with what a model gets of each text, for rules.on_encoded."""
     prompts = rows["prompt"].drop_duplicates()  # pairs share them
     known = dict(zip(prompts, encoding.encode_prompts(tokenizer, prompts, params.max_prompt)))
-    answers = [column for column in ("completion", "chosen", "rejected") if column in rows]
+    answers = [column for column in data.ANSWERS if column in rows]
     return rows.assign(
         prompt_encoded=[known[prompt] for prompt in rows["prompt"]],
         **{f"{c}_encoded": encoding.encode_completions(tokenizer, rows[c], params.max_completion) for c in answers},
