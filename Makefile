@@ -6,7 +6,7 @@ run: $(READY)
 	.venv/bin/roads run
 
 test: $(READY)
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 # The tests that take minutes each; tests/soak/RESULT.md keeps what came of them.
 soak: $(READY)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,7 @@ def new_project(folder: Path, study: str) -> Path:
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "data/report/", "dvc.lock")):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "data/report/", "data/made.json", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     edit_params(folder, lambda data: data.update(study=dict(data["studies"][study])))
@@ -63,12 +64,17 @@ def roads(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess
 
 
 @pytest.fixture(scope="session")
-def micro(tmp_path_factory):
-    """A project in which `roads run` has carried out the micro study. Not to be changed."""
-    project = new_project(tmp_path_factory.mktemp("micro"), "micro")
-    done = roads(project, "run")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (project / "run.log").write_text(done.stdout)
+def micro(tmp_path_factory, worker_id):
+    """A project in which `roads run` has carried out the micro study, once for all workers. Not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    project = (base if worker_id == "master" else base.parent) / "micro"
+    with FileLock(f"{project}.lock"):
+        if not (project / "run.log").exists():
+            shutil.rmtree(project, ignore_errors=True)
+            project.mkdir()
+            done = roads(new_project(project, "micro"), "run")
+            assert done.returncode == 0, done.stdout + done.stderr
+            (project / "run.log").write_text(done.stdout)
     return project
 
 
