@@ -223,6 +223,33 @@ def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
     assert min(divergence(2 * beta), divergence(beta / 2)) > 4 * divergence(beta), "and to that of no other beta"
 
 
+@pytest.mark.parametrize("road", ["offline", "online", "policy gradient", "reward"])
+def test_no_road_trains_with_dropout_whatever_the_model_has(tmp_path, pairs, judged, road):
+    weights = []
+    for share in (0.0, 0.5):  # hidden_dropout makes modules of their own, attention_dropout is a number of the layer
+        folder = tmp_path / str(share)
+        begin = neox(seed=1)
+        begin.config.update({"hidden_dropout": share, "attention_dropout": share})
+        begin.save_pretrained(folder / "base")
+        models.prepare(CPU, "dropout")
+        policy, reference = (models.load_policy(folder / "base", CPU) for _ in range(2))
+        args = training.options(CPU, 0, folder / "scratch", len(pairs), learning_rate=0.1, optim="sgd")
+        if road == "offline":
+            trainer = training.preference(policy, reference, TOKENIZER, separate(pairs), {**args, "max_steps": 1})
+        elif road == "online":
+            rows = pairs.to_dict("records")
+            trainer = training.OnPolicyTrainer(policy, reference, TOKENIZER, 1, lambda step, rows=rows: rows, args)
+        elif road == "policy gradient":
+            more = {"learning_rate": 0.1, "optim": "sgd", "beta": 0.7}
+            trainer = policy_gradient(policy, reference, folder, 1, 4, lambda step: judged, 12, **more)
+        else:
+            model = models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, "head")
+            trainer = training.reward_model(model, TOKENIZER, joined(pairs), {**args, "num_train_epochs": 1})
+        training.train(trainer, folder / "scratch", road)
+        weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    assert torch.equal(*weights)
+
+
 def test_relabelled_pairs_are_the_same_pairs_with_the_completion_that_scores_higher_as_chosen(tmp_path, pairs):
     neox(seed=1).save_pretrained(tmp_path / "base")
     judge = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, "head").eval()

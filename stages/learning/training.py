@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 from datasets.utils import logging as datasets_logging
+from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -218,12 +219,13 @@ class Curve(TrainerCallback):
 
 
 def train(trainer, scratch: Path, what: str, *callbacks: TrainerCallback) -> None:
-    """Train to the end, from the last whole checkpoint in ``scratch`` if there is one.
+    """Train to the end, from the last whole checkpoint in ``scratch`` if there is one, without dropout.
 
     Raises UserError that names ``what``, the step and the learning rate when a loss, a weight, or what is sampled or
     measured on the way is not finite. Before TRL resumes, the weights are loaded through from_pretrained: the raw load
     that a resuming Trainer does loses the head of a GPT-NeoX (transformers 5.23).
     """
+    without_dropout(trainer.model)
     for callback in (KeepState(), *callbacks):
         trainer.add_callback(callback)
     whole = [p for p in scratch.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
@@ -241,6 +243,19 @@ def train(trainer, scratch: Path, what: str, *callbacks: TrainerCallback) -> Non
         raise UserError(
             f"{what}, after step {step} of {steps} at the learning rate {trainer.args.learning_rate:g}: {error}"
         ) from error
+
+
+def without_dropout(model: PreTrainedModel) -> None:
+    """Switch off every dropout of a model; its config, and so what is saved, stays as it is.
+
+    TRL's trainers leave some of it on (RLOO's all of it, the others what is no nn.Dropout, as in Llama and OPT), so
+    that roads would differ in more than they say, and a policy from its reference before the first step.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
+            setattr(module, name, 0.0)
 
 
 def train_policy(trainer: DPOTrainer, scratch: Path, points: int, measure: Callable[[], dict], out: str) -> None:
