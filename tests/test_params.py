@@ -39,6 +39,8 @@ def test_the_committed_params_are_right_and_every_number_has_a_comment_or_a_name
             "settings: &three [gap, shirt]",
             r"study\.settings names shirt.*add it",
         ),
+        ("seeds: [0, 1]  ", "seeds: [0, 1, 1]  ", r"params\.yaml: study: seeds lists 1 twice"),
+        ("verification: [micro]", "verification: [micro, micro]", r"studies\.micro: verification lists micro twice"),
         ("online: [online_batch, online]  #", "online: [online_batch, onlin]  #", r"add settings\.gap\.arms\.onlin\b"),
         ("rounds: 400}  #", "rounds: 399}  #", r"rounds = 399 does not divide online\.steps = 400"),
         ("  variants: {}  ", "  variants: {gap_half: gap}  ", r"study: every one of settings must be in worlds or"),

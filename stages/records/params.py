@@ -93,8 +93,10 @@ class Study(Section):
             raise ValueError(f"variants take over from {min(astray)}, which is not among worlds")
         if astray := set(self.verification) - set(self.settings):
             raise ValueError(f"verification names {min(astray)}, which is not among settings")
-        if len(set(self.arms)) != len(self.arms):
-            raise ValueError("an arm is listed twice")
+        listed = {"settings": self.settings, "seeds": self.seeds, "verification": self.verification, "arms": self.arms}
+        for name, items in listed.items():  # a seed that is there twice would count as two seeds that agree
+            if len(set(items)) != len(items):
+                raise ValueError(f"{name} lists {max(items, key=items.count)} twice")
         if self.online_from_offline and "offline" not in self.offline:
             raise ValueError("online_from_offline starts from the arm offline: add it to offline")
         return self
