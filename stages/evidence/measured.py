@@ -64,8 +64,10 @@ class Measured:
         values = reading.matrix(self.cells[arm], "pairs", metric)
         if values is None:
             return None
-        most = 1 if metric == "accuracy" else math.inf
-        return statistics.mean(values, generator("report", self.name, arm, "pairs", metric)).within(0, most)
+        luck = generator("report", self.name, arm, "pairs", metric)
+        if metric == "accuracy":
+            return statistics.accuracy(values, luck)
+        return statistics.mean(values, luck).within(0, math.inf)
 
     def prompts(self, split: str) -> int:
         """Number of prompts of a split that the base policy was evaluated on, in the first seed."""

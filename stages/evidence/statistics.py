@@ -130,6 +130,19 @@ def mean(values: np.ndarray, generator: np.random.Generator, replicates: int = R
     return _estimate(centre, parts.variance, parts.freedom)
 
 
+def accuracy(values: np.ndarray, generator: np.random.Generator) -> Estimate:
+    """The mean of shares of pairs that were judged rightly, as ``mean``.
+
+    Where all of them were (or none), they do not vary, which is no certainty: a coin is right on 2 prompts of 2 one
+    time in 4. Then the interval leads to the share with which all prompts come out so in (1 - LEVEL) / 2 of the cases.
+    """
+    found = mean(values, generator).within(0, 1)
+    if not found.resolved or found.mean not in (0, 1):
+        return found
+    least = ((1 - LEVEL) / 2) ** (1 / max(_measured(values).shape))
+    return found._replace(low=least, high=1.0) if found.mean else found._replace(low=0.0, high=1 - least)
+
+
 def difference(first: np.ndarray, second: np.ndarray, generator: np.random.Generator) -> Estimate:
     """The mean of ``first - second``, paired on seed and prompt; both are (seeds, prompts)."""
     return mean(first - second, generator)

@@ -45,8 +45,7 @@ def truth(setting: str, world: World, judge: tuple[dict, pd.DataFrame] | None) -
     if not numbers["pairs"]:
         lack = "its accuracy is not known, as the data have no pairs on validation or test prompts"
         return Truth(f"{what}; {lack}.", f"How good the judge is could not be measured. {mend}")
-    accuracy = statistics.mean(by_prompt["accuracy"].to_numpy()[None], generator("report", setting, "judge"))
-    accuracy = accuracy.within(0, 1)
+    accuracy = statistics.accuracy(by_prompt["accuracy"].to_numpy()[None], generator("report", setting, "judge"))
     pairs = f"{count(numbers['pairs'], 'pair')} on {count(numbers['prompts'], 'other prompt')}"
     good = f"{what}. It agrees with the label of {share(accuracy)} of {pairs}, which nothing was trained on."
     if beats_chance(accuracy):
