@@ -302,5 +302,10 @@ class Graph:
 
 
 def _sentence(error: BaseException) -> str:
-    """An error of DVC in one line, without its terminal colours."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|\[/?\w*\]", "", str(error)).split())
+    """An error of DVC in one line, without its terminal colours; of a YAML file the place too, which its cause has."""
+    from ruamel.yaml.error import MarkedYAMLError
+
+    said, cause = str(error), error.__cause__
+    if isinstance(cause, MarkedYAMLError) and cause.problem_mark:
+        said += f" in line {cause.problem_mark.line + 1}: {cause.problem}"
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|\[/?\w*\]", "", said).split())

@@ -304,6 +304,14 @@ def test_a_variant_needs_its_world_and_no_input_of_its_own(project):
     assert not Path("data/inputs/tldr_half").exists()
 
 
+def test_a_file_that_is_no_yaml_is_refused_with_its_line(project):
+    with Path("params.yaml").open("a") as file:
+        file.write("\nstudy:\n - [\n")
+    number = len(Path("params.yaml").read_text().splitlines())
+    code, output = roads("status")
+    assert code == 2 and re.search(rf"params.yaml.* line {number + 1}: ", output), output
+
+
 def test_of_many_changed_params_a_few_are_named(project):
     """The report depends on all settings, of which a new one brings hundreds of params."""
     pipeline = Path("dvc.yaml").read_text().replace("params: [study]", "params: [study, settings.gap]")
