@@ -65,14 +65,14 @@ def test_one_seed_and_one_prompt_have_the_interval_of_the_textbook():
         assert (found.low, found.high) == pytest.approx(textbook, abs=0.02)
 
 
-def test_one_number_has_no_interval_and_a_constant_one_has_no_width():
+def test_what_does_not_vary_has_no_interval():
     alone = statistics.mean(np.array([[2.0], [np.nan]]), generator())
     assert alone.mean == 2 and not alone.resolved and math.isnan(alone.error)
     assert alone.above(0) == alone.below(5) == 1
     assert math.isnan(statistics.mean(np.full((2, 5), np.nan), generator()).mean)
     constant = statistics.mean(np.full((2, 5), 4.0), generator())
-    assert constant == pytest.approx((4, 4, 4, 0, 1))
-    assert constant.above(4) == 1 and constant.above(3.9) == 0
+    assert constant.mean == 4 and not constant.resolved
+    assert constant.above(3.9) == 1, "two seeds that agree by chance would prove anything"
 
 
 def test_interval_of_a_share_stays_a_share():
@@ -162,7 +162,8 @@ def test_improvement_counts_pairs():
 def test_improvement_in_every_pair_has_no_interval():
     first = np.array([[1.0], [2.0]])
     assert not statistics.improvement(first, first - 1, generator()).resolved
-    assert statistics.improvement(first, first, generator())[:3] == (0.5, 0.5, 0.5)
+    ties = statistics.improvement(first, first, generator())
+    assert ties.mean == 0.5 and not ties.resolved
 
 
 def test_seeds_needed_is_the_least_number_that_suffices():

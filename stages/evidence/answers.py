@@ -102,7 +102,7 @@ class Answer:
             return f"{first} leads {second} by {size}"
         if lead.high < 0:
             return f"{first} trails {second} by {size}"
-        reason = "the interval includes 0" if lead.resolved else "one number, no interval"
+        reason = "the interval includes 0" if lead.resolved else "no interval: nothing varied"
         sign = words.number(lead.mean, self.measured.decimals, sign=True)
         return f"No clear lead of {first} over {second}: {sign}, {reason}"
 

@@ -128,10 +128,15 @@ class Comparison(Measured):
 
     def table_caption(self) -> str:
         """What the table shows, and of how many."""
-        samples = self.completions("base")
+        counts = sorted({self.completions(arm) for arm in self.study.arms} - {0})
+        samples = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        temperature = self.study.params[self.name]["evaluate"]["temperature"]
+        drawn = ""
+        if temperature != 1:
+            drawn = f", drawn at temperature {temperature:g}; KL to base is that of the policies at temperature 1 on these"
         return (
             f"Mean and 95% interval over {words.count(len(self.study.seeds), 'seed')} and {self.prompts('test')} test "
-            f"prompts that no preference and no online step used ({samples} completions a prompt; last column: "
+            f"prompts that no preference and no online step used ({samples} completions a prompt{drawn}; last column: "
             f"{self.prompts('train')} prompts that preferences and online steps may use, fresh samples). Costs are "
             "those beyond the base policy and the preference pairs, which all arms share: optimisation steps, with "
             "those of the reward model (RM) that an arm needs; completions drawn to train it; completions drawn for "

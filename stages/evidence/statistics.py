@@ -75,8 +75,6 @@ class Estimate(NamedTuple):
         """
         if not self.resolved:
             return 1.0
-        if self.error == 0:
-            return float(self.mean <= bound)
         return float(stats.t.sf((self.mean - bound) / self.error, self.freedom))
 
     def below(self, bound: float) -> float:
@@ -119,12 +117,13 @@ def mean(values: np.ndarray, generator: np.random.Generator, replicates: int = R
     """The mean over seeds of the means over prompts; with one seed the interval comes from the prompts alone.
 
     values: (seeds, prompts), NaN where a seed was not measured on a prompt; (seeds, 1) if only a seed's mean is known.
+    No interval where all values are the same, be it one or many: what varies between seeds or prompts was not seen.
     """
     values = _measured(values)
     if not values.size:
         return Estimate(math.nan)
     centre = float(np.nanmean(values, axis=1).mean())
-    if values.size == 1:
+    if np.nanmin(values) == np.nanmax(values):
         return Estimate(centre)
     parts = _parts(values, generator, replicates)
     return _estimate(centre, parts.variance, parts.freedom)
@@ -137,7 +136,7 @@ def accuracy(values: np.ndarray, generator: np.random.Generator) -> Estimate:
     time in 4. Then the interval leads to the share with which all prompts come out so in (1 - LEVEL) / 2 of the cases.
     """
     found = mean(values, generator).within(0, 1)
-    if not found.resolved or found.mean not in (0, 1):
+    if found.mean not in (0, 1):
         return found
     least = ((1 - LEVEL) / 2) ** (1 / max(_measured(values).shape))
     return found._replace(low=least, high=1.0) if found.mean else found._replace(low=0.0, high=1 - least)
@@ -155,8 +154,7 @@ def improvement(first: np.ndarray, second: np.ndarray, generator: np.random.Gene
     No interval where one side has every pair: how rare the other outcome is was not measured.
     """
     wins = np.where(np.isfinite(first - second), (first > second) + (first == second) / 2, np.nan)
-    found = mean(wins, generator).within(0, 1)
-    return Estimate(found.mean) if found.mean in (0, 1) else found
+    return mean(wins, generator).within(0, 1)
 
 
 def total(parts: Sequence[Estimate]) -> Estimate:
