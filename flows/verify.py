@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from flows import kept
-from flows.content import MISSING, content, differences, files, md5, md5s
+from flows.content import MISSING, content, differences, files, md5s
 from flows.graph import Graph
 from flows.objects import is_whole
-from stages.records.artifacts import MANIFEST, PUBLISHED, reading
+from flows.origins import NAME as RECORD
+from flows.origins import SHAPE
+from stages.records.artifacts import MANIFEST, PUBLISHED, reading, sha256
 from stages.records.errors import UserError
 
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")  # other names in the cache are DVC's unfinished copies
@@ -55,18 +57,15 @@ def verify(graph: Graph) -> tuple[list[str], str]:
 
 
 def _unlike_published(root: Path) -> Iterator[str]:
-    """A sentence for each file of a published study that is not what artifacts.json beside it says."""
-    for listing in sorted((root / PUBLISHED).glob("*/artifacts.json")):
-        place = listing.relative_to(root)
-        recorded = kept.read(listing, {str: str})
-        if recorded is None:
-            yield f"{place} cannot be read: `git checkout -- {place.parent}` brings it back."
-            continue
-        for name in ("data/evidence.json", "data/report/report.md"):
-            path = listing.with_name(Path(name).name)
-            if name in recorded and not (path.exists() and recorded[name] == f"md5 {md5(path)}"):
-                changed = f"{path.relative_to(root)} was changed or is missing"
-                yield f"{changed}: `git checkout -- {place.parent}` brings it back."
+    """A sentence for each file of a published study that is not what record.json beside it says."""
+    for record in sorted((root / PUBLISHED).glob(f"*/{RECORD}")):
+        found, place = kept.read(record, SHAPE), record.parent.relative_to(root)
+        mend = f"`git checkout -- {place}` brings it back."
+        if found is None:
+            yield f"{place}/{RECORD} cannot be read: {mend}"
+        for name, digest in found["sha256"].items() if found else ():
+            if not (path := record.with_name(name)).is_file() or sha256(path) != digest:
+                yield f"{place}/{name} was changed or is missing: {mend}"
 
 
 def _files(folder: str) -> Iterator[Path]:

@@ -1,10 +1,14 @@
 """params.yaml is checked before anything runs: each mistake is one sentence that names the key."""
 
+import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from trl.trainer import dpo_trainer
 
+from stages.records import settings
 from stages.records.errors import UserError
 from stages.records.params import Params, load
 
@@ -85,6 +89,11 @@ def test_the_committed_params_are_right_and_every_number_has_a_comment_or_a_name
             "loss: [rloo], labels: reward, rounds: 4",
             r"rloo samples at every",
         ),
+        (
+            "loss: [sigmoid], labels: reward, rounds: 1}",
+            "loss: [sigmod], labels: reward, rounds: 1}",
+            r"loss\.0: Input should be 'sigmoid', .*'sigmod'",
+        ),
         ("seeds: [0, 1] ", "seeds: [0, -1] ", r"study\.seeds\.1: .*greater than or equal to 0"),
         ("  seeds: [0, 1] ", "  settings: [gap]\n  seeds: [0, 1] ", r"duplicate key"),
         ("study: ", "study: [", r"cannot be read as YAML"),
@@ -102,3 +111,9 @@ def test_a_mistake_is_one_sentence_that_says_where(tmp_path, old, new, says):
 def test_yaml_traps_are_read_as_people_mean_them(tmp_path):
     path = written(tmp_path, "learning_rate: 2.0e-3", "learning_rate: 2e-3")
     assert load(path).settings["gap"].base.learning_rate == 0.002
+
+
+def test_the_losses_are_those_that_trl_has():
+    source = inspect.getsource(dpo_trainer)
+    known = set(re.findall(r'loss_type == "(\w+)"', source))
+    assert {*get_args(settings.Loss)} == known | {"rloo"}

@@ -238,6 +238,16 @@ def test_a_special_token_that_is_a_plain_word_is_text(tmp_path):
     assert_sound(corpus)
 
 
+def test_pairs_that_a_cut_makes_the_reverse_of_each_other(tmp_path):
+    """They differ as texts, and what is learnt from one is unlearnt from the other."""
+    rows = preferences()
+    rows = rows.assign(chosen="good " * 60 + rows["chosen"], rejected="bad " * 60 + rows["rejected"])
+    turned = rows.iloc[:1].rename(columns={"chosen": "rejected", "rejected": "chosen"})
+    turned["chosen"] += " and more"
+    cut = {"max_completion": 30, "max_cut": 1.0}
+    assert counted(built(tmp_path, pd.concat([rows, turned]), **cut))["both ways round once cut"] == 2
+
+
 def test_pairs_both_ways_round_are_dropped(tmp_path):
     rows = preferences()
     turned = rows.iloc[:1].rename(columns={"chosen": "rejected", "rejected": "chosen"})

@@ -102,14 +102,12 @@ def test_what_a_clone_lacks_is_named_by_out(project):
 
 def test_published_evidence_is_verified_too(project):
     folder = project / "data/studies/dial"
-    listing = folder / "artifacts.json"
-    whole = listing.read_text()
-    for spoiled in (whole[:-20], "[]", '{"data/evidence.json": null}'):
-        listing.write_text(spoiled)
-        assert verify(Graph())[0] == [
-            "data/studies/dial/artifacts.json cannot be read: `git checkout -- data/studies/dial` brings it back."
-        ]
-    listing.write_text(whole)
+    for name, spoiled in (("record.json", "[]"), ("record.json", '{"sha256": null}'), ("artifacts.json", "{")):
+        whole = (folder / name).read_text()
+        (folder / name).write_text(spoiled)
+        (said,) = verify(Graph())[0]
+        assert said.startswith(f"data/studies/dial/{name} ") and "`git checkout -- data/studies/dial` brings it" in said
+        (folder / name).write_text(whole)
     path = folder / "evidence.json"
     path.write_text(path.read_text().replace("0.5", "0.6", 1))
     wrong, _ = verify(Graph())

@@ -133,7 +133,8 @@ class Comparison(Measured):
         temperature = self.study.params[self.name]["evaluate"]["temperature"]
         drawn = ""
         if temperature != 1:
-            drawn = f", drawn at temperature {temperature:g}; KL to base is that of the policies at temperature 1 on these"
+            kl = "KL to base is that of the policies at temperature 1 on these"
+            drawn = f", drawn at temperature {temperature:g}; {kl}"
         return (
             f"Mean and 95% interval over {words.count(len(self.study.seeds), 'seed')} and {self.prompts('test')} test "
             f"prompts that no preference and no online step used ({samples} completions a prompt{drawn}; last column: "

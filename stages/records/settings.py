@@ -11,6 +11,9 @@ Positive = Annotated[float, Field(gt=0)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 IMPORTED = re.compile(r"data/inputs/[A-Za-z0-9_]+/[A-Za-z0-9_-][\w.-]*")  # what DVC tracks of a setting's inputs
+# The losses of TRL's DPO trainer (a test compares them), and that of its RLOO trainer.
+Loss = Literal["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+               "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm", "rloo"]  # fmt: skip
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
@@ -168,7 +171,7 @@ class Evaluate(Section):
 class Arm(Section):
     """A recipe; where it names steps, a learning rate or a beta, that counts instead of the stage's."""
 
-    loss: list[str] = Field(min_length=1)  # losses of TRL's DPO trainer, summed; or rloo alone
+    loss: list[Loss] = Field(min_length=1)  # summed; or rloo alone
     labels: Literal["reward", "local", "true"] | None = None  # who ranks samples, or labels pairs anew
     rounds: Count | None = None  # how often an online arm draws fresh samples
     prompts: PositiveShare = 1.0  # share of the train prompts that an online arm samples for

@@ -116,6 +116,9 @@ ENCODED = {
         "raise settings.{setting}.corpus.max_prompt to {fits}"),
     "prompt": Rule("prompts cut", "prompts longer than max_prompt: their middle is left out"),
     "completion": Rule("completions cut", "completions longer than max_completion: cut there, without EOS"),
+    "turned": Rule(
+        "both ways round once cut", "a pair that max_completion makes the reverse of another: both rows dropped",
+        "raise settings.{setting}.corpus.max_completion to {fits}"),
     "equal": Rule(
         "pairs cut alike", "pairs that differ only behind max_completion: dropped",
         "raise settings.{setting}.corpus.max_completion to {fits}"),
@@ -289,14 +292,27 @@ def _note_cuts(tables: dict[str, pd.DataFrame], params, tally: Tally) -> None:
         tally.note_cuts(key, lengths, hits, limits[key])
 
 
+def _drop_turned(rows: pd.DataFrame, tally: Tally) -> pd.DataFrame:
+    """Without the pairs that, once cut, are also there the other way round."""
+    as_ids = [tuple(e.ids.tobytes() for e in row) for row in zip(*(rows[f"{c}_encoded"] for c in _texts(rows)))]
+    said = set(as_ids)
+    bad = np.array([c != r and (p, r, c) in said for p, c, r in as_ids], dtype=bool)
+    tally.note(ENCODED["turned"], "preferences", _shown(rows[bad]), drops=True, fits=_longest(rows[bad]))
+    return rows[~bad]
+
+
+def _longest(rows: pd.DataFrame) -> int:
+    """The most tokens of any completion in these rows, before the cut."""
+    return max((e.length for c in _texts(rows)[1:] for e in rows[f"{c}_encoded"]), default=0)
+
+
 def _with_ids(rows: pd.DataFrame, data: str, tally: Tally) -> pd.DataFrame:
-    columns = _texts(rows)
+    rows, columns = _drop_turned(rows, tally) if data == "preferences" else rows, _texts(rows)
     ids = {f"{column}_ids": [e.ids for e in rows[f"{column}_encoded"]] for column in columns}
     kept = rows.drop(columns=[f"{column}_encoded" for column in columns]).assign(**ids).reset_index(drop=True)
     if data == "preferences":
         kept["differs"] = [not np.array_equal(c, r) for c, r in zip(kept["chosen_ids"], kept["rejected_ids"])]
         same = rows[~kept["differs"].to_numpy()]
-        fits = max((e.length for c in columns[1:] for e in same[f"{c}_encoded"]), default=0)
-        tally.note(ENCODED["equal"], data, _shown(same), drops=True, fits=fits)
+        tally.note(ENCODED["equal"], data, _shown(same), drops=True, fits=_longest(same))
         tally.refuse_drops(data)
     return kept
