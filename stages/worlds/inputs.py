@@ -172,10 +172,11 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict]]:
 
 def _once(pairs: list[tuple[str, object]]) -> dict:
     """A JSON object; of a name that is there twice, Python would keep the last value without a word."""
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{twice[0]} is there twice")
-    return dict(pairs)
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{min(name for name in row if names.count(name) > 1)} is there twice")
+    return row
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict]]:

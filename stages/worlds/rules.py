@@ -192,8 +192,7 @@ def on_texts(rows: pd.DataFrame, data: str, about: About, tally: Tally) -> pd.Da
         current = [after for _, after in applied if after is not None]
         tally.note(rule, data, hits, drops=len(applied) > len(current))
     if data == "preferences":
-        said = {(row["key"], row["chosen"], row["rejected"]) for row in current}
-        turned = [(row["key"], row["rejected"], row["chosen"]) in said for row in current]
+        turned = _turned([(row["key"], row["chosen"], row["rejected"]) for row in current])
         hits = [shown(row, about.special) for row, both in zip(current, turned) if both]
         tally.note(CONTRADICTED, data, hits, drops=True)
         current = [row for row, both in zip(current, turned) if not both]
@@ -295,10 +294,15 @@ def _note_cuts(tables: dict[str, pd.DataFrame], params, tally: Tally) -> None:
 def _drop_turned(rows: pd.DataFrame, tally: Tally) -> pd.DataFrame:
     """Without the pairs that, once cut, are also there the other way round."""
     as_ids = [tuple(e.ids.tobytes() for e in row) for row in zip(*(rows[f"{c}_encoded"] for c in _texts(rows)))]
-    said = set(as_ids)
-    bad = np.array([c != r and (p, r, c) in said for p, c, r in as_ids], dtype=bool)
+    bad = np.array(_turned(as_ids), dtype=bool)
     tally.note(ENCODED["turned"], "preferences", _shown(rows[bad]), drops=True, fits=_longest(rows[bad]))
     return rows[~bad]
+
+
+def _turned(pairs: list[tuple]) -> list[bool]:
+    """Of each (prompt, chosen, rejected) whether it is also there with the other one chosen."""
+    said = set(pairs)
+    return [chosen != rejected and (prompt, rejected, chosen) in said for prompt, chosen, rejected in pairs]
 
 
 def _longest(rows: pd.DataFrame) -> int:
