@@ -144,12 +144,15 @@ def test_the_last_line_points_to_the_report_of_this_run_only(project):
     assert code == 2 and "Report:" not in said, said
 
 
-def test_what_nobody_expected_is_one_sentence_with_a_log(project):
-    Path(".roads/timings.json").mkdir(parents=True)
-    code, said = small.roads("run", **small.NO_PREFECT)
-    assert code == 1 and "Traceback" not in said
-    log = re.search(r"\S+\.log", said.splitlines()[-1])[0]
-    assert "IsADirectoryError" in said and "Traceback" in Path(log).read_text()
+def test_what_nobody_expected_is_one_sentence_with_a_log(project, tmp_path):
+    """A fault of our own, put there as Python starts."""
+    fault = "import flows.timings\nflows.timings.Timings.expected = lambda self, stage: {}[stage.name]\n"
+    (tmp_path / "sitecustomize.py").write_text(fault)
+    path = os.pathsep.join([str(tmp_path), str(small.PROJECT)])
+    code, said = small.roads("run", **small.NO_PREFECT, PYTHONPATH=path)
+    assert code == 1 and said.count("\n") == 1 and "Traceback" not in said
+    log = re.search(r"\S+\.log", said)[0]
+    assert "KeyError" in said and "Traceback" in Path(log).read_text()
 
 
 def test_a_stage_that_fails_in_a_way_nobody_expected_ends_in_a_sentence(project, tmp_path):
