@@ -1,9 +1,8 @@
 """Which pieces of code changed, by the digests that stages depend on (stages/digests.py)."""
 
-import json
 from pathlib import Path
 
-from flows.digested import COMMAND, differing, digest
+from flows.digested import COMMAND, differing, digest, written
 from flows.graph import Graph
 
 _found: dict[Path, dict[str, dict]] = {}
@@ -22,7 +21,7 @@ def expected(graph: Graph) -> dict[str, list[str]] | None:
     for name in graph.stages:
         dependency = digest(graph.root, graph.dvc_stage(name))
         if dependency and (path := Path(dependency.fs_path)).stem in found:
-            changes[name] = differing(json.loads(path.read_text()), found[path.stem])
+            changes[name] = differing(written(path), found[path.stem])
     return {name: pieces for name, pieces in changes.items() if pieces}
 
 
@@ -45,7 +44,7 @@ def since(graph: Graph, name: str) -> list[str]:
         return []
     then = Path(graph.repo.cache.local.oid_to_path(dependency.hash_info.value))
     now = Path(dependency.fs_path)
-    return differing(json.loads(then.read_text()), json.loads(now.read_text())) if then.exists() else []
+    return differing(written(then), written(now)) if then.exists() else []
 
 
 def words(pieces: list[str]) -> str:

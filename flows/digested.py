@@ -1,8 +1,9 @@
 """The digests of code that stages depend on, as the stage `digests` writes them (stages/digests.py)."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from flows import kept
 
 COMMAND = "python -m stages.digests"
 DIGESTS = Path("data/digests")
@@ -14,6 +15,11 @@ def digest(root: Path, stage: Any) -> Any:
     return next(there, None)
 
 
+def written(path: Path) -> dict[str, dict[str, str]]:
+    """A digest as it lies there; an empty one, from which everything differs, where it cannot be read."""
+    return kept.read(path, {"code": {str: str}, "packages": {str: str}}) or {"code": {}, "packages": {}}
+
+
 def edited(root: Path, stage: Any) -> list[str]:
     """In what the code of a stage differs, as it lies there now, from the digest that it depends on."""
     from stages.digests import digests
@@ -21,7 +27,7 @@ def edited(root: Path, stage: Any) -> list[str]:
     if not (found := digest(root, stage)):
         return []
     path = Path(found.fs_path)
-    return differing(json.loads(path.read_text()), digests(root).get(path.stem, {}))
+    return differing(written(path), digests(root).get(path.stem, {}))
 
 
 def differing(old: dict[str, dict], new: dict[str, dict]) -> list[str]:

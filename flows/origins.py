@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import kept
 from flows.changes import SHOWN, current, some
-from flows.digested import DIGESTS
+from flows.digested import DIGESTS, written
 from flows.graph import Graph
 from flows.making import UNKNOWN, Makings, differing, identity, source
 from flows.names import flat
@@ -169,7 +169,7 @@ def _line(folder: Path, checked: Params, now: dict[str, Any]) -> str:
 
 def _written(root: Path) -> dict[str, dict]:
     """The digests that stages depend on; none in a project without the stage `digests`."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted((root / DIGESTS).glob("*.json"))}
+    return {path.stem: written(path) for path in sorted((root / DIGESTS).glob("*.json"))}
 
 
 def _short(value: object) -> str:

@@ -104,6 +104,15 @@ def test_weights_that_are_not_finite_are_refused_when_a_model_is_read(tmp_path, 
             load(tmp_path / "broken", CPU)
 
 
+def test_weights_that_the_config_of_a_reward_model_leaves_aside_are_refused(tmp_path):
+    neox().save_pretrained(tmp_path / "policy")
+    reward = models.new_reward(tmp_path / "policy", CPU, 0, "head")
+    reward.config.num_hidden_layers -= 1
+    reward.save_pretrained(tmp_path / "reward")
+    with pytest.raises(UserError, match=r"reward has weights that .* does not use \(gpt_neox.layers"):
+        models.load_reward(tmp_path / "reward", CPU)
+
+
 def test_nothing_is_drawn_from_or_said_by_a_policy_without_finite_logits():
     policy, prompts, completions = neox(), [[2, 3, 4]], [[5, 6]]
     world = {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}

@@ -133,6 +133,12 @@ def test_a_comment_reruns_only_the_digests(micro_copy):
     path.write_text(path.read_text() + "\n# a comment\n")
     done = roads(micro_copy, "run")
     assert done.returncode == 0 and ran(done.stdout) == {"digests"}, done.stdout
+    for content in ("{", "[]"):  # spoiled by a merge or a full disk
+        (micro_copy / "data/digests/sample.json").write_text(content)
+        said = roads(micro_copy, "status")
+        assert said.returncode == 0 and "unexpected" not in said.stdout + said.stderr, said.stdout
+    done = roads(micro_copy, "run")
+    assert done.returncode == 0 and ran(done.stdout) <= {"digests"}, done.stdout
 
 
 def test_mlflow_has_curves_data_and_the_chain_of_models(micro):

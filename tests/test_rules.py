@@ -288,6 +288,11 @@ def test_scores_are_found_however_their_names_are_cased(tmp_path):
     assert counted(built(tmp_path, scored)) == {"scores disagree": 1}
 
 
+def test_scores_are_found_in_one_column_of_two(tmp_path):
+    scores = [{"chosen": 1.0, "rejected": 2.0 if row == 39 else 0.0} for row in range(40)]
+    assert counted(built(tmp_path, preferences().assign(scores=scores))) == {"scores disagree": 1}
+
+
 def test_remarks_on_scores_are_no_scores(tmp_path):
     remarks = preferences().assign(chosen_rating_text="5 of 5, clear", rejected_rating_text="2 of 5, vague")
     assert counted(built(tmp_path, remarks)) == {}

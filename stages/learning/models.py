@@ -67,13 +67,7 @@ def load_policy(folder: str | Path, compute) -> PreTrainedModel:
     that are not finite.
     """
     refuse_pickles(Path(folder))
-    loaded = AutoModelForCausalLM.from_pretrained(folder, **LOADING)
-    if aside := sorted(name for name in loaded[1]["unexpected_keys"] if name.endswith(".weight")):
-        raise UserError(
-            f"{folder} has weights that the model of its config.json does not use ({aside[0]}; {len(aside)} in all): "
-            "copy config.json and weights from one model."
-        )
-    model = _whole(loaded, folder)
+    model = _whole(AutoModelForCausalLM.from_pretrained(folder, **LOADING), folder)
     return finite_weights(model, folder).to(compute.device).eval()
 
 
@@ -117,10 +111,17 @@ def new_reward(base: str | Path, compute, pad_id: int, *parts: object) -> PreTra
 
 
 def _whole(loaded: tuple[PreTrainedModel, dict], folder: str | Path, fresh: str = "") -> PreTrainedModel:
-    """The model, if its folder had all weights but those of ``fresh``; transformers would draw what is missing."""
+    """The model, if its folder had all weights but those of ``fresh`` and no others; transformers would draw what is
+    missing and leave aside what is too much, as with the config.json of a model with fewer layers."""
     model, found = loaded
     if missing := sorted(set(found["missing_keys"]) - {fresh}):
         raise UserError(f"{folder} lacks weights of its model ({missing[0]}; {len(missing)} in all): copy it again.")
+    aside = sorted(name for name in found["unexpected_keys"] if name.endswith(".weight"))
+    if aside and not fresh:  # a fresh head replaces the policy's own
+        raise UserError(
+            f"{folder} has weights that the model of its config.json does not use ({aside[0]}; {len(aside)} in all): "
+            "copy config.json and weights from one model."
+        )
     return model
 
 

@@ -242,6 +242,8 @@ def _margin(row: dict, where: str) -> float:
     Raises UserError for a score that is no finite number.
     """
     lower = {column.lower(): value for column, value in row.items()}
+    for column, several in [(column, value) for column, value in lower.items() if isinstance(value, dict)]:
+        lower |= {f"{column}_{name.lower()}": value for name, value in several.items()}  # scores: {chosen, rejected}
     for column in (column for column in lower if SCORE.search(column) and "chosen" in column):
         scores = [lower[column], lower.get(column.replace("chosen", "rejected"))]
         if None in scores:
