@@ -1,5 +1,6 @@
 """The micro study with a damaged cache, and with outs that are links into it."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -20,6 +21,10 @@ def cached(project):
         shutil.rmtree(project / "data" / name)
 
 
+def whole(path):
+    return hashlib.md5(path.read_bytes()).hexdigest() == path.parent.name + path.stem
+
+
 def test_twenty_damaged_objects_are_computed_again_and_nothing_else(micro_copy, record_property):
     before = entries(micro_copy)
     objects = sorted((micro_copy / ".dvc/cache/files/md5").glob("*/*"))
@@ -38,7 +43,8 @@ def test_twenty_damaged_objects_are_computed_again_and_nothing_else(micro_copy, 
     named = set(re.findall(r"(\S+) was damaged: set aside as ", status.stdout + done.stdout))
     assert len(named) >= 15 and named <= {path.parent.name + path.name for path in damaged}, status.stdout + done.stdout
     *wrong, _ = roads(micro_copy, "verify").stdout.splitlines()
-    left = {path for path in set(damaged) if path.parent.name + path.name not in named}  # nobody has asked for these
+    # Nobody has asked for these, or DVC found them damaged when a stage that ran anyway made them anew.
+    left = {path for path in set(damaged) if path.parent.name + path.name not in named and not whole(path)}
     assert len(wrong) == len(left) and all(any(str(path) in line for line in wrong) for path in left), wrong
     record_property("damaged", f"{len(set(damaged))} objects, {len(ran)} of {len(before)} stages computed again")
 
