@@ -1,4 +1,4 @@
-"""Which pieces of code changed, by the digests that stages depend on (stages/digests.py)."""
+"""Which modules and packages changed, by the digests that stages depend on (stages/digests.py)."""
 
 from pathlib import Path
 

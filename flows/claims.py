@@ -167,7 +167,7 @@ def _looks(past: Past, present: list[Declared], declared: params.Params) -> list
             listed = "; ".join(f"{count(len(at.seeds), 'seed')} {past.at(commit)}" for commit, at in looks)
             said[claim.study, counted, len(looks), listed].append(claim.name)
     sentences = []
-    for (study, counted, number, listed), names in said.items():
+    for (study, counted, number, listed), names in said.items():  # type: ignore[assignment]
         alone = len(names) < sum(claim.study == study for claim in present)
         where = ", ".join(f"claims.{name}.looks" for name in names) if alone else f"studies.{study}.looks"
         sentences.append(

@@ -248,7 +248,7 @@ def declarations(content: bytes) -> Version:
     declared = {}
     for name, given in claims:
         try:
-            claim = Declared(*(given[key] for key in Declared._fields[:5]), name, given.get("family", FAMILY))
+            claim = Declared(*(given[key] for key in Declared._fields[:5]), name, given.get("family", FAMILY))  # type: ignore[call-arg]
             declared[claim.identity] = claim
         except (KeyError, TypeError, ValueError, AttributeError):
             continue

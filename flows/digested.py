@@ -31,6 +31,6 @@ def edited(root: Path, stage: Any) -> list[str]:
 
 
 def differing(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
-    """The names of functions and packages whose digest or version is not the same in two digests of a stage."""
+    """The names of modules and packages whose digest or version is not the same in two digests of a stage."""
     before, now = ({k: v for part in record.values() for k, v in part.items()} for record in (old, new))
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

@@ -192,10 +192,10 @@ def _tried(model: Path, corpus, folder: Path) -> None:
 
     corpus: stages.records.settings.TextCorpus; ``folder``: of the setting's inputs, which may hold the tokenizer.
     """
-    tokenizer = ""
+    tokenizer: str | Path = ""
     if isinstance(corpus.tokenizer, str):
         tokenizer = (model if corpus.tokenizer == "model" else folder / corpus.tokenizer).resolve()
-    words = {"folder": model.resolve(), "tokenizer": tokenizer, "max_prompt": corpus.max_prompt}
+    words: dict[str, object] = {"folder": model.resolve(), "tokenizer": tokenizer, "max_prompt": corpus.max_prompt}
     words |= {"max_completion": corpus.max_completion}
     options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
     command, code = [sys.executable, "-m", "stages.learning.trial", *options], Path(__file__).parents[1]
@@ -247,7 +247,7 @@ def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
     keep = root / folder / ".gitkeep"
     try:
         if keep.exists():
-            untrack = ["git", "rm", "-q", "--cached", "--ignore-unmatch", folder / ".gitkeep"]
+            untrack: list[str | Path] = ["git", "rm", "-q", "--cached", "--ignore-unmatch", folder / ".gitkeep"]
             subprocess.run(untrack, cwd=root, check=True)
             keep.unlink()
         with Repo(str(root)) as repo:

@@ -3,15 +3,22 @@
 import hashlib
 import json
 import re
+import time
 from pathlib import Path
+from typing import Any
 
-# An evaluation's metrics belong to the policy of its arm; of an arm without one, to the model that does its choosing.
-ROLES = {
-    "best_of": "reward-global",
-    "best_of_soft": "reward-global",
-    "best_of_local": "reward-local",
-    "local": "reward-local",
+# What runs are compared by: the names are plain, and the same in every run, whichever stage and setting it is of.
+COMPARED = ("learning_rate", "beta", "loss", "labels", "rounds", "steps")
+MEASURED = {
+    "true_reward": "test.true_reward",
+    "kl": "test.kl",
+    "win_rate": "test.win_rate",
+    "length": "test.length",
+    "held_out_log_loss": "pairs.log_loss",
+    "held_out_accuracy": "pairs.accuracy",
 }
+KINDS = ("policy", "verifier")
+TABLE = 100  # params that a person reads in a list
 
 
 def labels(command: str) -> dict[str, str]:
@@ -29,27 +36,54 @@ def key(stage: dict) -> str:
 def params(stage: dict) -> dict[str, object]:
     """A stage's labels and params, under names that are the same for every setting and arm, so that runs compare.
 
-    Those of other settings are left out: the report depends on all, which are thousands, and their stages have them.
+    Those of other settings are left out: the report depends on all, which are thousands, and their stages have them. So
+    are lists of claims and studies, which the study's params.yaml has. What an arm says, it says instead of its
+    setting; who only measures an arm knows of its training no more than that (see compared).
     """
     labelled = labels(stage["cmd"])
-    named = dict(labelled)
+    named: dict[str, object] = {}
+    own: dict[str, object] = {}
     for name, value in flat(stage["params"]).items():
         name = name.removeprefix(f"settings.{labelled.get('setting')}.")
-        if not name.startswith("settings."):
-            named[re.sub(rf"^arms\.{labelled.get('arm')}\.", "arm.", name)] = value
-    return named
+        arm, _, of_arm = name.partition(f"arms.{labelled.get('arm')}.")
+        if of_arm and not arm:
+            own[of_arm] = "+".join(map(str, value)) if isinstance(value, list) else value
+        elif not name.startswith("settings."):
+            named[name] = value
+    for key in COMPARED:
+        of_section = [name for name in named if name.endswith(f".{key}")]
+        if len(of_section) == 1 and not any(about(stage)):
+            own.setdefault(key, named.pop(of_section[0]))
+    return labelled | own | (named if len(named) <= TABLE else {})
 
 
-def model(path: str) -> str:
-    """data/policy/gap/0/online -> gap-online, data/base/gap -> gap-base, data/reward/gap/0/local -> gap-reward-local"""
+def compared(params: dict[str, str]) -> dict[str, str]:
+    """Of the params of a run that trained a policy, those that the run which measures it shows as well."""
+    return {name: value for name, value in params.items() if name in COMPARED}
+
+
+def measured(metrics: dict[str, Any]) -> dict[str, float]:
+    """What runs are compared by, of the flat metrics of a stage."""
+    return {name: float(metrics[key]) for name, key in MEASURED.items() if key in metrics}
+
+
+def about(stage: dict) -> tuple[str | None, str | None]:
+    """The paths of the policy and of the verifier that a stage's metrics are about, as its meta in dvc.yaml says."""
+    meta, arm = stage.get("meta") or {}, labels(stage["cmd"]).get("arm")
+    policy, verifier = (meta[key].get(arm) if isinstance(meta.get(key), dict) else meta.get(key) for key in KINDS)
+    return policy, verifier
+
+
+def study(name: str, when: float) -> str:
+    """What a study's run is called: its name and when it began."""
+    return f"{name} {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))}"
+
+
+def model(path: str, command: str = "") -> str:
+    """data/policy/gap/0/online -> gap-policy-online, data/base/gap -> gap-base; with the seed that a command names."""
     kind, setting, *rest = Path(path).parts[1:]
-    rest = [part for part in rest if not part.isdigit()]
-    return "-".join([setting, *([] if rest and kind in ("policy", "base") else [kind]), *rest])
-
-
-def evaluated(labelled: dict[str, str]) -> str:
-    """The name of the model that an evaluation is about."""
-    return f"{labelled['setting']}-{ROLES.get(labelled['arm'], labelled['arm'])}"
+    seed = labels(command).get("seed")
+    return "-".join([setting, kind, *(part for part in rest if not part.isdigit()), *(["seed", seed] if seed else [])])
 
 
 def title(path: str, sha256: str) -> tuple[str, str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # pydantic takes longer to import than `roads status` may tak
     from stages.records.params import Params
 
 NAME = "record.json"
-ALGORITHM = ("stages/digests.py", "stages/records/code.py", "stages/records/source.py", "stages/records/pins.py")
+ALGORITHM = ("stages/digests.py", "stages/records/pins.py")
 WHEN = "when it was published"
 DECISIVE = ("params", "code", "sha256")
 SHAPE = {
@@ -103,7 +103,7 @@ def chosen(params: Params, study: str) -> dict[str, Any]:
 
 
 def code(digests: dict[str, dict], root: Path) -> dict[str, Any]:
-    """One digest per stage in place of those of its functions, the versions, and how the digests were computed."""
+    """One digest per stage in place of those of its modules, the versions, and how the digests were computed."""
     algorithm = hashlib.sha256("".join(sha256(root / name) for name in ALGORITHM if (root / name).exists()).encode())
     return {
         "algorithm": algorithm.hexdigest(),

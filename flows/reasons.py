@@ -1,4 +1,4 @@
-"""Why a stage is out of date, in words: DVC's status, down to the param and the function that changed."""
+"""Why a stage is out of date, in words: DVC's status, down to the param and the module that changed."""
 
 from pathlib import Path
 from typing import Any

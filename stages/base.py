@@ -10,9 +10,10 @@ from pathlib import Path
 
 from stages.learning import judging, models, training
 from stages.learning.trial import trial
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
 from stages.records.errors import UserError
+from stages.records.seeds import key
 from stages.worlds import corpora
 from stages.worlds.inputs import inside
 from stages.worlds.pairs import joined
@@ -20,14 +21,14 @@ from stages.worlds.pairs import joined
 
 def run(setting: str) -> None:
     """Train data/base/<setting>."""
-    settings = params.setting(setting, "base", "compute")
+    settings = sections.of(setting, "base", "compute")
     chosen, compute = settings.base, settings.compute
     folder = artifacts.reading(f"data/corpus/{setting}")
     corpus = corpora.load(folder)
     ready = _ready_made(chosen.model, setting) if isinstance(chosen.model, str) else None
     if ready:
         trial(ready, len(corpus.tokenizer), corpus.world, compute)
-    seed = models.prepare(compute, setting, "base")
+    seed = models.prepare(compute, key("base", setting))
     scratch = artifacts.scratch("base", setting, chosen, compute, artifacts.digest(folder), ready and _content(ready))
 
     rows = [
@@ -47,10 +48,10 @@ def run(setting: str) -> None:
     with artifacts.writing(f"data/base/{setting}") as out:
         models.save(policy, corpus.tokenizer, out)
         if corpus.judge_pairs is not None:
-            judge = models.new_reward(out, compute, corpus.world["pad"], setting, "judge")
+            judge = models.new_reward(out, compute, corpus.world["pad"], key("judge head", setting))
             args = training.options(
                 compute,
-                seed,
+                models.prepare(compute, key("judge", setting)),
                 scratch / "judge",
                 chosen.judge.batch,
                 num_train_epochs=chosen.judge.epochs,

@@ -47,7 +47,7 @@ def run() -> None:
     write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1, allow_nan=False) + "\n")
     write_file(OUT / "claims.html", html)
     write_file(OUT / "claims.md", markdown)
-    emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})
+    emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

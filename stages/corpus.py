@@ -6,14 +6,14 @@ Out: data/corpus/<setting>, the same tables for every kind of world (stages/worl
 
 from pathlib import Path
 
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
 from stages.worlds import roads, text
 
 
 def run(setting: str) -> None:
     """Write data/corpus/<setting>."""
-    chosen = params.setting(setting, "corpus").corpus
+    chosen = sections.of(setting, "corpus", "compute.numerics").corpus  # this process is of these numerics
     if chosen.world == "roads":
         corpus = roads.build(chosen, setting)
     else:

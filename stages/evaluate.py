@@ -20,9 +20,9 @@ from stages.learning import likelihood, models, scoring
 from stages.learning.finite import finite
 from stages.learning.judging import held_out, implicit, own_pairs, scalar
 from stages.learning.sampling import draw
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
-from stages.records.seeds import uniforms
+from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
 
@@ -37,7 +37,7 @@ def run(setting: str, seed: int, arm: str) -> None:
     chosen, compute = settings.evaluate, settings.compute
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
-    models.prepare(compute, setting, seed, "evaluate")
+    models.prepare(compute, key("evaluating", setting, seed))
     score = scoring.scorer(corpus, base, compute)
     reference = models.load_policy(base, compute)
     verifiers = {name: artifacts.reading(f"data/reward/{setting}/{seed}/{name}") for name in ("global", "local")}
@@ -53,7 +53,7 @@ def run(setting: str, seed: int, arm: str) -> None:
     if arm in STORED:
         samples = pd.read_parquet(artifacts.reading(f"data/sample/{setting}/{seed}") / "samples.parquet")
         samples = samples[samples["prompt_id"].isin(prompts["prompt_id"])]
-        rows, completions, divergence = pick(prompts, samples, arm, settings.sample, (setting, seed, "soft optimum"))
+        rows, completions, divergence = pick(prompts, samples, arm, settings.sample, setting, seed)
         judge = judges["local" if arm == "best_of_local" else "global"]
         metrics, by_prompt = held_out({"fresh": (judge, fresh), "pairs": (judge, test)})
         if arm != "best_of_soft":
@@ -65,9 +65,8 @@ def run(setting: str, seed: int, arm: str) -> None:
         policy = models.load_policy(folder, compute)
         rows = prompts.loc[prompts.index.repeat(chosen.completions)].reset_index(drop=True)
         rows["sample"] = np.tile(np.arange(chosen.completions), len(prompts))
-        parts = (setting, seed, "evaluate")
-        ids = prompts["prompt_ids"].tolist()
-        drawn = draw(policy, ids, chosen.completions, corpus.world, chosen.temperature, parts)
+        luck = Uniforms("evaluation", setting, seed)
+        drawn = draw(policy, prompts.assign(visit=0), chosen.completions, corpus.world, chosen.temperature, luck)
         completions = [c for several in drawn for c in several]
         divergence = likelihood.kl(policy, reference, rows["prompt_ids"], completions)
         own = own_pairs(rows, completions, score, settings.preferences.noise)
@@ -94,12 +93,12 @@ def asked(setting: str, arm: str) -> tuple:
     None."""
     common = ("evaluate", "compute", "reward.local_beta")
     if arm in STORED:
-        return params.setting(setting, *common, "sample.best_of", "sample.beta"), None
+        return sections.of(setting, *common, "sample.best_of", "sample.beta"), None
     if arm in UNTRAINED:
-        return params.setting(setting, *common, "preferences.noise"), None
-    recipe = params.setting(setting, f"arms.{arm}").arms[arm]
+        return sections.of(setting, *common, "preferences.noise"), None
+    recipe = sections.of(setting, f"arms.{arm}").arms[arm]
     road = "online" if recipe.rounds else "offline"
-    settings = params.setting(setting, *common, "preferences.noise", f"{road}.beta")
+    settings = sections.of(setting, *common, "preferences.noise", f"{road}.beta")
     return settings, recipe.beta or getattr(settings, road).beta
 
 
@@ -129,22 +128,22 @@ def prompts_table(by_prompt: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, axis=1).rename_axis("prompt_id") if tables else pd.DataFrame()
 
 
-def pick(prompts: pd.DataFrame, samples: pd.DataFrame, arm: str, chosen, parts: tuple):
+def pick(prompts: pd.DataFrame, samples: pd.DataFrame, arm: str, chosen, *of: object):
     """(rows, completions, KL to base) of an arm that trains nothing but picks from the m stored samples of a prompt.
 
     best_of, best_of_local: the best of each group of n by a reward model; its KL is the bound log n - (n - 1) / n.
     best_of_soft: m / n drawn with probability proportional to exp(score / beta), the reward model's soft optimum
     (paper, section 1.1) without an optimiser; its KL is that of these weights to uniform ones. Random numbers belong
-    to ``parts`` and the prompt.
+    to ``of`` (setting and seed) and the prompt.
     """
     n, m = chosen.best_of, int(samples["sample"].max()) + 1
     scores = samples[STORED[arm]].to_numpy().reshape(-1, m)
     if arm == "best_of_soft":
         weights = softmax(scores / chosen.beta, axis=1)
         ids = samples["prompt_id"].to_numpy().reshape(-1, m)[:, 0]
-        luck = uniforms(parts, 0, int(ids.max()) + 1, m // n)[ids]
+        luck = Uniforms("soft optimum", *of)(ids, np.zeros_like(ids), m // n, 1)[:, :, 0]
         drawn = [np.searchsorted(row, of_prompt, side="right") for row, of_prompt in zip(weights.cumsum(axis=1), luck)]
-        drawn = np.minimum(drawn, m - 1)  # a cumulative sum may end a hair below 1
+        drawn = np.minimum(drawn, m - 1)  # type: ignore[assignment]  # a cumulative sum may end a hair below 1
         divergence = np.repeat((weights * np.log(np.maximum(weights * m, 1e-300))).sum(axis=1), m // n)
     else:
         drawn = scores[:, : m // n * n].reshape(-1, m // n, n).argmax(axis=2) + np.arange(m // n) * n

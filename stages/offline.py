@@ -9,15 +9,16 @@ import pandas as pd
 
 from stages.learning import likelihood, models, scoring, training
 from stages.learning.measure import Measure
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
+from stages.records.seeds import key
 from stages.worlds import corpora
 from stages.worlds.pairs import SIDES, read_pairs, separate
 
 
 def run(setting: str, seed: int, arm: str) -> None:
     """Train data/policy/<setting>/<seed>/<arm>."""
-    settings = params.setting(setting, "offline", "compute", f"arms.{arm}")
+    settings = sections.of(setting, "offline", "compute", f"arms.{arm}")
     recipe, compute = settings.arms[arm], settings.compute
     chosen = recipe.over(settings.offline)
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
@@ -30,7 +31,7 @@ def run(setting: str, seed: int, arm: str) -> None:
         inputs.append(artifacts.digest(reward))
     scratch = artifacts.scratch("offline", setting, seed, chosen, recipe, compute, *inputs)
 
-    init = models.prepare(compute, setting, seed, "offline")
+    init = models.prepare(compute, key("offline", setting, seed))
     policy, reference = models.load_policy(base, compute), models.load_policy(base, compute)
     score = scoring.scorer(corpus, base, compute)
     args = training.options(
@@ -44,7 +45,7 @@ def run(setting: str, seed: int, arm: str) -> None:
         loss_type=list(recipe.loss),
     )
     trainer = training.preference(policy, reference, corpus.tokenizer, separate(pairs), args)
-    measure = Measure(policy, reference, corpus, score, (setting, seed, "curve"))
+    measure = Measure(policy, reference, corpus, score, setting, seed)
     training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
 
 

@@ -20,9 +20,9 @@ import pandas as pd
 from stages.learning import judging, models, scoring, training
 from stages.learning.measure import Measure
 from stages.learning.sampling import draw
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
-from stages.records.seeds import generator
+from stages.records.seeds import Uniforms, key, order
 from stages.worlds import corpora
 from stages.worlds.corpora import Corpus
 from stages.worlds.pairs import asked
@@ -32,7 +32,7 @@ Labeller = Callable[[pd.DataFrame, list[list[int]]], np.ndarray]
 
 def run(setting: str, seed: int, arm: str, start: str) -> None:
     """Train data/policy/<setting>/<seed>/<arm>, going on from ``start``: base or offline."""
-    settings = params.setting(setting, "online", "compute", "reward.local_beta", f"arms.{arm}")
+    settings = sections.of(setting, "online", "compute", "reward.local_beta", f"arms.{arm}")
     recipe, compute = settings.arms[arm], settings.compute
     chosen = recipe.over(settings.online)
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
@@ -43,7 +43,7 @@ def run(setting: str, seed: int, arm: str, start: str) -> None:
     inputs = [artifacts.digest(folder) for folder in (base, begin, *verifiers.values(), stored) if folder]
     scratch = artifacts.scratch("online", setting, seed, chosen, recipe, compute, *inputs)
 
-    init = models.prepare(compute, setting, seed, "online")
+    init = models.prepare(compute, key("online", setting, seed))
     policy, reference = models.load_policy(begin, compute), models.load_policy(base, compute)
     score = scoring.scorer(corpus, base, compute)
     rounds = Rounds(
@@ -65,7 +65,7 @@ def run(setting: str, seed: int, arm: str, start: str) -> None:
     else:
         args = training.options(compute, init, scratch, chosen.prompts, loss_type=list(recipe.loss), **constants)
         trainer = training.OnPolicyTrainer(policy, reference, corpus.tokenizer, chosen.steps, rounds.pairs_at, args)
-    measure = Measure(policy, reference, corpus, score, (setting, seed, "curve"))
+    measure = Measure(policy, reference, corpus, score, setting, seed)
     training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
 
 
@@ -93,16 +93,16 @@ class Rounds:
         recipe,
         stored: pd.DataFrame | None,
         scratch: Path,
-        parts: tuple,
+        of: tuple,
     ):
-        self.policy, self.world, self.label, self.chosen, self.parts = policy, corpus.world, label, chosen, parts
+        self.policy, self.world, self.label, self.chosen, self.of = policy, corpus.world, label, chosen, of
         prompts = corpus.prompts[corpus.prompts["split"] == "train"]
-        some = np.sort(asked(len(prompts), recipe.prompts, *parts, "train"))  # those that the preferences ask first
+        some = np.sort(asked(prompts["prompt_id"], recipe.prompts, *of))  # those that the preferences ask first
         self.prompts = prompts.iloc[some].reset_index(drop=True)
         self.steps = chosen.steps // recipe.rounds  # optimisation steps in a round
         self.stored = None if stored is None else stored.groupby("prompt_id")["completion_ids"].agg(list)
         self.kept = scratch / "round.json"
-        self.round, self.pairs = -1, []
+        self.round, self.pairs, self.orders = -1, [], {}
 
     def pairs_at(self, step: int) -> list[dict]:
         """The pairs of optimisation step ``step``, one a prompt: prompt_ids, chosen_ids, rejected_ids."""
@@ -131,11 +131,11 @@ class Rounds:
         """The prompts of this round, and completions of each: from the policy as it is, or those in store."""
         visits = self._visits(self.round * self.steps * self.chosen.prompts, self.steps * self.chosen.prompts)
         rows = self.prompts.iloc[[prompt for prompt, _ in visits]].reset_index(drop=True)
+        rows["visit"] = [visit for _, visit in visits]
         if self.round == 0 and self.stored is not None:
-            return rows, [self._group(self.prompts["prompt_id"][prompt], visit) for prompt, visit in visits]
-        parts = (*self.parts, "online", self.round)
-        ids = rows["prompt_ids"].tolist()
-        return rows, draw(self.policy, ids, self.chosen.completions, self.world, self.chosen.temperature, parts)
+            return rows, [self._group(*turn) for turn in zip(rows["prompt_id"], rows["visit"])]
+        luck = Uniforms("online samples", *self.of)
+        return rows, draw(self.policy, rows, self.chosen.completions, self.world, self.chosen.temperature, luck)
 
     def _kept(self) -> list[dict] | None:
         found = json.loads(self.kept.read_text()) if self.steps > 1 and self.kept.exists() else None
@@ -143,13 +143,15 @@ class Rounds:
 
     def _visits(self, first: int, count: int) -> list[tuple[int, int]]:
         """(prompt, how often it came before) of the places first .. first + count - 1 in the order of prompts: one
-        random permutation of all train prompts after another."""
+        random order of all train prompts after another."""
         size = len(self.prompts)
-        orders = {
-            epoch: generator(*self.parts, "online order", epoch).permutation(size)
-            for epoch in range(first // size, (first + count - 1) // size + 1)
-        }
-        return [(int(orders[place // size][place % size]), place // size) for place in range(first, first + count)]
+        return [(self._order(place // size)[place % size], place // size) for place in range(first, first + count)]
+
+    def _order(self, visit: int) -> list[int]:
+        """The places of all prompts in the order of their ``visit``-th turns."""
+        if visit not in self.orders:
+            self.orders[visit] = order("online order", self.prompts["prompt_id"], *self.of, visit).tolist()
+        return self.orders[visit]
 
     def _group(self, prompt_id: int, visit: int) -> list[list[int]]:
         """The stored completions for a prompt's ``visit``-th turn; used anew when a prompt has had all of them."""

@@ -11,10 +11,10 @@ import pandas as pd
 
 from stages.learning import models, scoring
 from stages.learning.sampling import draw
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
 from stages.records.errors import UserError
-from stages.records.seeds import generator
+from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 from stages.worlds.pairs import asked
 
@@ -22,11 +22,11 @@ from stages.worlds.pairs import asked
 def run(setting: str, seed: int) -> None:
     """Write data/preferences/<setting>/<seed>: ``pairs`` on train prompts; held out, as many ``fresh`` ones on these
     prompts (or all that are left) and ones on test prompts."""
-    settings = params.setting(setting, "preferences", "compute")
+    settings = sections.of(setting, "preferences", "compute")
     chosen = settings.preferences
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
-    models.prepare(settings.compute, setting, seed, "preferences")
+    models.prepare(settings.compute, key("making preferences", setting, seed))
 
     if corpus.pairs is not None:
         if chosen.prompts < 1:
@@ -44,12 +44,12 @@ def run(setting: str, seed: int) -> None:
 
 
 def given(pairs: pd.DataFrame, chosen, setting: str, seed: int) -> list[pd.DataFrame]:
-    """The labelled pairs of a data set (as many as there are), in an order that belongs to the seed."""
+    """The labelled pairs of a data set (as many as there are), in an order that belongs to the seed and to what is in
+    them: not to that of the data set."""
+    what = zip(*(pairs[column] for column in ("prompt_id", "chosen", "rejected")))
+    places = [key("given pairs", setting, seed, int(prompt), *sides) for prompt, *sides in what]
+    pairs = pairs.iloc[np.argsort(places, kind="stable")]
     train, test = (pairs[pairs["split"] == split] for split in ("train", "test"))
-    train, test = (
-        rows.iloc[generator(setting, seed, "pairs", split).permutation(len(rows))]
-        for split, rows in (("train", train), ("test", test))
-    )
     fresh = train.iloc[chosen.pairs : chosen.pairs + chosen.held_out].assign(split="fresh")
     return [train.iloc[: chosen.pairs], fresh, test.iloc[: chosen.held_out]]
 
@@ -58,13 +58,13 @@ def sampled(corpus, policy, score, chosen, split: str, count: int, setting: str,
     """``count`` pairs of two completions of the base policy for prompts of a split, taken in turn."""
     asked_of = "test" if split == "test" else "train"
     prompts = corpus.prompts[corpus.prompts["split"] == asked_of]
-    order = asked(len(prompts), chosen.prompts if asked_of == "train" else 1.0, setting, seed, asked_of)
+    order = asked(prompts["prompt_id"], chosen.prompts if asked_of == "train" else 1.0, setting, seed)
     rows = prompts.iloc[np.resize(order, count)].reset_index(drop=True)
-    parts = (setting, seed, "pairs", split)
-    drawn = draw(policy, rows["prompt_ids"].tolist(), 2, corpus.world, chosen.temperature, parts)
+    rows["visit"] = rows.groupby("prompt_id").cumcount()
+    drawn = draw(policy, rows, 2, corpus.world, chosen.temperature, Uniforms("pairs", setting, seed, split))
     first, second = ([two[side] for two in drawn] for side in (0, 1))
     margin = score(rows, first)["true_reward"] - score(rows, second)["true_reward"]
-    luck = generator(setting, seed, "labels", split).random(count)
+    luck = Uniforms("labels", setting, seed, split)(rows["prompt_id"], rows["visit"], 1, 1)[:, 0, 0]
     prefers_first = luck < 1 / (1 + np.exp(-margin.to_numpy() / chosen.noise))
     better = [a if p else b for a, b, p in zip(first, second, prefers_first)]
     worse = [b if p else a for a, b, p in zip(first, second, prefers_first)]

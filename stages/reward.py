@@ -5,7 +5,7 @@ Out: ``global``, a reward model with a scalar head; ``local``, a policy whose im
 """
 
 from stages.learning import models, verifiers
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
@@ -13,7 +13,7 @@ from stages.worlds.pairs import read_pairs
 
 def run(setting: str, seed: int) -> None:
     """Train data/reward/<setting>/<seed>/global and local."""
-    settings = params.setting(setting, "reward", "compute")
+    settings = sections.of(setting, "reward", "compute")
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     pairs, digest = read_pairs(setting, seed, "train")

@@ -9,24 +9,25 @@ import pandas as pd
 
 from stages.learning import judging, models
 from stages.learning.sampling import draw
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
+from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 
 
 def run(setting: str, seed: int) -> None:
     """Write data/sample/<setting>/<seed>."""
-    settings = params.setting(setting, "sample", "compute", "reward.local_beta")
+    settings = sections.of(setting, "sample", "compute", "reward.local_beta")
     chosen = settings.sample
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     verifiers = {name: artifacts.reading(f"data/reward/{setting}/{seed}/{name}") for name in ("global", "local")}
-    models.prepare(settings.compute, setting, seed, "sample")
+    models.prepare(settings.compute, key("sampling", setting, seed))
 
     policy = models.load_policy(base, settings.compute)
-    parts = (setting, seed, "sample")
-    prompts = corpus.prompts
-    drawn = draw(policy, prompts["prompt_ids"].tolist(), chosen.completions, corpus.world, chosen.temperature, parts)
+    prompts = corpus.prompts.assign(visit=0)
+    luck = Uniforms("samples", setting, seed)
+    drawn = draw(policy, prompts, chosen.completions, corpus.world, chosen.temperature, luck)
     completions = [c for several in drawn for c in several]
     rows = prompts.loc[prompts.index.repeat(chosen.completions)]
     ids = rows["prompt_ids"].tolist()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from stages.learning import models, verifiers
 from stages.learning.judging import held_out, implicit, scalar
-from stages.records import artifacts, params
+from stages.records import artifacts, sections
 from stages.records.command import command
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
@@ -18,7 +18,7 @@ from stages.worlds.pairs import read_pairs
 
 def run(setting: str, seed: int) -> None:
     """Write data/evaluation/<setting>/<seed>/verification."""
-    settings = params.setting(setting, "verification", "reward", "compute")
+    settings = sections.of(setting, "verification", "reward", "compute")
     corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
     base = artifacts.reading(f"data/base/{setting}")
     pairs, digest = read_pairs(setting, seed, "train")
@@ -29,8 +29,8 @@ def run(setting: str, seed: int) -> None:
     for count in [len(pairs) >> halving for halving in range(settings.verification.halvings + 1)]:
         inputs = (settings.reward, settings.compute, artifacts.digest(base), digest)
         scratch = artifacts.scratch("verification", setting, seed, count, *inputs)
-        parts = (setting, seed, "verification", count)
-        trained = verifiers.train(base, corpus, pairs[:count], settings, parts, scratch)
+        of = (setting, seed, "verification", count)
+        trained = verifiers.train(base, corpus, pairs[:count], settings, of, scratch)
         artifacts.forget(scratch)
         judges = {
             "global": scalar(trained["global"]),

@@ -1,19 +1,28 @@
 """`make bench`: how fast people are served, as ratios within one run. Nothing here passes or fails.
 
 Run it on a machine that does nothing else. The sampler is compared with transformers' generate on the same model and
-prompts; `roads` with DVC's own status of the same graph. A ratio is the other's time divided by ours.
+prompts; `roads` with DVC's own status of the same graph; portable numerics with native ones, by processor time. A ratio
+is the other's time divided by ours.
 """
 
+import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import pandas as pd
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from stages.learning.sampling import draw
+from stages.records import numerics
+from stages.records.seeds import Uniforms
+from tests.conftest import edit_params, new_project
 
 
 def seconds(work: Callable[[], object], runs: int = 5) -> list[float]:
@@ -57,10 +66,11 @@ def network(vocabulary: int, width: int, layers: int) -> GPTNeoXForCausalLM:
 def sampling(name: str, model: GPTNeoXForCausalLM, prompts: int, length: int, count: int, new: int) -> None:
     """Our sampler against generate: ``count`` completions of exactly ``new`` tokens for prompts of ``length``."""
     ids = torch.randint(5, model.config.vocab_size, (prompts, length))
+    asked = pd.DataFrame({"prompt_id": range(prompts), "prompt_ids": ids.tolist(), "visit": 0})
     world = {"max_prompt": length, "max_completion": new, "eos": None, "pad": 0}
     compare(
         f"sampling {name} ({prompts} prompts of {length} tokens x {count} completions of {new})",
-        lambda: draw(model, ids.tolist(), count, world, 1.0, ("bench",)),
+        lambda: draw(model, asked, count, world, 1.0, Uniforms("test", "bench")),
         lambda: model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -74,6 +84,49 @@ def sampling(name: str, model: GPTNeoXForCausalLM, prompts: int, length: int, co
         ),
         "generate",
     )
+
+
+TRAINED = ("offline --arm offline", "online --arm online --start base")
+STEPS = 40  # of each
+
+
+def prices(project: Path) -> None:
+    """Processor time of training in ``gap`` by portable and by native numerics, on the same inputs, in turn."""
+
+    def shorten(data: dict) -> None:
+        gap = data["settings"]["gap"]
+        gap["base"].update(steps=60)
+        gap["sample"].update(completions=8, best_of=8)
+        gap["offline"].update(steps=STEPS, points=1)
+        gap["online"].update(steps=STEPS, points=1)
+        gap["arms"]["online"].update(rounds=STEPS)
+
+    new_project(project, "evidence")
+    edit_params(project, shorten)
+    for stage in ("digests", "corpus", "base", "preferences", "reward", "sample"):
+        seed = [] if stage in ("corpus", "base") else ["--seed", "0"]
+        run_stage(project, stage, *([] if stage == "digests" else ["--setting", "gap", *seed]))
+    for command in TRAINED:
+        stage, *words = command.split()
+        spent = {numerics.PORTABLE: [], numerics.NATIVE: []}
+        for kind in [*spent] * 3:
+            edit_params(project, lambda data: data["settings"]["gap"]["compute"].update(numerics=kind))  # noqa: B023
+            spent[kind].append(run_stage(project, stage, "--setting", "gap", "--seed", "0", *words))
+        ours, theirs = (statistics.median(times) for times in spent.values())
+        print(
+            f"{STEPS} {stage} steps, portable: {ours:.2f} s, native {theirs:.2f} s, ratio {theirs / ours:.2f}",
+            flush=True,
+        )
+
+
+def run_stage(project: Path, stage: str, *words: str) -> float:
+    """Seconds of processor time of a stage without its imports."""
+    events = project / "events"
+    events.unlink(missing_ok=True)
+    command = [sys.executable, "-m", f"stages.{stage}", *words]
+    env = {**os.environ, "ALL_ROADS_EVENTS": str(events)}
+    subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)
+    return json.loads(events.read_text().splitlines()[-1])["metrics"]["processor_seconds"]
 
 
 STATUS = "from dvc.repo import Repo; Repo('.').status()"
@@ -92,6 +145,8 @@ def main() -> None:
     status = command("-c", STATUS)
     compare("roads status", command("-m", "flows", "status"), status, "in-process DVC status")
     compare("roads run with nothing to do", command("-m", "flows", "run"), status, "in-process DVC status")
+    with tempfile.TemporaryDirectory() as folder:
+        prices(Path(folder) / "project")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,13 @@ def neox(vocabulary: int = 20, seed: int = 0):
     return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=vocabulary, **TINY)).eval()
 
 
+def asking(prompts: list):
+    """Prompts (token ids) as the sampler wants them, each for the first time, with their places as ids."""
+    import pandas as pd
+
+    return pd.DataFrame({"prompt_id": range(len(prompts)), "prompt_ids": prompts, "visit": 0})
+
+
 def edit_params(project: Path, change) -> None:
     """Rewrite params.yaml after ``change(data)``."""
     yaml = YAML()
@@ -61,6 +68,35 @@ def roads(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-m", "flows", *words], cwd=project, env={**os.environ, **env}, capture_output=True, text=True
     )
+
+
+def pytest_collection_modifyitems(items):
+    """A test that needs the micro study is slow, and need not say so."""
+    for item in items:
+        if "micro" in item.fixturenames:
+            item.add_marker("slow")
+
+
+_fast = None  # the fast test that runs now
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    global _fast
+    _fast = None if item.get_closest_marker("slow") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _fast = None
+
+
+def _no_process(event: str, arguments: tuple) -> None:
+    """What keeps `make check` fast: a test that is not marked as slow starts no Python, DVC or stage, only git."""
+    if _fast and (event == "os.fork" or (event == "subprocess.Popen" and Path(arguments[0]).name != "git")):
+        raise RuntimeError(f"{_fast} starts a process: mark it with pytest.mark.slow.")
+
+
+sys.addaudithook(_no_process)
 
 
 @pytest.fixture(scope="session")

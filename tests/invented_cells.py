@@ -20,7 +20,7 @@ TOWNS = ["Arbon", "Belt", "Corin", "Dale", "Esk", "Fenn", "Gorse", "Holt"]
 
 def evaluation(setting: str, seed: int, arm: str, kind: str, prompts: int, samples: int) -> tuple[dict, pd.DataFrame]:
     """An invented evaluation: (metrics, completions) that agree with each other."""
-    draw = seeds.generator("fixture", setting, seed, arm)
+    draw = seeds.generator("test", setting, seed, arm)
     skill = SKILL.get(arm, 0.5) + 0.05 * draw.standard_normal()
     rows = []
     for split, first in (("train", 0), ("validation", 1000), ("test", 2000)):

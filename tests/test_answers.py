@@ -20,6 +20,8 @@ from stages.evidence.theorems import below
 from stages.records import artifacts
 from stages.records.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 STUDY = {"settings": ["gap"], "seeds": [0, 1], "offline": ["offline"], "online": ["online"]}
 EVERY_KIND = STUDY | {
     "seeds": [0],

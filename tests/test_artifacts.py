@@ -9,6 +9,8 @@ from conftest import roads
 from stages.records import artifacts
 from stages.records.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def make(path, text="one"):
     with artifacts.writing(path) as out:

@@ -21,6 +21,8 @@ from stages.evidence.statistics import Estimate
 from stages.records import seeds
 from stages.records.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 FIELDS = """id identity family hypothesis statement contrast measure estimate low high unit seeds looks prompts margin
 expect p p_against verdict verdict_alone seeds_needed improvement paper artifacts""".split()
 ALONE = {"declared": 1}

@@ -3,6 +3,8 @@
 import pytest
 from conftest import edit_params, new_project, roads
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):

@@ -13,6 +13,8 @@ from invented import PROJECT, cell, publish
 from flows import claims
 from stages.records.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 PARAMS = (PROJECT / "params.yaml").read_text()
 BEFORE, AFTER = PARAMS[: PARAMS.index("\nclaims:")], PARAMS[PARAMS.index("\nsettings:") :]
 LEAD = {

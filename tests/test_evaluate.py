@@ -127,7 +127,7 @@ def test_the_curve_of_best_of_k_is_the_mean_over_all_subsets_of_k(column):
 @pytest.mark.parametrize("arm, column", [("best_of", "score"), ("best_of_local", "local_score")])
 def test_best_of_n_picks_the_highest_score_of_each_group_of_n(arm, column):
     stored = samples(7, np.random.default_rng(0))
-    rows, completions, kl = evaluate.pick(PROMPTS, stored, arm, SimpleNamespace(best_of=3), ("none",))
+    rows, completions, kl = evaluate.pick(PROMPTS, stored, arm, SimpleNamespace(best_of=3), "a", 0)
     scores = stored[column].to_numpy().reshape(5, 7)
     groups = [(p, range(first, first + 3)) for p in range(5) for first in (0, 3)]  # the seventh is left out
     assert completions == [[p, max(group, key=lambda s: scores[p, s])] for p, group in groups]
@@ -148,14 +148,14 @@ def test_the_soft_optimum_draws_in_proportion_to_exp_of_score_over_beta():
         }
     )
     chosen = SimpleNamespace(best_of=2, beta=beta)
-    rows, completions, kl = evaluate.pick(prompts, stored, "best_of_soft", chosen, ("soft",))
+    rows, completions, kl = evaluate.pick(prompts, stored, "best_of_soft", chosen, "a", 0)
     assert [p for p, _ in completions] == rows["prompt_id"].tolist() == np.repeat(range(4000), 3).tolist()
     weights = softmax(scores / beta)
     found = np.bincount([s for _, s in completions], minlength=6)
     assert chisquare(found, weights * len(completions)).pvalue > 1e-3
     assert len(kl) == len(completions) and kl == pytest.approx((weights * np.log(6 * weights)).sum())
     late = stored[stored["prompt_id"] >= 3000]
-    alone = evaluate.pick(prompts, late, "best_of_soft", chosen, ("soft",))[1]
+    alone = evaluate.pick(prompts, late, "best_of_soft", chosen, "a", 0)[1]
     assert alone == completions[9000:], "a draw belongs to its prompt, whatever the others"
 
 
@@ -165,7 +165,7 @@ def test_the_soft_optimum_is_as_far_from_the_base_policy_as_its_weights_and_neve
     scores[1], scores[2] = 0.25, [1000, *[0] * 7]
     stored["score"] = scores.reshape(-1)
     chosen = SimpleNamespace(best_of=4, beta=0.5)
-    _, completions, kl = evaluate.pick(PROMPTS, stored, "best_of_soft", chosen, ("soft",))
+    _, completions, kl = evaluate.pick(PROMPTS, stored, "best_of_soft", chosen, "a", 0)
     kl = kl.reshape(5, 2)
     assert (kl[:, 0] == kl[:, 1]).all() and (kl > -1e-12).all() and (kl < log(8) + 1e-12).all()
     assert kl[1] == pytest.approx(0), "equal scores leave the base policy as it is"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, edit_params, neox, roads
+from conftest import ROOT, asking, edit_params, neox, roads
 from safetensors.torch import load_file, save_file
 from test_training import CPU, TOKENIZER
 
@@ -15,8 +15,11 @@ from stages.learning import likelihood, models, sampling, scoring, training
 from stages.learning.finite import finite
 from stages.records import events, params
 from stages.records.errors import UserError
+from stages.records.seeds import Uniforms, key
 from stages.worlds import roads as roads_world
 from stages.worlds.pairs import joined, separate
+
+pytestmark = pytest.mark.slow
 
 STEPS, TOO_FAST = 40, {"learning_rate": 1e8}
 
@@ -36,7 +39,10 @@ def supervised(pairs, folder, args):
 def reward(pairs, folder, args):
     neox(seed=1).save_pretrained(folder / "base")
     return training.reward_model(
-        models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, "head"), TOKENIZER, joined(pairs), args
+        models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, key("test", "head")),
+        TOKENIZER,
+        joined(pairs),
+        args,
     )
 
 
@@ -52,12 +58,16 @@ def online(pairs, folder, args):
 
 def policy_gradient(pairs, folder, args):
     neox(seed=2).save_pretrained(folder / "reference")
-    policy, reference = neox(seed=1), models.load_policy(folder / "reference", CPU)
+    policy, reference = models.never_padding(neox(seed=1)), models.load_policy(folder / "reference", CPU)
     world = {"max_prompt": 3, "max_completion": 3, "eos": None, "pad": TOKENIZER.pad_token_id}
 
     def scored_at(step):
         prompts = pairs["prompt_ids"][:2].tolist()
-        return prompts, sampling.draw(policy, prompts, 4, world, 1.0, ("finite", step)), np.arange(8.0).reshape(2, 4)
+        return (
+            prompts,
+            sampling.draw(policy, asking(prompts), 4, world, 1.0, Uniforms("test", step)),
+            np.arange(8.0).reshape(2, 4),
+        )
 
     args = {k: v for k, v in args.items() if k != "max_steps"}
     return training.PolicyGradientTrainer(policy, reference, TOKENIZER, STEPS, 4, scored_at, args)
@@ -95,7 +105,7 @@ def test_an_arm_that_diverges_ends_the_run_with_a_sentence_and_without_a_report(
 def test_weights_that_are_not_finite_are_refused_when_a_model_is_read(tmp_path, wrong):
     policy = neox()
     policy.save_pretrained(tmp_path / "policy")
-    reward = models.new_reward(tmp_path / "policy", CPU, 0, "head")
+    reward = models.new_reward(tmp_path / "policy", CPU, 0, key("test", "head"))
     for model, load in ((policy, models.load_policy), (reward, models.load_reward)):
         with torch.no_grad():
             next(iter(model.parameters()))[3, 4] = wrong
@@ -116,11 +126,11 @@ def test_weights_that_the_config_of_a_reward_model_leaves_aside_are_refused(tmp_
 def test_nothing_is_drawn_from_or_said_by_a_policy_without_finite_logits():
     policy, prompts, completions = neox(), [[2, 3, 4]], [[5, 6]]
     world = {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}
-    sampling.draw(policy, prompts, 2, world, 1.0, ("finite",))
+    sampling.draw(policy, asking(prompts), 2, world, 1.0, Uniforms("test"))
     with torch.no_grad():
         policy.get_output_embeddings().weight[7] = float("nan")
     with pytest.raises(UserError, match="Nothing can be sampled"):
-        sampling.draw(policy, prompts, 2, world, 1.0, ("finite",))
+        sampling.draw(policy, asking(prompts), 2, world, 1.0, Uniforms("test"))
     with pytest.raises(UserError, match="log-probabilities of completions is nan"):
         likelihood.log_probs(policy, prompts, completions)
     with pytest.raises(UserError, match="KL of completions to the reference is nan"):
@@ -199,4 +209,4 @@ def test_a_model_that_lacks_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"lacks weights of its model \(gpt_neox.layers.1.*: copy it again"):
         models.load_policy(tmp_path, CPU)
     with pytest.raises(UserError, match=r"lacks weights of its model"):
-        models.new_reward(tmp_path, CPU, 0, "head")
+        models.new_reward(tmp_path, CPU, 0, key("test", "head"))

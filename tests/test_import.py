@@ -113,6 +113,7 @@ def tracked(root: Path, setting: str) -> str:
     return (root / f"data/inputs/{setting}.dvc").read_text()
 
 
+@pytest.mark.slow
 def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
     from dvc.repo import Repo
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
@@ -157,6 +158,7 @@ def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
     assert len(corpus.tokenizer) == 300 and len(corpus.judge_pairs)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_imported_leaves_the_former_input(project, tmp_path, monkeypatch):
     good, outside = tmp_path / "good.jsonl", tmp_path / "outside"
     good.write_bytes(lines(GOOD))
@@ -192,6 +194,7 @@ def test_what_cannot_be_imported_leaves_the_former_input(project, tmp_path, monk
     assert list((project / ".roads").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_import_says_what_rules_do_to_the_rows(project, tmp_path):
     said = import_input("tldr", str(CASES / "prompt_repeated.jsonl"))
     assert "120 rows of preferences" in said
@@ -208,6 +211,7 @@ def test_an_import_says_what_rules_do_to_the_rows(project, tmp_path):
     assert tracked(project, "tldr") == before
 
 
+@pytest.mark.slow
 def test_an_import_records_nothing_but_what_it_brings(project, tmp_path):
     (tmp_path / "pairs.jsonl").write_bytes(lines(PAIRS))
     (tmp_path / "rows.jsonl").write_bytes(lines(GOOD))
@@ -235,6 +239,7 @@ def test_an_import_records_nothing_but_what_it_brings(project, tmp_path):
     assert (folder / "demonstrations").exists() and (folder / "preferences").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):
     (tmp_path / "old.jsonl").write_bytes(lines(GOOD))
     (tmp_path / "new.jsonl").write_bytes(lines(GOOD * 2))
@@ -246,7 +251,7 @@ def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):
 
     with Repo(".").lock:  # the import now waits for DVC's lock, its data already in place
         importing = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)})
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while not (folder / "new.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert (folder / "new.jsonl").exists()
@@ -311,6 +316,7 @@ def hub(monkeypatch):
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_pinned_to_the_commit_that_was_fetched(project, tmp_path, hub):
     from dvc.repo import Repo
 

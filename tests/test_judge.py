@@ -12,6 +12,8 @@ from stages.evidence import cells
 from stages.evidence.cells import World
 from stages.evidence.truth import truth
 
+pytestmark = pytest.mark.slow
+
 ROWS, PREFERRED, NOT_PREFERRED = 240, "well", "badly"
 JUDGE = {"learning_rate": 3.0e-3, "epochs": 4, "batch": 16}
 
@@ -55,7 +57,7 @@ def trained(request, tmp_path_factory):
 
 def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monkeypatch):
     from stages.learning import likelihood, models
-    from stages.records import params
+    from stages.records import sections
     from stages.worlds import corpora
 
     root, _ = trained
@@ -68,7 +70,7 @@ def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monke
     learned = set(corpus.judge_pairs["prompt_id"]) | set(corpus.pairs.query("split == 'train'")["prompt_id"])
     assert not learned & set(by_prompt.index)
 
-    judge = models.load_reward(root / "data/base/ukp/judge", params.setting("ukp", "compute").compute)
+    judge = models.load_reward(root / "data/base/ukp/judge", sections.of("ukp", "compute").compute)
     ours, theirs = (
         likelihood.scores(judge, unseen["prompt_ids"], unseen[side]) for side in ("chosen_ids", "rejected_ids")
     )

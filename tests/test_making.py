@@ -20,6 +20,8 @@ from flows.making import differing
 from stages.records import machine
 from stages.records.artifacts import scratch
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """
 stages:
   first:

@@ -19,6 +19,8 @@ from flows.schedule import Schedule
 from flows.slots import Slots, environment, need
 from stages.records import params
 
+pytestmark = pytest.mark.slow
+
 project = small.project
 STAGES = 7  # of the small graph
 
@@ -30,7 +32,7 @@ def begin(*words, **streams):
 
 
 def wait_for(process, name):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not Path(name).exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
@@ -111,7 +113,9 @@ def test_what_a_listener_raises_loses_no_outcome(project, fault):
     checked = params.load()
     needs = {name: need(graph.stages[name], checked.settings) for name in todo.names}
     with Processes() as processes:
-        schedule = Schedule(todo, needs, Slots(), processes, "test", lambda n: environment(os.environ, n.threads))
+        schedule = Schedule(
+            todo, needs, Slots(), processes, "test", lambda n: environment(os.environ, n.threads, n.numerics)
+        )
         schedule.listeners.append(raises)
         with ThreadPoolExecutor() as pool:
             submitted = []

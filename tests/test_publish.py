@@ -16,6 +16,8 @@ from stages.records import machine
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """
 stages:
   offline:

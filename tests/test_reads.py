@@ -9,7 +9,7 @@ from conftest import ROOT, new_project
 
 from flows.graph import Graph
 from flows.parsing import params_parsed_once
-from stages.records import params
+from stages.records import params, sections
 from stages.records.errors import UserError
 
 
@@ -36,7 +36,7 @@ def asked(project, tmp_path_factory):
     Each command is carried out in a folder of its own that holds the params and nothing else, where it ends at the
     first artifact that it would read.
     """
-    found, declared, setting = {}, params.declared, params.setting
+    found, declared, setting = {}, params.declared, sections.of
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)  # DVC names stages by where one is
         for name, stage in Graph().stages.items():
@@ -57,7 +57,7 @@ def asked(project, tmp_path_factory):
                 return setting(one, *wanted)
 
             patch.setattr(params, "declared", ask)
-            patch.setattr(params, "setting", ask_setting)
+            patch.setattr(sections, "of", ask_setting)
             run = importlib.import_module(module).run
             if module == "stages.theory":
                 patch.setattr("stages.theory.write", lambda *_: None)  # it reads no artifact, and takes long
@@ -77,6 +77,7 @@ def watched(graph: Graph, name: str) -> set[str]:
     return {key for dependency in graph.dvc_stage(name).params for key in dependency.params}
 
 
+@pytest.mark.slow
 def test_what_a_stage_asks_for_is_what_dvc_yaml_declares(project, asked, monkeypatch):
     """One by one no more than that; the stages of one group together all of it."""
     monkeypatch.chdir(project)
@@ -94,6 +95,7 @@ def test_what_a_stage_asks_for_is_what_dvc_yaml_declares(project, asked, monkeyp
         assert declares == reads, f"{where} declares {declares - reads} and does not read it"
 
 
+@pytest.mark.slow
 def test_every_leaf_of_the_params_makes_due_exactly_the_stages_that_read_it(project, asked, monkeypatch):
     monkeypatch.chdir(project)
     graph, path, data = Graph(), project / "params.yaml", plain("micro")
@@ -135,7 +137,7 @@ def changed(value):
 
 def test_asking_for_more_than_was_declared_raises(project, monkeypatch):
     monkeypatch.chdir(project)
-    given = params.setting("micro", "evaluate", "sample.best_of", "arms.online")
+    given = sections.of("micro", "evaluate", "sample.best_of", "arms.online")
     assert given.sample.best_of == 4 and given.evaluate.completions == 4 and list(given.arms) == ["online"]
     for section, key in ((given, "reward"), (given, "compute"), (given.sample, "completions"), (given.sample, "beta")):
         with pytest.raises(AttributeError):
@@ -149,10 +151,10 @@ def test_a_fault_in_what_is_not_asked_for_is_no_business_of_the_stage(project, t
     data["settings"]["micro"]["sample"]["temperature"] = "hot"
     (tmp_path / "params.yaml").write_text(json.dumps(data))
     monkeypatch.chdir(tmp_path)
-    assert params.setting("micro", "sample.best_of").sample.best_of == 4
+    assert sections.of("micro", "sample.best_of").sample.best_of == 4
     with pytest.raises(UserError, match=r"settings\.micro\.sample\.temperature"):
-        params.setting("micro", "sample")
+        sections.of("micro", "sample")
     with pytest.raises(UserError, match=r"has no settings\.micro\.arms\.none: add"):
-        params.setting("micro", "arms.none")
+        sections.of("micro", "arms.none")
     with pytest.raises(UserError, match=r"no settings\.macro"):
-        params.setting("macro", "sample")
+        sections.of("macro", "sample")

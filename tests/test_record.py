@@ -22,6 +22,8 @@ from stages.records import params
 from stages.records.errors import UserError
 from stages.worlds import inputs
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """
 stages:
   base:

@@ -19,6 +19,8 @@ from stages.evidence import cells, plots
 from stages.evidence.comparison import COSTS
 from stages.records.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 STUDY = {"settings": ["gap", "tldr"], "seeds": [0, 1], "offline": ["offline"], "online": ["online_batch", "online"]}
 KINDS = {"gap": "roads", "tldr": "text"}
 

@@ -90,12 +90,12 @@ def test_travellers_jump_and_know_the_way_as_often_as_params_say():
     world = roads.draw_map(6, 6, 0.33, 0)
     ends = roads.pairs_at(world, 4)
     many = np.tile(ends, (200, 1))
-    never = roads.travel(world, many, 4, 0.2, 0.0, generator("never"))
+    never = roads.travel(world, many, 4, 0.2, 0.0, generator("test", "never"))
     assert roads.legal(world, many, never).all()
-    always = roads.travel(world, ends, 4, 1.0, 0.0, generator("always"))
+    always = roads.travel(world, ends, 4, 1.0, 0.0, generator("test", "always"))
     reachable_straight = world.distances[ends[:, 1], ends[:, 0]] == 4
     assert (always[reachable_straight, -1] == ends[reachable_straight, 0]).all()
-    some = roads.travel(world, many, 4, 0.2, 0.05, generator("some"))
+    some = roads.travel(world, many, 4, 0.2, 0.05, generator("test", "some"))
     illegal = 1 - roads.legal(world, many, some).mean()
     assert 0.10 < illegal < 1 - 0.95**4 + 0.01, "a jump is nearly always impossible, sometimes by chance a road"
 
@@ -119,12 +119,12 @@ def test_splits_share_no_prompt_and_cover_all():
     prompts = roads.build(params(), "test").prompts
     assert prompts["prompt"].is_unique
     assert set(prompts["split"]) == {"train", "validation", "test"}
-    share = (prompts["split"] == "test").mean()
-    assert share == pytest.approx(0.15, abs=0.02)
+    starts = prompts.assign(start=prompts["prompt_ids"].str[3]).groupby("split")["start"].nunique()
+    assert starts["test"] == round(0.15 * 16)
 
 
 def test_what_is_held_out_decides_how_much_of_a_test_prompt_training_has_seen():
-    """Single prompts share all their towns with train prompts, regions none; demonstrations are the same for both."""
+    """Single prompts share nearly all towns with train prompts, regions none; demonstrations are the same for both."""
     seen, corpora = {}, {}
     for split in ("prompts", "starts", "regions"):
         corpora[split] = roads.build(params(split=split, rows=6, columns=6, validation=0.2, test=0.3), "test")
@@ -132,8 +132,8 @@ def test_what_is_held_out_decides_how_much_of_a_test_prompt_training_has_seen():
         towns = {s: set(np.array(rows["prompt_ids"].tolist())[:, [1, 3]].flat) for s, rows in prompts.groupby("split")}
         assert set(towns) == {"train", "validation", "test"}
         seen[split] = len(towns["test"] & towns["train"]) / len(towns["test"])
-        assert prompts["prompt_id"].tolist() == list(range(len(prompts)))
-    assert seen["prompts"] == 1 and seen["regions"] == 0 < seen["starts"]
+        assert prompts["prompt_id"].is_unique
+    assert seen["regions"] == 0 < seen["starts"] and seen["prompts"] > 0.9
     assert corpora["prompts"].demonstrations.equals(corpora["regions"].demonstrations)
 
 

@@ -1,5 +1,6 @@
 """The sampler draws from the model's own distribution, whatever the batch; and what pairs and rounds sample for."""
 
+import dataclasses
 from itertools import product
 from math import ceil
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, TINY, neox
+from conftest import ROOT, TINY, asking, neox
 from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -15,8 +16,10 @@ from stages import preferences
 from stages.learning import likelihood, sampling
 from stages.online import Rounds
 from stages.records import params
-from stages.records.seeds import key, uniforms
+from stages.records.seeds import Uniforms
 from stages.worlds import roads
+
+pytestmark = pytest.mark.slow
 
 PAD, EOS = 0, 1
 SETTINGS = params.load(ROOT / "params.yaml").settings
@@ -41,9 +44,9 @@ def prompts(count, seed=0):
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_each_token_is_the_one_that_its_uniform_picks_from_the_plain_forward_pass(make, eos, temperature):
     model, asked = make(), prompts(7)
-    drawn = sampling.draw(model, asked, 5, world(20, eos), temperature, ("test",))
+    drawn = sampling.draw(model, asking(asked), 5, world(20, eos), temperature, Uniforms("test"))
     for i, prompt in enumerate(asked):
-        luck = uniforms(("test",), i * 5, 5, 20)
+        luck = Uniforms("test")([i], [0], 5, 20)[0]
         for j, completion in enumerate(drawn[i]):
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].double()
@@ -61,17 +64,39 @@ def test_frequencies_fit_the_exact_probabilities():
     every = [list(c) for c in product(range(5), repeat=2)]
     exact = np.exp(likelihood.log_probs(model, asked * len(every), every))
     assert exact.sum() == pytest.approx(1, abs=1e-5)
-    drawn = sampling.draw(model, asked, count, world(2, None), 1.0, ("frequencies",))[0]
+    drawn = sampling.draw(model, asking(asked), count, world(2, None), 1.0, Uniforms("test"))[0]
     found = np.bincount([c[0] * 5 + c[1] for c in drawn], minlength=25)
     assert chisquare(found, exact / exact.sum() * count).pvalue > 1e-3
 
 
-def test_neither_batch_size_nor_company_changes_a_draw(monkeypatch):
-    model, asked = neox(), prompts(12)
-    together = sampling.draw(model, asked, 4, world(16, EOS), 1.0, ("batch",))
-    monkeypatch.setattr(sampling, "ROWS", 4)
-    assert sampling.draw(model, asked, 4, world(16, EOS), 1.0, ("batch",)) == together
-    assert sampling.draw(model, asked[:5], 4, world(16, EOS), 1.0, ("batch",)) == together[:5]
+@pytest.mark.parametrize("change", ["capped", "reordered", "added to", "batches", "more completions", "shorter"])
+def test_no_completion_changes_with_what_else_is_drawn(monkeypatch, change):
+    model, asked = neox(), asking(prompts(40)).assign(prompt_id=lambda rows: 7 * rows["prompt_id"] + 2**51)
+
+    def drawn(rows, count=4, longest=16):
+        found = sampling.draw(model, rows, count, world(longest, EOS), 1.0, Uniforms("test", "company"))
+        return dict(zip(zip(rows["prompt_id"], rows["visit"]), found, strict=True))
+
+    before = drawn(asked)
+    if change == "capped":
+        assert drawn(asked[:10]).items() <= before.items()
+    elif change == "reordered":
+        assert drawn(asked.sample(frac=1, random_state=0)) == before
+    elif change == "added to":
+        others = asking(prompts(9, seed=1)).assign(prompt_id=range(9))
+        again = asked.assign(visit=1)
+        more = drawn(pd.concat([others, again, asked]))
+        assert before.items() <= more.items()
+        same = [more[prompt, 0] == more[prompt, 1] for prompt in asked["prompt_id"]]
+        assert not any(same), "another visit is another draw"
+    elif change == "batches":
+        monkeypatch.setattr(sampling, "ROWS", 4)
+        assert drawn(asked) == before
+    elif change == "more completions":
+        assert {which: several[:4] for which, several in drawn(asked, 9).items()} == before
+    else:
+        cut = {which: [completion[:10] for completion in several] for which, several in before.items()}
+        assert drawn(asked, longest=10) == cut
 
 
 def test_kl_is_exact_over_the_vocabulary():
@@ -82,16 +107,6 @@ def test_kl_is_exact_over_the_vocabulary():
     direct = (np.exp(ours) * (ours - theirs)).sum()
     along = (np.exp(ours) * likelihood.kl(policy, reference, asked, every)).sum()
     assert along == pytest.approx(direct, rel=1e-4)
-
-
-def test_keys_never_meet_by_accident():
-    parts = [("ab", "c"), ("a", "bc"), ("abc",), (1,), ("1",), (1, 2), (12,), (None,), ("None",), (1.0,), (True,)]
-    assert len({key(*p) for p in parts}) == len(parts)
-
-
-def test_a_row_of_uniforms_does_not_depend_on_the_others():
-    assert np.array_equal(uniforms(("x",), 0, 9, 6)[3:5], uniforms(("x",), 3, 2, 6))
-    assert not np.array_equal(uniforms(("x",), 0, 1, 6), uniforms(("y",), 0, 1, 6))
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +132,63 @@ def test_fresh_pairs_are_others_on_the_prompts_of_the_training_pairs(corpus):
     assert np.mean(same) < 0.1, "the draws are independent"
 
 
+def test_more_pairs_leave_those_that_there_are_alone(corpus):
+    chosen = SETTINGS["micro"].preferences
+    few, many = (table(corpus, chosen, "train", count).set_index("prompt_id") for count in (20, 300))
+    pd.testing.assert_frame_equal(many.iloc[:20], few)
+    seen = table(corpus, chosen, "train", 300)
+    visits = seen.groupby("prompt_id")["chosen_ids"].agg(list)
+    assert max(map(len, visits)) > 1 and not any(len(v) > 1 and all(c == v[0] for c in v) for v in visits)
+
+
+def test_prompts_that_are_added_leave_pairs_and_visits_of_the_others_alone(corpus, tmp_path):
+    """Half of the train prompts are asked alone, then together with the other half."""
+    chosen = SETTINGS["micro"].preferences
+    train = np.flatnonzero(corpus.prompts["split"] == "train")
+    fewer = dataclasses.replace(corpus, prompts=corpus.prompts.drop(index=train[::2]).reset_index(drop=True))
+    some, every = (table(c, chosen, "train", sum(c.prompts["split"] == "train")) for c in (fewer, corpus))
+    pd.testing.assert_frame_equal(
+        every[every["prompt_id"].isin(some["prompt_id"])].reset_index(drop=True), some.reset_index(drop=True)
+    )
+    drawn = []
+    for c in (fewer, corpus):
+        found = {}
+
+        def label(rows, completions, found=found):
+            for prompt, visit, completion in zip(rows["prompt_id"], rows["visit"], completions):
+                found.setdefault((prompt, visit), []).append(completion)
+            return np.arange(len(rows))
+
+        recipe = SETTINGS["micro"].arms["online"].model_copy(update={"prompts": 1.0})
+        online = recipe.over(SETTINGS["micro"].online)
+        rounds = Rounds(neox(len(corpus.tokenizer)), c, label, online, recipe, None, tmp_path, ("micro", 0))
+        for step in range(online.steps):
+            rounds.pairs_at(step)
+        drawn.append(found)
+    both = drawn[0].keys() & drawn[1].keys()
+    assert len(both) >= 10 and all(drawn[0][which] == drawn[1][which] for which in both)
+    assert len({visit for _, visit in drawn[0]}) > 1
+
+
+def given_pairs(count):
+    """As many labelled pairs, the last 20 of them on test prompts."""
+    split = ["train"] * (count - 20) + ["test"] * 20
+    pairs = pd.DataFrame({"pair": range(count), "split": split})
+    return pairs.assign(prompt_id=pairs["pair"] // 2, chosen=[f"good {i}" for i in pairs["pair"]], rejected="bad")
+
+
+def test_which_given_pairs_are_learned_from_does_not_depend_on_their_order():
+    chosen = SETTINGS["micro"].preferences.model_copy(update={"pairs": 30, "held_out": 15})
+    tables = preferences.given(given_pairs(70), chosen, "micro", 0)
+    shuffled = preferences.given(given_pairs(70).sample(frac=1, random_state=0), chosen, "micro", 0)
+    assert [list(t["pair"]) for t in tables] == [list(t["pair"]) for t in shuffled]
+    other = preferences.given(given_pairs(70), chosen, "micro", 1)
+    assert set(other[0]["pair"]) != set(tables[0]["pair"])
+
+
 @pytest.mark.parametrize("pairs, fresh", [(30, 15), (45, 5), (60, 0)])
 def test_of_given_pairs_none_is_both_learned_from_and_held_out(pairs, fresh):
-    labelled = pd.DataFrame({"pair": range(70), "split": ["train"] * 50 + ["test"] * 20})
+    labelled = given_pairs(70)
     chosen = SETTINGS["micro"].preferences.model_copy(update={"pairs": pairs, "held_out": 15})
     tables = preferences.given(labelled, chosen, "micro", 0)
     assert [set(found["split"]) for found in tables] == [{"train"}, {"fresh"} if fresh else set(), {"test"}]

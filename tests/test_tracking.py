@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import names, tracking
+from flows import names, tracking, views
 from stages.records import artifacts
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 MAKE = """
@@ -60,6 +62,7 @@ stages:
     cmd: python make.py data/evaluation/gap/0/online 4.5 numbers --setting gap --seed 0 --arm online
     deps: [data/corpus/gap, data/policy/gap/0/online]
     outs: [data/evaluation/gap/0/online]
+    meta: {policy: data/policy/gap/0/online}
 """
 PARAMS = {"base": {"steps": 60}, "online": {"learning_rate": 0.001}, "arms": {"online": {"loss": ["sigmoid"]}}}
 
@@ -94,9 +97,12 @@ def stages(root):
     """The locked stages as the flow hands them over, in order."""
     from ruamel.yaml import YAML
 
-    locked = YAML(typ="safe").load(root / "dvc.lock")["stages"]
+    yaml = YAML(typ="safe")
+    locked, described = yaml.load(root / "dvc.lock")["stages"], yaml.load(root / "dvc.yaml")["stages"]
     return [
-        tracking._stage(name, locked[name]) | {"events": str(root / f"{name}.jsonl"), "seconds": 1.0}
+        tracking._stage(name, locked[name])
+        | {"events": str(root / f"{name}.jsonl"), "log": str(root / f"{name}.log"), "seconds": 1.0}
+        | {"meta": described[name.partition("@")[0]].get("meta")}
         for name in tracking._ordered(locked)
     ]
 
@@ -109,9 +115,10 @@ def emit(stage, *points):
 
 
 def client_and_runs(root):
-    """The client and {run name: run} of the newest run of each name."""
+    """The client and {run name, of studies without the time: run} of the newest run of each name."""
     client, experiment = tracking.connect(root)
-    return client, {run.info.run_name: run for run in reversed(client.search_runs([experiment]))}
+    runs = reversed(client.search_runs([experiment]))
+    return client, {run.data.tags.get("study", run.info.run_name): run for run in runs}
 
 
 def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
@@ -121,8 +128,9 @@ def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
             study.started(stage)
             study.finished(stage, "Completed")
         study.started(online)
+        Path(evaluate["log"]).write_text("What the stage said.\n")
         emit(online, (1, 0.7), (2, 0.6))
-        deadline = time.time() + 30
+        deadline = time.time() + 120
         curve = []
         while time.time() < deadline and len(curve) < 2:  # the curve is there before the stage has ended
             time.sleep(0.3)
@@ -144,14 +152,21 @@ def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.info.status == "FINISHED" and run.data.metrics["loss"] == 0.5
     assert run.data.params == {
-        "setting": "gap", "seed": "0", "arm": "online", "online.learning_rate": "0.001", "arm.loss": "['sigmoid']"
+        "setting": "gap", "seed": "0", "arm": "online", "learning_rate": "0.001", "loss": "sigmoid"
     }  # fmt: skip
+    assert re.fullmatch(r"quick \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", parent.info.run_name)
+    assert {f.path for f in client.list_artifacts(parent.info.run_id)} == {"params.yaml"}
+
+    # what an arm was trained with and what it is worth stand in one run, so that they can be plotted
+    worth = runs["evaluate@gap-0-online"]
+    assert worth.data.params == run.data.params and worth.data.metrics["true_reward"] == 4.5
+    assert [f.path for f in client.list_artifacts(worth.info.run_id)] == ["evaluate@gap-0-online.log"]
 
     # the model is known by its content, has a version, and carries what its evaluation measured; no weights were copied
     sha256 = artifacts.digest("data/policy/gap/0/online")
     (model,) = client.search_logged_models([run.info.experiment_id], f"tags.sha256 = '{sha256}'")
     assert {m.key: m.value for m in model.metrics} == {"test/true_reward": 4.5, "best_of/true_reward": 2.0}
-    (version,) = client.search_model_versions("name = 'gap-online'")
+    (version,) = client.search_model_versions("name = 'gap-policy-online'")
     assert (version.run_id, version.tags["sha256"], version.tags["seed"]) == (run.info.run_id, sha256, "0")
     assert [m.model_id for m in run.outputs.model_outputs] == [model.model_id]
     copied = sum(p.stat().st_size for p in Path(".roads").rglob("*") if p.is_file())
@@ -195,18 +210,27 @@ def test_roads_log_adds_each_stage_once(project):
 
 
 def test_metrics_belong_to_the_model_that_an_arm_is_or_chooses_by():
-    for arm, model in {
-        "offline_relabelled": "gap_half-offline_relabelled",
-        "base": "gap_half-base",
-        "local": "gap_half-reward-local",
-        "best_of": "gap_half-reward-global",
-        "best_of_soft": "gap_half-reward-global",
-        "best_of_local": "gap_half-reward-local",
-    }.items():
-        assert names.evaluated({"setting": "gap_half", "seed": "0", "arm": arm}) == model
+    """As dvc.yaml says, where an arm that nothing trains is the base policy, or leaves the choice to a reward model."""
+    from flows.graph import Graph
+
+    graph = Graph(ROOT)
+    about = {}
+    for stage in graph.stages.values():
+        labels = names.labels(stage.command or "")
+        if labels.get("setting") == "gap" and labels.get("seed") == "0" and stage.meta.keys() & set(names.KINDS):
+            about[labels["arm"]] = names.about({"cmd": stage.command, "meta": stage.meta})
+    verifiers = {kind: f"data/reward/gap/0/{kind}" for kind in ("global", "local")}
+    assert about == {
+        "base": ("data/base/gap", None),
+        "local": (verifiers["local"], verifiers["local"]),
+        "best_of": (None, verifiers["global"]),
+        "best_of_soft": (None, verifiers["global"]),
+        "best_of_local": (None, verifiers["local"]),
+        **{arm: (f"data/policy/gap/0/{arm}", None) for arm in ("offline", "online_batch", "online")},
+    }
     paths = ["data/policy/gap_half/0/offline_relabelled", "data/base/gap_half", "data/reward/gap_half/0/local"]
     assert [names.model(path) for path in paths] == [
-        "gap_half-offline_relabelled", "gap_half-base", "gap_half-reward-local"
+        "gap_half-policy-offline_relabelled", "gap_half-base", "gap_half-reward-local"
     ]  # fmt: skip
 
 
@@ -223,6 +247,106 @@ def test_runs_have_the_params_of_their_own_setting():
     assert names.params({"cmd": "python -m stages.report", "params": params}) == {"study.seeds": [0]}
 
 
+def test_an_arm_shows_what_counts_for_it():
+    """Not the value of its setting, where it has one of its own; and nothing of that where it is only measured."""
+    online = {"steps": 400, "learning_rate": 1e-3, "beta": 3.0, "completions": 8}
+    arm = {"loss": ["sigmoid", "sft"], "labels": "local", "rounds": 4, "beta": 1.5}
+    params = {"settings": {"gap": {"online": online, "arms": {"online_rounds4": arm}}}}
+    command = "python -m stages.x --setting gap --seed 0 --arm online_rounds4"
+    own = {"setting": "gap", "seed": "0", "arm": "online_rounds4", "loss": "sigmoid+sft", "labels": "local"}
+    own |= {"rounds": 4, "beta": 1.5}
+    rest = {"steps": 400, "learning_rate": 1e-3, "online.completions": 8}
+    assert names.params({"cmd": command, "params": params}) == own | rest
+    params["settings"]["gap"]["online"] = {"beta": 3.0}
+    measured = names.params({"cmd": command, "params": params, "meta": {"policy": "data/policy/gap/0/online_rounds4"}})
+    assert {name: value for name, value in measured.items() if "." not in name} == own
+
+
+def test_each_model_of_a_stage_has_a_run_and_what_was_held_out_from_it(project):
+    """What was held out comes from the stage that measures it, and stands also in the run of the model."""
+    corpus, *_ = stages(project)
+    shutil.copytree("data/base/gap", "data/reward/gap/0/global")
+    shutil.copytree("data/policy/gap/0/online", "data/reward/gap/0/local")
+    outs = [{"path": f"data/reward/gap/0/{kind}", "md5": kind} for kind in ("global", "local")]
+    reward = {"name": "reward@gap-0", "cmd": "python -m stages.reward --setting gap --seed 0", "outs": outs}
+    reward |= {"params": {"settings.gap.reward": {"learning_rate": 0.002, "steps": 50}}, "deps": corpus["outs"]}
+    best = {"name": "pick@gap-0-best", "cmd": "python -m stages.pick --setting gap --seed 0 --arm best", "outs": []}
+    best |= {"deps": [*corpus["outs"], {"path": "data/reward/gap/0", "md5": "both"}], "params": {}}
+    best |= {"meta": {"verifier": {"best": "data/reward/gap/0/global"}}}
+    metrics = project / "data/picked/metrics.json"
+    metrics.parent.mkdir()
+    metrics.write_text(json.dumps({"pairs": {"log_loss": 0.6, "accuracy": 0.7}, "test": {"true_reward": 3.0}}))
+    best["outs"] = [{"path": "data/picked", "md5": "picked"}]
+    report = {"name": "report", "cmd": "python -m stages.report", "params": {}, "deps": []}
+    Path("report.html").write_text("<h1>The answer</h1>")
+    report |= {"outs": [{"path": "report.html", "md5": "html"}]}
+    with tracking.Study("quick") as study:
+        for stage in (corpus, reward, best, report):
+            study.started(stage)
+            study.finished(stage, "Completed")
+
+    client, runs = client_and_runs(project)
+    model = runs["gap-reward-global-seed-0"]
+    params = {"setting": "gap", "seed": "0", "model": "global", "learning_rate": "0.002", "steps": "50"}
+    assert model.data.params == params
+    assert model.data.metrics == {"held_out_log_loss": 0.6, "held_out_accuracy": 0.7}
+    assert model.data.tags["mlflow.parentRunId"] == runs["reward@gap-0"].info.run_id
+    assert runs["gap-reward-local-seed-0"].data.metrics == {}
+    model = client.get_run(model.info.run_id)
+    (logged,) = [client.get_logged_model(m.model_id) for m in model.outputs.model_outputs]
+    assert logged.source_run_id == model.info.run_id and logged.tags["path"] == "data/reward/gap/0/global"
+    assert [d.dataset.name for d in model.inputs.dataset_inputs] == ["corpus/gap"]
+    assert {m.key: m.value for m in logged.metrics}["pairs/accuracy"] == 0.7
+    assert "learning_rate" not in runs["pick@gap-0-best"].data.params  # a policy that nobody trained
+
+    assert [f.path for f in client.list_artifacts(runs["report"].info.run_id)] == ["report.html"]
+    note = runs["quick"].data.tags["mlflow.note.content"]
+    assert f"runs/{runs['report'].info.run_id}/artifacts" in note
+
+
+def test_arms_of_the_micro_study_can_be_plotted_against_what_they_were_trained_with(micro):
+    client, experiment = tracking.connect(micro)
+    arms = client.search_runs([experiment], "tags.kind = 'arm' AND params.setting = 'micro'")
+    table = {run.data.params["arm"]: run.data for run in arms}
+    assert len(table) == len(arms) == 11 and all("true_reward" in data.metrics for data in table.values())
+    trained = [arm for arm in table if arm.startswith(("offline", "online"))]
+    assert all(table[arm].params.keys() >= {"seed", "learning_rate", "beta", "loss", "steps"} for arm in trained)
+    assert table["online"].params["rounds"] == "12" and table["online_batch"].params["rounds"] == "1"
+    assert "learning_rate" not in table["best_of"].params and table["best_of"].metrics["kl"] > 0
+    models = client.search_runs([experiment], "tags.kind = 'model' AND params.setting = 'micro'")
+    held_out = {run.data.params["model"]: run.data.metrics["held_out_log_loss"] for run in models}
+    assert held_out == {
+        "global": table["best_of"].metrics["held_out_log_loss"], "local": table["local"].metrics["held_out_log_loss"]
+    }  # fmt: skip
+    named = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
+    assert {f.path for f in client.list_artifacts(named["report"])} >= {"report.html", "report.md", "report.log"}
+    assert [f.path for f in client.list_artifacts(named["online@micro-0-online"])] == ["online@micro-0-online.log"]
+
+
+def test_an_outcome_is_there_also_when_what_belongs_to_it_cannot_be_written(project, monkeypatch, capfd):
+    from mlflow import MlflowClient
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", full)
+    corpus, base, *_ = stages(project)
+    for stage in (corpus, base):
+        Path(stage["log"]).write_text("What the stage said.\n")
+    with tracking.Study("quick") as study:
+        study.started(corpus)
+        study.finished(corpus, "Completed")
+        study.started(base)
+        study.finished(base | {"message": "The loss is not finite."}, "Failed")
+    assert capfd.readouterr().err.count("warning: MLflow") == 1
+    _, runs = client_and_runs(project)
+    assert [runs[name].info.status for name in ("quick", "corpus@gap", "base@gap")] == ["FAILED", "FINISHED", "FAILED"]
+    assert runs["base@gap"].data.tags["mlflow.note.content"] == "The loss is not finite."
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    assert tracking.backfill(project).startswith("Logged 4 of the 4 stages")  # one whose log is missing counts
+
+
 def test_two_processes_that_start_at_once_both_log(project):
     script = """
         from flows import tracking
@@ -235,7 +359,8 @@ def test_two_processes_that_start_at_once_both_log(project):
     racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert ["warning" in process.communicate(timeout=60)[1] for process in racing] == [False, False]
     client, experiment = tracking.connect(project)
-    assert sorted(run.info.run_name for run in client.search_runs([experiment])) == ["race", "race", "x", "x"]
+    names_of_runs = sorted(run.info.run_name.split()[0] for run in client.search_runs([experiment]))
+    assert names_of_runs == ["race", "race", "x", "x"]
 
 
 @pytest.mark.parametrize("fault", ["unreachable", "no database", "locked", "breaks meanwhile"])
@@ -249,7 +374,6 @@ def test_a_fault_of_mlflow_is_one_line_and_nothing_else(project, fault, monkeypa
         other.execute("BEGIN EXCLUSIVE")
     if fault == "breaks meanwhile":
         tracking.prepare()
-    begin = time.time()
     with tracking.Study("quick") as study:
         for i, stage in enumerate(stages(project)):
             if fault == "breaks meanwhile" and i == 1:
@@ -259,10 +383,10 @@ def test_a_fault_of_mlflow_is_one_line_and_nothing_else(project, fault, monkeypa
                     connection.execute("DROP TABLE tags")
             study.started(stage)
             study.finished(stage, "Completed")
-            assert fault == "breaks meanwhile" or time.time() - begin < 1  # the caller never waits
+        if fault == "locked":  # the caller never waits: the lock has not yet been given up
+            assert not capfd.readouterr().err
     error = capfd.readouterr().err
     assert error.count("\n") == 1 and error.startswith("warning: MLflow at ") and "roads log" in error
-    assert time.time() - begin < 25
 
 
 def test_roads_ui_opens_both_and_leaves_nothing_running(project):
@@ -283,6 +407,13 @@ def test_roads_ui_opens_both_and_leaves_nothing_running(project):
                 assert response.status == 200 and b"<html" in response.read().lower()
         with urllib.request.urlopen(f"{addresses[0]}/ui-settings", timeout=20) as response:
             assert json.load(response)["api_url"] == f"{addresses[0]}/api"
+        # the address opens a table of what people compare
+        client, experiment = tracking.connect(project)
+        view = re.search(r"viewStateShareKey=([\w-]+)", addresses[1])[1]
+        saved = json.loads(client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{view}"])
+        columns = json.loads(saved["state"])["selectedColumns"]
+        assert {"params.`arm`", "params.`learning_rate`", "params.`beta`", "metrics.`true_reward`"} <= set(columns)
+        assert views.install(client, experiment) == view  # and is left as a person has changed it
         started = descendants(process.pid)
         assert len(started) >= 2
     finally:

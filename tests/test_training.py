@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import neox
+from conftest import asking
+from conftest import neox as network
 from scipy.special import log_softmax, softmax
 from transformers import GenerationMixin
 from trl import DPOConfig, DPOTrainer
@@ -23,11 +24,22 @@ from stages import offline
 from stages.learning import likelihood, models, training
 from stages.learning.sampling import draw
 from stages.records import artifacts
+from stages.records.seeds import Uniforms, key
 from stages.worlds import roads
 from stages.worlds.pairs import SIDES, joined, separate
 
+pytestmark = pytest.mark.slow
+
 CPU = SimpleNamespace(device="cpu", dtype="float32", threads=1, device_batch=0)
 TOKENIZER = roads.tokenizer(13)  # 20 words, as many as a tiny network knows
+
+
+def neox(vocabulary: int = 20, seed: int = 0):
+    """A policy that would write much padding, if it could."""
+    model = network(vocabulary, seed)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0] *= 3
+    return models.never_padding(model)
 
 
 @pytest.fixture
@@ -86,9 +98,27 @@ def test_sigmoid_loss_is_the_formula_on_our_own_log_probabilities(tmp_path, pair
     assert found == pytest.approx(-F.logsigmoid(margin).mean().item(), abs=1e-5)
 
 
+def test_padding_has_no_probability_in_trls_losses_and_is_left_as_it_was_by_training(tmp_path, pairs):
+    plain, ours = network(seed=1), neox(seed=1)
+    trainer = on_policy(pairs, tmp_path, 0.7, ["sigmoid"], optim="sgd", learning_rate=0.1)
+    batch = trainer.collate(pairs.to_dict("records"))
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    found = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs
+    without = ours(**inputs).logits[:, :-1, 1:].log_softmax(-1).gather(-1, (labels[:, 1:, None] - 1).clamp(min=0))
+    scored = labels[:, 1:] != -100
+    assert torch.allclose(found[scored], without.squeeze(-1)[scored], atol=1e-5)
+    assert (found[scored] - plain(**inputs).logits[:, :-1].log_softmax(-1).amax(-1)[scored]).abs().max() > 0.01
+    training.train(trainer, tmp_path, "a policy")
+    with torch.no_grad():
+        assert (trainer.model(**inputs).logits[..., 0] == models.NEVER).all()
+    before, after = (model.get_output_embeddings().weight for model in (ours, trainer.model))
+    assert torch.equal(before[0], after[0]) and not torch.equal(before[1:], after[1:])
+
+
 def test_reward_loss_is_bradley_terry_on_our_own_scores(tmp_path, pairs):
     neox(seed=1).save_pretrained(tmp_path / "base")
-    model = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, "head")
+    model = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, key("test", "head"))
     args = training.options(CPU, 0, tmp_path / "scratch", 8, num_train_epochs=1, learning_rate=1e-3)
     trainer = training.reward_model(model, TOKENIZER, joined(pairs), args)
     found = trainer.compute_loss(model, trainer.data_collator(list(joined(pairs)))).item()
@@ -102,9 +132,7 @@ def test_reward_loss_is_bradley_terry_on_our_own_scores(tmp_path, pairs):
 
 def test_the_reward_head_belongs_to_its_key(tmp_path):
     neox(seed=1).save_pretrained(tmp_path / "base")
-    first, again, other = (
-        models.new_reward(tmp_path / "base", CPU, 0, *parts).score.weight for parts in (("a", 0), ("a", 0), ("a", 1))
-    )
+    first, again, other = (models.new_reward(tmp_path / "base", CPU, 0, key("test", i)).score.weight for i in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -198,7 +226,7 @@ def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tm
 
 def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
     words, beta, prompts = 8, 1.0, [[2, 3, 4], [5]]
-    every = [[a, b] for a in range(words) for b in range(words)]
+    every = [[a, b] for a in range(1, words) for b in range(1, words)]
     worth = 2 * np.random.default_rng(0).normal(size=(2, words, words))
     policy, reference = neox(words), neox(words)
 
@@ -207,13 +235,12 @@ def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
 
     def divergence(beta):
         """KL of the policy to base * exp(worth / beta) / Z."""
-        ours, theirs = log_probs(policy), log_probs(reference) + worth.reshape(2, -1) / beta
+        ours, theirs = log_probs(policy), log_probs(reference) + worth[:, 1:, 1:].reshape(2, -1) / beta
         return (softmax(ours, axis=1) * (log_softmax(ours, axis=1) - log_softmax(theirs, axis=1))).sum(axis=1).mean()
 
     def scored_at(step):
-        drawn = draw(
-            policy, prompts, 64, {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}, 1.0, ("bandit", step)
-        )
+        world = {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}
+        drawn = draw(policy, asking(prompts), 64, world, 1.0, Uniforms("test", "bandit", step))
         return prompts, drawn, np.array([[worth[i, a, b] for a, b in several] for i, several in enumerate(drawn)])
 
     before = divergence(beta)
@@ -231,7 +258,7 @@ def test_no_road_trains_with_dropout_whatever_the_model_has(tmp_path, pairs, jud
         begin = neox(seed=1)
         begin.config.update({"hidden_dropout": share, "attention_dropout": share})
         begin.save_pretrained(folder / "base")
-        models.prepare(CPU, "dropout")
+        models.prepare(CPU, key("test", "dropout"))
         policy, reference = (models.load_policy(folder / "base", CPU) for _ in range(2))
         args = training.options(CPU, 0, folder / "scratch", len(pairs), learning_rate=0.1, optim="sgd")
         if road == "offline":
@@ -243,7 +270,7 @@ def test_no_road_trains_with_dropout_whatever_the_model_has(tmp_path, pairs, jud
             more = {"learning_rate": 0.1, "optim": "sgd", "beta": 0.7}
             trainer = policy_gradient(policy, reference, folder, 1, 4, lambda step: judged, 12, **more)
         else:
-            model = models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, "head")
+            model = models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, key("test", "head"))
             trainer = training.reward_model(model, TOKENIZER, joined(pairs), {**args, "num_train_epochs": 1})
         training.train(trainer, folder / "scratch", road)
         weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
@@ -252,7 +279,7 @@ def test_no_road_trains_with_dropout_whatever_the_model_has(tmp_path, pairs, jud
 
 def test_relabelled_pairs_are_the_same_pairs_with_the_completion_that_scores_higher_as_chosen(tmp_path, pairs):
     neox(seed=1).save_pretrained(tmp_path / "base")
-    judge = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, "head").eval()
+    judge = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, key("test", "head")).eval()
     scores = np.stack([likelihood.scores(judge, pairs["prompt_ids"], pairs[side]) for side in SIDES])
     agrees = scores[0] >= scores[1]
     assert 0 < agrees.sum() < len(pairs)

@@ -17,6 +17,8 @@ from stages.worlds.encoding import train_tokenizer
 from tests.test_import import project  # noqa: F401  a fixture
 from tests.test_text import summaries
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 300
 TOKENIZER = train_tokenizer(summaries(40)["prompt"], TOKENS)
 LENGTHS = {"max_prompt": 40, "max_completion": 24}  # as many tokens as these networks have positions

@@ -13,6 +13,8 @@ from conftest import roads
 from flows.graph import Graph
 from flows.verify import verify
 
+pytestmark = pytest.mark.slow
+
 PLAIN = ["data/evidence.json", *(f"data/report/{name}" for name in ("report.html", "report.md", "metrics.json"))]
 
 

@@ -4,6 +4,7 @@ Every sentence is made from the numbers and the params; none of them is left out
 """
 
 import textwrap
+from collections.abc import Sequence
 from functools import cached_property
 
 from stages.evidence import words
@@ -145,7 +146,7 @@ class Answer:
     def _few(self) -> bool:
         return len(self.study.seeds) < FEW
 
-    def _labels(self) -> list[str | None]:
+    def _labels(self) -> Sequence[str | None]:
         """Who ranks for the online arm of the headline, then who does for best-of-n."""
         trained = self.study.trained
         return ([self.study.recipe(self.measured.name, trained)[0].labels] if trained else []) + ["reward"]

@@ -41,7 +41,7 @@ def render(
     evidence: dict[str, Evidence],
     verified: dict[str, list[str]],
     missing: list[str],
-) -> tuple[str, str]:
+) -> tuple[str, ...]:
     """The page as html and as markdown.
 
     sizes: family -> how many claims it has; evidence: study -> what it published, of the studies that a claim names;

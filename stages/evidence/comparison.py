@@ -117,7 +117,7 @@ class Comparison(Measured):
             shown.append({"title": "Best of n by the global RM", "svg": svg, "caption": caption})
         return shown
 
-    def judges(self) -> list[tuple[str, tuple[str, str], tuple[str, str]]]:
+    def judges(self) -> list[tuple]:
         """(reward model, log-loss, accuracy) on held-out pairs, each a mean and its interval as text."""
         found = {arm: [self.judging(arm, metric) for metric in ("log_loss", "accuracy")] for arm in plots.VERIFIERS}
         return [

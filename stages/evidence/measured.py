@@ -57,7 +57,7 @@ class Measured:
             return None
         if pair[0].shape != pair[1].shape:  # one of them is known by seed only
             pair = [np.nanmean(values, axis=1, keepdims=True) for values in pair]
-        return statistics.difference(*pair, generator("report", self.name, *parts))
+        return statistics.difference(*pair, generator("report", self.name, *parts))  # type: ignore[call-arg, arg-type]
 
     def judging(self, arm: str, metric: str) -> Estimate | None:
         """log_loss or accuracy on held-out pairs of the reward model whose numbers an arm carries."""

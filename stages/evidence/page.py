@@ -27,7 +27,7 @@ WHAT = {
 PANEL = {"width": 390, "height": 260, "line": 16, "letters": 62}  # of one setting in the overview: pixels; in a line
 
 
-def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[str, str, str]:
+def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[str, ...]:
     """The pages (html, markdown) and the overview (svg), a picture for the README."""
     words = {
         "study": study,

@@ -1,6 +1,7 @@
 """Figures as inline SVG: the same bytes for the same numbers, readable on light and dark pages."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -144,7 +145,7 @@ def dial(
 
 
 @drawing
-def fitted(points: list[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray], x: str, unit: str) -> str:
+def fitted(points: Sequence[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray], x: str, unit: str) -> str:
     """A line with its 95% interval through points with theirs, each named.
 
     points: (name, Estimate of x, Estimate of y, whether to draw it open). line: (x values, heights, half widths).
@@ -198,7 +199,7 @@ def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]
         )
         for y, (arm, values) in enumerate(numbers.items()):
             colour = STANDINS[arm]
-            axes.plot([chance, np.mean(values)], [y, y], color=colour, linewidth=2.2, alpha=0.45)
+            axes.plot([chance, float(np.mean(values))], [y, y], color=colour, linewidth=2.2, alpha=0.45)
             axes.plot(values, np.full(len(values), y + 0.3), "|", color=colour, markersize=5, markeredgewidth=1.1)
             axes.plot(np.mean(values), y, "o", color=colour, markersize=8, markeredgecolor=STANDINS["surface"])
             axes.annotate(f"{np.mean(values):.3f}", (1.03, y), xycoords=("axes fraction", "data"), va="center")

@@ -43,8 +43,8 @@ def kl(policy: PreTrainedModel, reference: PreTrainedModel, prompts: Sequence, c
 
 
 def scores(reward_model: PreTrainedModel, prompts: Sequence, completions: Sequence) -> np.ndarray:
-    """The reward model's score of each completion, shape (n,), read at its last token that is not padding: a policy may
-    sample padding, and behind the last other token it counts as none. Raises UserError where a score is not finite."""
+    """The reward model's score of each completion, shape (n,), read at its last token that is not padding: at its
+    end, as no policy writes padding (models.never_padding). Raises UserError where a score is not finite."""
     found = np.empty(len(prompts))
     for indices, ids, _ in _batches(reward_model, prompts, completions):
         lengths = torch.tensor([len(prompts[i]) + len(completions[i]) for i in indices], device=ids.device)

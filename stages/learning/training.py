@@ -143,6 +143,7 @@ class PolicyGradientTrainer(FiniteLoss, RLOOTrainer):
         policy.config._name_or_path = reference.config._name_or_path  # the trainer loads its reference by this name
         counter = Dataset.from_dict({"prompt": [""] * (batch // completions)})
         super().__init__(policy, self._labels, config, train_dataset=counter, processing_class=tokenizer)
+        models.never_padding(self.ref_model)
         self.scored_at, self.labels = scored_at, []
 
     def _generate(self, prompts):
@@ -179,7 +180,8 @@ class KeepState(TrainerCallback):
             {k: v for k, v in numbers.items() if k in ("loss", "grad_norm", "train_loss")},
             "since the last log the mean",
         )
-        emit(state.global_step, **{k: v for k, v in numbers.items() if isfinite(v)})  # a spread over one has none
+        # A spread over one is no number, and a mean of logits that counts padding's (models.NEVER) says nothing.
+        emit(state.global_step, **{k: v for k, v in numbers.items() if isfinite(v) and not k.startswith("logits/")})
 
 
 class Curve(TrainerCallback):

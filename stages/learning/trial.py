@@ -16,7 +16,7 @@ from stages.learning import likelihood, models
 from stages.learning.sampling import CLOSE, exact_way, usual_tokens
 from stages.records.command import command
 from stages.records.errors import UserError
-from stages.records.seeds import generator
+from stages.records.seeds import generator, key
 from stages.worlds.encoding import load_tokenizer
 
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")  # where a config says how long a text is
@@ -56,7 +56,7 @@ def trial(folder: Path, tokens: int, world: dict, compute) -> None:
     exact_way(policy, world)
     texts = _texts(policy, world)
     _refuse_unlike(lambda *some: likelihood.log_probs(policy, *some), texts, folder, "log-probability")
-    reward = models.new_reward(folder, compute, world["pad"], "trial").eval()
+    reward = models.new_reward(folder, compute, world["pad"], key("trial head")).eval()
     reward.resize_token_embeddings(policy.get_input_embeddings().num_embeddings)
     _refuse_unlike(lambda *some: likelihood.scores(reward, *some), texts, folder, "score as a reward model")
 

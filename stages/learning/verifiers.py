@@ -10,50 +10,49 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from stages.learning import models, training
+from stages.records.seeds import key
 from stages.worlds.corpora import Corpus
 from stages.worlds.pairs import joined, separate
 
 
 def train(
-    base: Path, corpus: Corpus, pairs: pd.DataFrame, settings, parts: tuple, scratch: Path
+    base: Path, corpus: Corpus, pairs: pd.DataFrame, settings, of: tuple, scratch: Path
 ) -> dict[str, PreTrainedModel]:
     """Both, ready to judge, as ``global`` and ``local``.
 
-    settings: stages.records.settings.Setting. Random numbers belong to ``parts``; checkpoints lie below ``scratch``.
+    settings: stages.records.settings.Setting. Random numbers belong to ``of``; checkpoints lie below ``scratch``.
     """
     return {
-        "global": train_global(base, corpus, pairs, settings, parts, scratch / "global"),
-        "local": train_local(base, corpus, pairs, settings, parts, scratch / "local"),
+        "global": train_global(base, corpus, pairs, settings, of, scratch / "global"),
+        "local": train_local(base, corpus, pairs, settings, of, scratch / "local"),
     }
 
 
 def train_global(
-    base: Path, corpus: Corpus, pairs: pd.DataFrame, settings, parts: tuple, scratch: Path
+    base: Path, corpus: Corpus, pairs: pd.DataFrame, settings, of: tuple, scratch: Path
 ) -> PreTrainedModel:
     """A scalar head on the base policy's weights, trained on the Bradley-Terry likelihood."""
-    init = models.prepare(settings.compute, *parts, "reward")
-    model = models.new_reward(base, settings.compute, corpus.world["pad"], *parts, "reward head")
+    init = models.prepare(settings.compute, key("reward", *of))
+    model = models.new_reward(base, settings.compute, corpus.world["pad"], key("reward head", *of))
     args = training.options(settings.compute, init, scratch, **recipe(settings.reward))
     trainer = training.reward_model(model, corpus.tokenizer, joined(pairs), args)
-    training.train(trainer, scratch, _named("global", parts))
+    training.train(trainer, scratch, _named("global", of))
     return model.eval()
 
 
-def train_local(
-    base: Path, corpus: Corpus, pairs: pd.DataFrame, settings, parts: tuple, scratch: Path
-) -> PreTrainedModel:
+def train_local(base: Path, corpus: Corpus, pairs: pd.DataFrame, settings, of: tuple, scratch: Path) -> PreTrainedModel:
     """A policy trained by DPO from the base policy."""
-    init = models.prepare(settings.compute, *parts, "local reward")
+    init = models.prepare(settings.compute, key("local reward", *of))
     policy, reference = (models.load_policy(base, settings.compute) for _ in range(2))
     beta = settings.reward.local_beta
     args = training.options(settings.compute, init, scratch, beta=beta, **recipe(settings.reward))
     trainer = training.preference(policy, reference, corpus.tokenizer, separate(pairs), args)
-    training.train(trainer, scratch, _named("local", parts))
+    training.train(trainer, scratch, _named("local", of))
     return policy.eval()
 
 
-def _named(kind: str, parts: tuple) -> str:
-    return f"the {kind} reward model of {', '.join(map(str, parts))}"
+def _named(kind: str, of: tuple) -> str:
+    return f"the {kind} reward model of {', '.join(map(str, of))}"
 
 
 def recipe(chosen) -> dict:

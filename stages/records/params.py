@@ -1,21 +1,15 @@
 """params.yaml, read and checked: studies, theory and claims here, what a setting may say in settings.py.
 
-Anything unknown is refused before work begins. A stage asks for what it reads by the names that it declares in
-dvc.yaml (``declared``, ``setting``) and is given nothing else, so that what DVC watches and what is read cannot differ.
+Anything unknown is refused before work begins. A stage asks by ``declared``, or by sections.of for those of a setting.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, create_model, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, model_validator
 
-from stages.records.errors import UserError
+from stages.records.sections import PATH, checked, narrowed, read, subset
 from stages.records.settings import Count, Name, Positive, Section, Setting
-
-PATH = "params.yaml"
 
 
 class Comparisons(Section):
@@ -169,79 +163,14 @@ class Params(Section):
         return self
 
 
-def read(path: str | Path) -> Any:
-    """The YAML file as plain data (YAML 1.2, so 1e-3 is a number and `no` a word). Raises UserError."""
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            return YAML(typ="safe", pure=True).load(file)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run this from the project's folder.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-
-
 def load(path: str | Path = PATH) -> Params:
     """All params, checked. Raises UserError that names the key, what was found and what is allowed."""
-    return _checked(Params, read(path), path)
+    return checked(Params, read(path), path)
 
 
-def declared(*names: str) -> Section:
+def declared(*names: str) -> Any:
     """The sections of params.yaml with these names (``study``, ``claims``), and nothing else.
 
     Raises UserError if one is missing, or as ``load``; asking the result for another raises AttributeError.
     """
-    return _checked(_narrowed(Params, names), _subset(read(PATH), names), PATH)
-
-
-def setting(name: str, *names: str) -> Section:
-    """Of one setting the sections (``compute``), keys (``sample.best_of``) and arms (``arms.online``) with these names,
-    and nothing else: what params.yaml and the schema say elsewhere is no business of the stage that asks.
-
-    Raises UserError and AttributeError as ``declared``.
-    """
-    found = _subset(read(PATH), [f"settings.{name}.{key}" for key in names])["settings"][name]
-    return _checked(_narrowed(Setting, names), found, PATH, f"settings.{name}.")
-
-
-def _heads(names: Iterable[str]) -> dict[str, list[str]]:
-    """First part of each dotted name -> what follows it in the names that start so; nothing where one ends there."""
-    heads: dict[str, list[str]] = {}
-    for name in names:
-        head, _, rest = name.partition(".")
-        heads.setdefault(head, []).append(rest)
-    return {head: [] if "" in rests else rests for head, rests in heads.items()}
-
-
-def _narrowed(schema: type[Section], names: Iterable[str]) -> type[Section]:
-    """The schema with only the fields that the dotted names lead to; a mapping keeps its type, whatever its keys."""
-    fields = {}
-    for head, rests in _heads(names).items():
-        field = schema.model_fields[head]
-        whole = not rests or get_origin(field.annotation) is dict
-        fields[head] = (field.annotation if whole else _narrowed(field.annotation, rests), field)
-    return create_model(schema.__name__, __base__=Section, **fields)
-
-
-def _subset(found: Any, names: Iterable[str], above: str = "") -> dict:
-    """What the dotted names lead to in plain data. Raises UserError for one that leads nowhere."""
-    chosen = {}
-    for head, rests in _heads(names).items():
-        if not isinstance(found, dict) or head not in found:
-            raise UserError(f"{PATH} has no {above}{head}: add it, or correct the name.")
-        chosen[head] = _subset(found[head], rests, f"{above}{head}.") if rests else found[head]
-    return chosen
-
-
-def _checked(schema: type[Section], data: Any, path: str | Path, above: str = "") -> Section:
-    try:
-        return schema.model_validate(data)
-    except ValidationError as errors:
-        first = errors.errors()[0]
-        where = above + ".".join(str(part) for part in first["loc"] if part not in ("roads", "text", "Network", "str"))
-        found = first["input"]
-        shown = "" if isinstance(found, dict | list) or first["type"] == "missing" else f" (found {found!r})"
-        what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(first["type"], first["msg"])
-        raise UserError(
-            f"{path}: {where or 'a study'}: {what.removeprefix('Value error, ')}{shown}; "
-            "the allowed keys and values are in stages/records/params.py and settings.py beside it."
-        ) from None
+    return checked(narrowed(Params, names), subset(read(PATH), names), PATH)

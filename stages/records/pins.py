@@ -1,28 +1,25 @@
-"""Which versions of which packages a stage computes with."""
+"""Which versions of which packages a stage computes with.
+
+A package's own metadata say what it requires. By hand there are only what they leave out (OPTIONAL) and what they name
+that touches neither numbers nor bytes of an out (ASIDE): anything else that a stage's packages require counts.
+"""
 
 import re
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 
 from stages.records.errors import UserError
 
-# Packages that check params and touch neither numbers nor bytes of an out. All others that a stage uses count.
-NEUTRAL = {"pydantic", "ruamel"}
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where it is not the name that is imported
-# What does part of a package's work without being imported by name.
-COMPANIONS = {
-    "accelerate": ["numpy", "safetensors", "torch"],
-    "datasets": ["numpy", "pandas", "pyarrow"],
-    "jinja2": ["markupsafe"],
-    "matplotlib": ["contourpy", "fonttools", "kiwisolver", "numpy", "pillow"],
-    "pandas": ["numpy", "pyarrow"],
-    "scipy": ["numpy"],
-    "statsmodels": ["numpy", "pandas", "patsy", "scipy"],
-    "torch": ["numpy", "triton"],
-    "transformers": ["numpy", "safetensors", "tokenizers", "torch"],
-    "trl": ["accelerate", "datasets", "numpy", "torch", "transformers"],
-}
+# What a package computes with where it is installed, and therefore does not require.
+OPTIONAL = {"pandas": ["pyarrow"], "torch": ["numpy", "triton"], "transformers": ["torch"]}
+# What checks params, reads configuration, locks files, fetches, or shows something to people.
+ASIDE = frozenset(
+    "filelock fsspec huggingface-hub packaging psutil pydantic pyyaml rich ruamel-yaml setuptools tqdm typer "
+    "typing-extensions".split()
+)
 
 
 def read_lock(path: Path) -> dict[str, str]:
@@ -32,7 +29,7 @@ def read_lock(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it, as results depend on the versions that it names.") from None
     pins = re.findall(r"^\s*([\w.-]+)(?:\[.*?\])?\s*(?:==|@)\s*([^\s;]+)", text, re.MULTILINE)
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
+    return {_normal(name): version for name, version in pins}
 
 
 def check_installed(path: Path) -> None:
@@ -50,24 +47,35 @@ def check_installed(path: Path) -> None:
             )
 
 
-def packages(used: set[str], versions: dict[str, str]) -> dict[str, str]:
-    """Package -> version, of the dotted names that a stage uses from outside stages/, and of their companions."""
-    found = {distribution(name) for name in used if counts(name)}
-    if any(name.startswith("importlib.metadata") for name in used):  # it may ask for any version
-        found |= COMPANIONS.keys()
-    waiting = list(found)
+def computing(used: Iterable[str], versions: Mapping[str, str]) -> dict[str, str]:
+    """Package -> version, of the packages ``used`` and of all that these require, as far as ``versions`` has them.
+
+    Markers are not asked: what another platform or build requires is then no reason for another answer.
+    """
+    found, waiting = set(), list(used)
     while waiting:
-        new = {*COMPANIONS.get(waiting.pop(), [])} - found
-        found |= new
-        waiting += new
-    return {name: versions[name] for name in sorted(found & versions.keys())}
+        if (name := waiting.pop()) in versions.keys() - found - ASIDE:
+            found.add(name)
+            waiting += _required(name)
+    return {name: versions[name] for name in sorted(found)}
 
 
-def counts(name: str) -> bool:
-    """Whether a name from outside stages/ belongs to a package whose version matters."""
-    return name.partition(".")[0] not in sys.stdlib_module_names | NEUTRAL
+def distribution(dotted: str, versions: Mapping[str, str]) -> str:
+    """The package that a module is imported from: one of ``versions``, as a rule of the same name (or ruamel.yaml)."""
+    parts = dotted.split(".")
+    same = {_normal(parts[0]), _normal(".".join(parts[:2]))} & versions.keys()
+    return min(same) if same else _normal(packages_distributions().get(parts[0], parts)[0])
 
 
-def distribution(name: str) -> str:
-    """The package, as the lock names it, that a name is imported from."""
-    return DISTRIBUTIONS.get(name.partition(".")[0], name.partition(".")[0]).replace("_", "-").lower()
+@cache
+def _required(name: str) -> list[str]:
+    try:
+        lines = requires(name) or []
+    except PackageNotFoundError:  # a run refuses to start then
+        lines = []
+    named = [re.match(r"[\w.-]+", line)[0] for line in lines if not re.search(r"\bextra\s*==", line)]
+    return [*map(_normal, named), *OPTIONAL.get(name, [])]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -26,6 +26,7 @@ class Section(BaseModel):
 class Compute(Section):
     device: Literal["cpu", "cuda"]  # never chosen by what the machine happens to have
     dtype: Literal["float32", "bfloat16"]
+    numerics: Literal["portable", "native"]  # which kernels of the CPU; see stages/records/numerics.py
     threads: Count  # per stage; part of the result, as the thread count changes bits
     device_batch: int = Field(ge=0)  # sequences or pairs in one backward pass; 0: the whole batch
 

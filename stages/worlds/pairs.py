@@ -1,5 +1,6 @@
 """Preference pairs as the trainers want them."""
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 from datasets import Dataset
 
 from stages.records import artifacts
-from stages.records.seeds import generator
+from stages.records.seeds import order
 
 SIDES = ("chosen_ids", "rejected_ids")
 
@@ -38,7 +39,7 @@ def read_pairs(setting: str, seed: int, split: str) -> tuple[pd.DataFrame, str]:
     return pairs[pairs["split"] == split].reset_index(drop=True), artifacts.digest(folder)
 
 
-def asked(count: int, share: float, setting: str, seed: int, split: str) -> np.ndarray:
-    """The places of the prompts, among ``count`` of a split, that pairs are made for, in their order: the first
-    ``share`` of a permutation that belongs to the seed."""
-    return generator(setting, seed, "pairs", split).permutation(count)[: ceil(share * count)]
+def asked(ids: Sequence[int], share: float, setting: str, seed: int) -> np.ndarray:
+    """The places of the prompts, among those of a split with these ids, that pairs are made for, in their order: the
+    first ``share`` of a random order that belongs to the seed."""
+    return order("asked prompts", ids, setting, seed)[: ceil(share * len(ids))]

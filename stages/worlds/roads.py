@@ -149,8 +149,8 @@ def build(params, setting: str) -> Corpus:
     first, words = len(vocabulary(0)), np.array(vocabulary(towns))
     ends = pairs_at(world, params.horizon)
 
-    def travels(prompts: np.ndarray, shortest: float, impossible: float, purpose: str) -> np.ndarray:
-        return travel(world, prompts, params.horizon, shortest, impossible, generator(setting, purpose))
+    def travels(prompts: np.ndarray, shortest: float, impossible: float, luck) -> np.ndarray:
+        return travel(world, prompts, params.horizon, shortest, impossible, luck)
 
     def prompt_ids(prompts: np.ndarray) -> np.ndarray:
         to, origin = (np.full(len(prompts), list(words).index(w)) for w in ("to", "from"))
@@ -159,10 +159,10 @@ def build(params, setting: str) -> Corpus:
     everywhere = ends
     split = splits(world, ends, params, setting)
     ends, split = ends[split != ""], split[split != ""]
-    references = travels(ends, params.shortest, params.impossible, "references")
+    references = travels(ends, params.shortest, params.impossible, generator("references", setting))
     prompts = pd.DataFrame(
         {
-            "prompt_id": np.arange(len(ends)),
+            "prompt_id": ends[:, 1] * towns + ends[:, 0],  # of start and goal, whatever other prompts there are
             "split": split,
             "prompt": [" ".join(words[ids]) for ids in prompt_ids(ends)],
             "prompt_ids": prompt_ids(ends).tolist(),
@@ -173,9 +173,9 @@ def build(params, setting: str) -> Corpus:
     if params.reward == "overlap":
         prompts["hidden_ids"] = (_hidden_routes(world, ends, params.horizon, setting) + first).tolist()
 
-    rng = generator(setting, "demonstrations")
+    rng = generator("demonstrations", setting)
     asked = everywhere[rng.integers(len(everywhere), size=params.demonstrations)]
-    routes = travels(asked, params.shortest, params.impossible, "travels")
+    routes = travels(asked, params.shortest, params.impossible, generator("travels", setting))
     arrived, allowed = routes[:, -1] == asked[:, 0], legal(world, asked, routes)
     verdicts = np.where(allowed, np.where(arrived, 0, 1), 2) + list(words).index(VERDICTS[0])
     judged = rng.random(len(asked)) < params.verdicts
@@ -204,7 +204,7 @@ def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:
         neither lies in any, so that hardly a token of a test prompt or route occurs in training: the least.
     """
     count = len(ends) if params.split == "prompts" else len(world.roads)
-    order = generator(setting, "splits").permutation(count)
+    order = generator("splits", setting).permutation(count)
     if params.split == "regions":
         order = np.argsort(world.distances[order[0]], kind="stable")
         order = np.concatenate([order[-round(params.validation * count) :], order])[:count]
@@ -222,5 +222,5 @@ def _hidden_routes(world: Map, ends: np.ndarray, horizon: int, setting: str) -> 
 
     It need not lead to the goal, so that what verdicts teach (who arrives) says nothing about it.
     """
-    rng = generator(setting, "hidden routes")
+    rng = generator("hidden routes", setting)
     return travel(world, ends, horizon, shortest=0.0, impossible=0.0, rng=rng)

@@ -47,7 +47,7 @@ def build(params, inputs: Path, setting: str) -> Corpus:
     _refuse_empty(texts, params, setting)
 
     prompts = _prompts(texts, POLICY, setting)
-    judged = _prompts(texts, ["judge"], setting, first=len(prompts))
+    judged = _prompts(texts, ["judge"], setting)
     labelled = _pairs(texts["preferences"], pd.concat([prompts, judged]), setting) if "preferences" in texts else None
     world = {
         "kind": "text", "reward": params.reward, "max_prompt": params.max_prompt,
@@ -133,9 +133,9 @@ def _draw(rows: pd.DataFrame, held_out: dict[str, float], others: dict[str, floa
 def _places(rows: pd.DataFrame, params, setting: str) -> np.ndarray:
     """A number in [0, 1) for each row: by its prompt's hash, or by its group's rank among the hashed groups."""
     if not params.group:
-        return rows["key"].map(lambda prompt: key(setting, "split", prompt) / 2**63).to_numpy()
+        return rows["key"].map(lambda prompt: key("roles", setting, prompt) / 2**63).to_numpy()
     groups = rows["group"].str.split(params.group_until).str[0] if params.group_until else rows["group"]
-    order = sorted(set(groups), key=lambda group: key(setting, "split", group))
+    order = sorted(set(groups), key=lambda group: key("roles", setting, group))
     return groups.map({group: (rank + 0.5) / len(order) for rank, group in enumerate(order)}).to_numpy()
 
 
@@ -148,7 +148,7 @@ def _cut(place: np.ndarray, shares: dict[str, float], rest: pd.Series) -> np.nda
 def _ordered(rows: pd.DataFrame, columns: list[str], setting: str) -> pd.DataFrame:
     """The rows that differ in these columns, in an order that belongs to what is in them: not to that of the file."""
     rows = rows.drop_duplicates(columns)
-    order = [key(setting, "order", *row) for row in rows[columns].itertuples(index=False)]
+    order = [key("rows", setting, *row) for row in rows[columns].itertuples(index=False)]
     return rows.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
@@ -171,10 +171,11 @@ def _named(rows: pd.DataFrame, columns: list[str], answer: str, name: str) -> pd
     return kept.rename(columns={answer: name, f"{answer}_ids": f"{name}_ids"})
 
 
-def _prompts(texts: dict[str, pd.DataFrame], roles: list[str], setting: str, first: int = 0) -> pd.DataFrame:
+def _prompts(texts: dict[str, pd.DataFrame], roles: list[str], setting: str) -> pd.DataFrame:
     """Distinct prompts with these roles: prompt_id, split, prompt, reference, key, and token ids if there are.
 
-    The reference is a demonstration of the prompt, or where there is none a preferred completion of it.
+    The reference is a demonstration of the prompt, or where there is none a preferred completion of it. The id, of 52
+    bits, belongs to the text and not to its place among others; it is the order of the prompts too.
     """
     found = []
     for kind, answer in (("demonstrations", "completion"), ("preferences", "chosen")):
@@ -183,9 +184,8 @@ def _prompts(texts: dict[str, pd.DataFrame], roles: list[str], setting: str, fir
             rows = _ordered(texts[kind][texts[kind]["role"].isin(roles)], [*columns, answer], setting)
             found.append(_named(rows, columns, answer, "reference").rename(columns={"role": "split"}))
     prompts = pd.concat(found).drop_duplicates("key")
-    order = np.argsort([key(setting, "prompt", prompt) for prompt in prompts["key"]], kind="stable")
-    prompts = prompts.iloc[order].reset_index(drop=True)
-    prompts["prompt_id"] = np.arange(first, first + len(prompts))
+    prompts["prompt_id"] = [key("prompts", setting, prompt) >> 11 for prompt in prompts["key"]]
+    prompts = prompts.sort_values("prompt_id", ignore_index=True)
     return prompts.filter(["prompt_id", "split", "prompt", "reference", "key", "prompt_ids", "reference_ids"])
 
 

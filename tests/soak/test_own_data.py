@@ -11,7 +11,7 @@ WORDS = [f"{a}{b}" for a in ("ba", "de", "ki", "lo", "mu") for b in ("ra", "sen"
 
 
 def sentences(count, length, purpose):
-    rng = generator("own data", purpose)
+    rng = generator("test", purpose)
     return [" ".join(rng.choice(WORDS, size=length)) for _ in range(count)]
 
 
