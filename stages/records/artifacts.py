@@ -88,6 +88,11 @@ def reading(artifact: str | Path) -> Path:
     return artifact
 
 
+def slot(path: str) -> Path | None:
+    """As ``reading``, the artifact in a dependency that not every cell has; None where a cell does without."""
+    return None if path.startswith("data/none/") else reading(path)
+
+
 def digest(artifact: str | Path) -> str:
     """One SHA-256 for a whole artifact: that of its manifest."""
     return sha256(Path(artifact) / MANIFEST)

@@ -44,6 +44,8 @@ PURPOSES = {
     # What needs no randomness of its own, but fixes the libraries' global generators all the same.
     "making preferences": "the global generators while preferences are made",
     "sampling": "the global generators while samples are drawn",
+    "scoring": "the global generators while samples are scored",
+    "judging": "the global generators while a reward model is judged",
     "evaluating": "the global generators while a policy is evaluated",
     # A model is tried.
     "comparison with a plain forward pass": "the texts on which ways to sample are compared",

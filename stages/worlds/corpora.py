@@ -1,6 +1,7 @@
 """The corpus artifact: what every later stage must know of a world, whichever world it is."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,11 @@ class Corpus:
             table = getattr(self, name)
             if table is not None:
                 table.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def rows(corpus: Corpus, ids: Sequence[int]) -> pd.DataFrame:
+    """The rows of the prompts with these ids, one per id, in their order."""
+    return corpus.prompts.set_index("prompt_id", drop=False).loc[list(ids)].reset_index(drop=True)
 
 
 def load(folder: Path) -> Corpus:

@@ -1,9 +1,7 @@
 """Preference pairs as the trainers want them."""
 
-from collections.abc import Sequence
 from math import ceil
 
-import numpy as np
 import pandas as pd
 from datasets import Dataset
 
@@ -39,7 +37,18 @@ def read_pairs(setting: str, seed: int, split: str) -> tuple[pd.DataFrame, str]:
     return pairs[pairs["split"] == split].reset_index(drop=True), artifacts.digest(folder)
 
 
-def asked(ids: Sequence[int], share: float, setting: str, seed: int) -> np.ndarray:
-    """The places of the prompts, among those of a split with these ids, that pairs are made for, in their order: the
-    first ``share`` of a random order that belongs to the seed."""
-    return order("asked prompts", ids, setting, seed)[: ceil(share * len(ids))]
+def asked(prompts: pd.DataFrame, share: float, of: tuple) -> pd.DataFrame:
+    """The prompts of a split that pairs are made for, in their order: the first ``share`` of a random order that
+    belongs to ``of`` (setting and seed)."""
+    places = order("asked prompts", prompts["prompt_id"], *of)[: ceil(share * len(prompts))]
+    return prompts.iloc[places].reset_index(drop=True)
+
+
+def to_label(prompts: pd.DataFrame, chosen, split: str, of: tuple) -> pd.DataFrame:
+    """The prompts that the pairs of a split ("train", "fresh", "test") are about, in the order in which they are asked.
+
+    prompts: those of the corpus; chosen: the section ``preferences`` of a setting.
+    """
+    on_test = split == "test"
+    of_split = prompts[prompts["split"] == ("test" if on_test else "train")]
+    return asked(of_split, 1.0 if on_test else chosen.prompts, of)
