@@ -131,5 +131,5 @@ def test_a_new_world_is_one_file_and_one_entry(tmp_path):
     used = run("-c", USE)
     assert used.returncode == 0, used.stderr
     assert used.stdout.splitlines() == [
-        "{'true_reward': [1.0, 0.0], 'echoed': [True, False]}", "A world of echoes ['echoed']", "echoed"
+        "{'true_reward': [1.0, 0.5], 'echoed': [True, False]}", "A world of echoes ['echoed']", "echoed"
     ]  # fmt: skip
