@@ -65,14 +65,13 @@ def missing_input(setting: str, params, root: Path = Path(".")) -> str | None:
 
     params: the setting's section, stages.records.settings.Setting.
     """
-    if params.corpus.world != "text":
-        return None
+    from stages.records import rooms
+
     folder = INPUTS / setting
-    kind = {"rouge_l": "demonstrations", "judge": "preferences"}[params.corpus.reward]
-    rows = {"demonstrations": "prompt/completion", "preferences": "prompt/chosen/rejected"}[kind]
-    needs = {folder / kind: f"roads import {setting} FILE` with {rows} rows"}
-    if isinstance(params.corpus.tokenizer, str):
-        needs[folder / params.corpus.tokenizer] = f"roads import {setting} PATH` with a tokenizer.json or model folder"
+    wanted = rooms.load("worlds", params.corpus.world).needs(params.corpus)
+    if not wanted:
+        return None
+    needs = {folder / name: f"roads import {setting} {given}` with {what}" for name, (given, what) in wanted.items()}
     if isinstance(params.base.model, str):
         needs[Path(params.base.model)] = f"roads import {setting} PATH-OR-HUB-ID` with a causal LM"
     tracked = (root / f"{folder}.dvc").exists()
@@ -165,7 +164,7 @@ def _fetched(hub_id: str, revision: str | None, folder: Path) -> tuple[Path, dic
 def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Path], str, str]:
     """Name below the setting's folder, files to copy, what it is in words, and what rules do to it; raises UserError.
 
-    corpus: stages.records.settings.TextCorpus.
+    corpus: stages.worlds.text.Options.
     """
     from stages.worlds import inputs
 
@@ -190,7 +189,7 @@ def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Pa
 def _tried(model: Path, corpus, folder: Path) -> None:
     """Raise UserError unless a model passes its trial (stages/learning/trial.py), in a process of its own.
 
-    corpus: stages.records.settings.TextCorpus; ``folder``: of the setting's inputs, which may hold the tokenizer.
+    corpus: stages.worlds.text.Options; ``folder``: of the setting's inputs, which may hold the tokenizer.
     """
     tokenizer: str | Path = ""
     if isinstance(corpus.tokenizer, str):

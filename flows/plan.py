@@ -117,10 +117,9 @@ def check_inputs(plan: Plan, params: Params) -> None:
     graph = plan.graph
     read = {dep.def_path for name in plan.names for dep in graph.dvc_stage(name).deps}
     for name in (name for name in params.settings if f"{INPUTS}/{name}" in read):  # a variant reads none of its own
-        if params.settings[name].corpus.world == "roads":  # it reads no input; the folder is a dependency all the same
-            (graph.root / INPUTS / name).mkdir(parents=True, exist_ok=True)
-        elif hint := missing_input(name, params.settings[name], graph.root):
+        if hint := missing_input(name, params.settings[name], graph.root):
             raise UserError(hint)
+        (graph.root / INPUTS / name).mkdir(parents=True, exist_ok=True)  # a dependency of worlds without inputs too
     for name in plan.due + plan.maybe_due:
         for path in graph.missing_inputs(name):
             tracked = (graph.root / f"{path}.dvc").exists()

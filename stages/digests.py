@@ -2,8 +2,10 @@
 
 Every other stage depends on its own small file here, so an edit reruns the stages that import what was edited, at any
 remove, and no others. Comments, docstrings and layout do not count. Only imports that are written out are followed: a
-module that is chosen by name (import_module in a room's __init__) is reached by nobody, so that adding one reruns
-nothing, and who chose it names it to ``Code.digest`` beside the stage.
+file that is chosen by its name (stages/records/rooms.py) is reached by nobody, and a room's list of names, which only
+says what may be chosen, does not count. Who computes with such files says so, as ROOMS = ("worlds",), and counts as a
+module that imports all that the room lists. Once a cell of the study names the files that it chose, ``Code.digest`` is
+given those beside the stage in place of the whole room: adding a file to a room then reruns nothing.
 """
 
 import ast
@@ -13,6 +15,7 @@ import sys
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
+from typing import TypeGuard
 
 from stages.records.command import command
 from stages.records.errors import UserError
@@ -20,6 +23,8 @@ from stages.records.pins import check_installed, computing, distribution, read_l
 
 # Every stage starts through it, but it decides only where a stage runs: a test holds the results of both ways equal.
 TRANSPORT = "stages.client"
+ROOMS = "ROOMS"  # in a module: the rooms whose files it computes with
+NAMES = "NAMES"  # in a room's __init__.py: the files that may be chosen
 STARTS = "if __name__ == '__main__':\n    command(run)"  # how a stage ends
 
 
@@ -81,6 +86,11 @@ class Code:
         path, tree = self.path(name), self.tree(name)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         imported, used = [package] if package else [], set()
+        for room in _assigned(tree, ROOMS):
+            for file in _assigned(self.tree(f"stages.{room}"), NAMES):
+                if not self.path(f"stages.{room}.{file}"):
+                    raise UserError(f"stages/{room}/__init__.py lists {file}, but there is no {file}.py beside it.")
+                imported.append(f"stages.{room}.{file}")
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 wanted = [alias.name for alias in node.names]
@@ -102,7 +112,8 @@ class Code:
         looks = any(isinstance(node, ast.Name) and node.id == "__file__" for node in ast.walk(tree))
         beside = sorted(p for p in path.parent.iterdir() if looks and p.is_file() and p.suffix != ".py")
         hashes = {file.relative_to(self.root).as_posix(): _sha256(file.read_bytes()) for file in beside}
-        return {name: _sha256(ast.dump(tree).encode()), **hashes}, imported, used
+        counted = [s for s in tree.body if name != package or not _assigns(s, NAMES)]
+        return {name: _sha256(ast.dump(ast.Module(counted, [])).encode()), **hashes}, imported, used
 
     def tree(self, name: str) -> ast.Module:
         """The syntax of a module without what does nothing: docstrings, other lone constants, and ``pass``."""
@@ -126,6 +137,15 @@ class Code:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _assigned(tree: ast.Module, name: str) -> tuple[str, ...]:
+    """The words that a module assigns to a name; none if it does not."""
+    return next((ast.literal_eval(s.value) for s in tree.body if _assigns(s, name)), ())
+
+
+def _assigns(statement: ast.stmt, name: str) -> TypeGuard[ast.Assign]:
+    return isinstance(statement, ast.Assign) and [ast.unparse(target) for target in statement.targets] == [name]
 
 
 def _is_idle(statement: ast.stmt) -> bool:

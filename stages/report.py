@@ -19,9 +19,8 @@ from stages.records.command import command
 from stages.records.events import emit
 
 OUT, EVIDENCE = Path("data/report"), Path("data/evidence.json")
-TEST = ("true_reward", "arrived", "win_rate", "kl", "length", "rouge_l")  # also on train prompts, as <name>_train
 PAIRS = ("log_loss", "accuracy")  # of the global RM under arm best_of, of the local RM under arm local
-BY_PROMPT = re.compile(r"true_reward|arrived|log_loss|accuracy|own_(global|local)_log_loss|best_of_\d+")  # for claims
+BY_PROMPT = re.compile(r"true_reward|log_loss|accuracy|own_(global|local)_log_loss|best_of_\d+")  # for claims
 DIGITS = 6  # kept in git: more would show rounding of the last bits as a change
 
 
@@ -35,12 +34,14 @@ def run() -> None:
     results, comparisons, everything, prompts = [], [], [], {}
     for setting in study.settings:
         world = cells.read_world(setting)
-        judge = cells.read_judge(setting) if world.facts["reward"] == "judge" else None
-        found = {(seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms}
-        results += rows(study, setting, found)
+        judge = cells.read_judge(setting) if world.facts.truth is None else None
+        found = {
+            (seed, arm): cells.read_cell(study, world, setting, seed, arm) for seed in study.seeds for arm in study.arms
+        }
+        results += rows(study, setting, found, world.measures)
         comparisons.append(Comparison(study, setting, found, world, judge))
         prompts[setting] = found[study.seeds[0], "base"].by_prompt.loc["test"].index.tolist()
-        everything += [in_short(setting, seed, arm, cell) for (seed, arm), cell in found.items()]
+        everything += [in_short(setting, seed, arm, cell, world.measures) for (seed, arm), cell in found.items()]
     html, markdown, overview = page.render(study, comparisons, Theory(cells.read_theory()))
     means = nested(results)
     said = rounded(evidence(study, everything, prompts))
@@ -65,10 +66,16 @@ def text_of(found: dict, **layout) -> str:
     return json.dumps(found, allow_nan=False, **layout)
 
 
-def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell]) -> list[dict]:
+def of_completions(measures: list[str]) -> list[str]:
+    """What may be known of an arm's completions; measures: what the world adds."""
+    return ["true_reward", *measures, "win_rate", "kl", "length"]
+
+
+def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], measures: list[str]) -> list[dict]:
     """results.json's rows of one setting: by arm, then seed, then metric; what does not apply has no row."""
-    wanted = [("test", metric, metric) for metric in TEST] + [("pairs", metric, metric) for metric in PAIRS]
-    wanted += [("train", metric, f"{metric}_train") for metric in TEST]
+    names = of_completions(measures)
+    wanted = [("test", metric, metric) for metric in names] + [("pairs", metric, metric) for metric in PAIRS]
+    wanted += [("train", metric, f"{metric}_train") for metric in names]
     return [
         {"setting": setting, "arm": arm, "seed": seed, "metric": name, "value": round(value, DIGITS)}
         for arm in study.arms
@@ -78,10 +85,10 @@ def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell]) -> list
     ]
 
 
-def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
+def in_short(setting: str, seed: int, arm: str, cell: Cell, measures: list[str]) -> dict:
     """All that a claim may ask of a cell: means of each test prompt, numbers, the learning curve."""
     of_test = cell.by_prompt.loc["test"].join(cell.prompts)
-    numbers = {name: cells.value(cell, "test", name) for name in TEST}
+    numbers = {name: cells.value(cell, "test", name) for name in of_completions(measures)}
     for prefix, found in (
         ("", cell.metrics.get("pairs", {})),
         ("fresh_", cell.metrics.get("fresh", {})),
@@ -90,7 +97,8 @@ def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
         ("best_of_", cell.metrics.get("best_of", {})),
     ):
         numbers |= {f"{prefix}{name}": value for name, value in found.items()}
-    known = [name for name in of_test if BY_PROMPT.fullmatch(name) and of_test[name].notna().all()]
+    asked = (name for name in of_test if name in measures or BY_PROMPT.fullmatch(name))
+    known = [name for name in asked if of_test[name].notna().all()]
     curve = None if cell.curve is None else {name: cell.curve[name].tolist() for name in ("step", "true_reward", "kl")}
     return {
         "setting": setting,

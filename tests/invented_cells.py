@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from stages.evidence import cells, theorems
-from stages.records import artifacts, seeds
+from stages.records import artifacts, params, rooms, seeds
 
 PROJECT = Path(__file__).parent.parent
 SKILL = {"base": 0.3, "best_of": 0.8, "local": 0.4, "offline": 0.45, "online_batch": 0.5, "online": 0.75, "after": 0.8}
 TRAINED = ("offline", "offline_relabelled", "online", "online_from_offline")  # kinds of arms
-REWARDS = {"roads": "arrival", "text": "rouge_l"}  # by kind of world
+REAL = {"roads": "gap", "text": "tldr", "judge": "ukp"}  # kind of world -> a setting of the project that has it
 TOWNS = ["Arbon", "Belt", "Corin", "Dale", "Esk", "Fenn", "Gorse", "Holt"]
 
 
@@ -68,19 +69,25 @@ def evaluation(setting: str, seed: int, arm: str, kind: str, prompts: int, sampl
     return metrics, table
 
 
+def facts(kind: str) -> dict:
+    """What a world of a kind says of itself to a report."""
+    chosen = params.load(PROJECT / "params.yaml").settings[REAL[kind]].corpus
+    return asdict(rooms.load("worlds", chosen.world).facts(chosen))
+
+
 def build(root: Path, study: dict, kinds: dict[str, str], prompts: int = 6, samples: int = 3) -> Path:
     """A project folder with params.yaml and the artifacts of a study, all invented."""
-    params = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
+    data = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
     arms = {key: [] for key in (*TRAINED, "verification")}
-    params["study"] = {"worlds": study["settings"], "variants": {}} | arms | study
-    recipe = params["settings"]["gap"]["arms"]["online"]
+    data["study"] = {"worlds": study["settings"], "variants": {}} | arms | study
+    recipe = data["settings"]["gap"]["arms"]["online"]
     named = {arm: recipe for arm in study.get("online", []) + study.get("online_from_offline", [])}
-    params["settings"] |= {
-        name: params["settings"]["gap"] | {"arms": named | params["settings"]["gap"]["arms"]} for name in kinds
+    data["settings"] |= {
+        name: data["settings"]["gap"] | {"arms": named | data["settings"]["gap"]["arms"]} for name in kinds
     }
     root.mkdir(parents=True, exist_ok=True)
     with (root / "params.yaml").open("w") as file:
-        YAML(typ="safe", pure=True).dump(params, file)
+        YAML(typ="safe", pure=True).dump(data, file)
     points = [
         {"votes": 10.0, "pairs": n, "dimension": d, "seed": seed, "two_stage": d / n, "offline": 3 / n}
         for n in (50, 200)
@@ -94,7 +101,7 @@ def build(root: Path, study: dict, kinds: dict[str, str], prompts: int = 6, samp
         (folder / "summary.json").write_text(json.dumps({"theorems": found}))
     for setting, kind in kinds.items():
         with artifacts.writing(root / "data/corpus" / setting) as folder:
-            (folder / "world.json").write_text(json.dumps({"kind": kind, "reward": REWARDS[kind]}))
+            (folder / "world.json").write_text(json.dumps({"facts": facts(kind)}))
             splits = [split for split in ("train", "validation", "test") for _ in range(prompts)]
             pd.DataFrame({"split": splits}).to_parquet(folder / "prompts.parquet")
         for seed in study["seeds"]:

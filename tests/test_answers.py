@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from invented_cells import build
+from invented_cells import build, facts
 
 from stages import report
 from stages.evidence import cells, costs
 from stages.evidence.cells import World
 from stages.evidence.theorems import below
-from stages.records import artifacts
+from stages.records import artifacts, rooms
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -220,8 +220,7 @@ def test_a_reward_model_that_was_not_measured_is_not_believed(project):
 
 def judged(root: Path, accuracy: float) -> None:
     """Make the true reward a judge with this accuracy on 20 prompts."""
-    rewrite(root / "data/corpus/gap", in_json("world.json", "reward", value="judge"))
-    rewrite(root / "data/corpus/gap", in_json("world.json", "kind", value="text"))
+    rewrite(root / "data/corpus/gap", in_json("world.json", "facts", value=facts("judge")))
     with artifacts.writing(root / "data/base/gap") as folder:
         numbers = {"trained_on": 300, "pairs": 40, "prompts": 20, "accuracy": accuracy, "log_loss": 0.7}
         (folder / "metrics.json").write_text(json.dumps({"judge": numbers}))
@@ -247,6 +246,29 @@ def test_a_judge_at_chance_makes_no_headline(project):
     assert re.search(
         r"trained on 300 pairs .* the label of 0\.800 \(0\.\d+ to 0\.\d+\) of 40 pairs on 20 other prompts", text
     )
+
+
+def test_of_a_world_the_pages_say_what_it_says_of_itself(project):
+    own = {"title": "A world of coins", "unit": "coins (0 to 9)", "low": 0, "high": 9, "decimals": 1}
+    own |= {"truth": "what a coin shows", "columns": [["arrived", "got there", 1, 0, 1]]}
+    own |= {"marks": [["arrived", 1, "there at last"], ["true_reward", 0, "on the way"]]}
+    rewrite(project / "data/corpus/gap", in_json("world.json", "facts", value=own))
+    text, html, _ = told()
+    assert re.search(r"A world of coins\. \d+ preference pairs\. The true reward is what a coin shows\.", text)
+    assert "| got there |" in text and "arrived" not in text
+    assert re.search(r"; \d\.\d against \d\.\d of 9\.", text) and "coins (0 to 9)" in html
+    assert "| there at last |" in text and "| on the way |" in text
+    del own["high"], own["marks"]
+    rewrite(project / "data/corpus/gap", in_json("world.json", "facts", value=own))
+    text, *_ = told()
+    assert " of 9" not in text and "there at last" not in text
+
+
+def test_no_page_asks_which_world_it_is():
+    for path in [*Path(cells.__file__).parent.iterdir(), Path(report.__file__)]:
+        if path.is_file():
+            said = path.read_text()
+            assert not [name for name in rooms.names("worlds") if re.search(f"[\"']{name}[\"']", said)], path
 
 
 def test_a_judge_that_was_not_measured_names_the_stage_to_run(project):
@@ -282,7 +304,7 @@ def test_costs_are_what_the_stages_draw(tmp_path, monkeypatch, train_prompts):
 
     monkeypatch.chdir(build(tmp_path, EVERY_KIND, {}))
     study = cells.read_study()
-    world = World({"kind": "roads"}, train_prompts, None, [])
+    world = World(None, train_prompts, None, [])
     stored = study.params["gap"]["sample"]["completions"]
     prompts = pd.DataFrame({"prompt_id": range(train_prompts), "split": "train"})
     store = pd.DataFrame({"prompt_id": np.repeat(range(train_prompts), stored)})
@@ -309,12 +331,12 @@ def test_costs_are_what_the_stages_draw(tmp_path, monkeypatch, train_prompts):
 
 def test_costs_of_what_trains_nothing_or_on_pairs_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(build(tmp_path, EVERY_KIND, {}))
-    study, world = cells.read_study(), World({"kind": "roads"}, 176, None, [])
+    study, world = cells.read_study(), World(None, 176, None, [])
     found = {arm: tuple(costs.cost(study, world, "gap", arm)) for arm in study.arms}
     assert found["base"] == (0, 0, 0, 1) and found["local"] == (96, 0, 0, 1)
     assert found["best_of"] == found["best_of_local"] == (96, 0, 0, 16) and found["best_of_soft"] == (96, 0, 0, 64)
     assert found["offline"] == (0, 400, 0, 1) and found["offline_relabelled"] == (96, 400, 0, 1)
-    few = World({"kind": "text"}, 176, 100, [])  # the data have fewer pairs than params ask for
+    few = World(None, 176, 100, [])  # the data have fewer pairs than params ask for
     assert costs.cost(study, few, "gap", "best_of").reward_steps == 12
 
 

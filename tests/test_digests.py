@@ -37,8 +37,7 @@ FILES = {
     "stages/shelf/inner.py": "def pick(x):\n    return x + 1\n",
     "stages/shelf/other.py": "def pick(x):\n    return x + 2\n",
     "stages/shelf/page.jinja": "hello",
-    "stages/methods/__init__.py": "from importlib import import_module\n\n\ndef load(name):\n"
-    "    return import_module(f'stages.methods.{name}')\n",
+    "stages/methods/__init__.py": 'NAMES = ("one",)\n',
     "stages/methods/one.py": "import rapidfuzz\n\nfrom stages.far import scaled\n",
 }
 
@@ -92,6 +91,7 @@ def test_a_stage_lists_the_modules_it_imports_and_the_packages_that_these_requir
         ("stages/shelf/other.py", "x + 2", "x + 3"),
         ("stages/shelf/page.jinja", "hello", "bye"),
         ("stages/methods/two.py", "", "import torch\n\ntorch.manual_seed(1)\n"),
+        ("stages/methods/__init__.py", '"one",', '"one", "two"'),
         ("requirements.lock", "rapidfuzz==1.0", "rapidfuzz==1.1"),
         ("requirements.lock", "pydantic==2.0", "pydantic==2.1"),
         ("requirements.lock", "ruamel.yaml==0.1", "ruamel.yaml==0.2"),
@@ -149,6 +149,24 @@ def test_a_module_chosen_by_name_counts_for_who_names_it(project):
     assert digests(project)["draw"] == alone and with_one() != before
 
 
+def test_who_computes_with_a_room_counts_every_file_that_the_room_lists(project):
+    edit(project, "stages/draw.py", "\n\ndef run", '\nROOMS = ("methods",)\n\n\ndef run')
+    assert {"stages.methods", "stages.methods.one"} <= digests(project)["draw"]["code"].keys()
+    assert changed_by(project, "stages/methods/one.py", "", "\nRATE = 3\n") == {"draw": {"stages.methods.one"}}
+    assert changed_by(project, "stages/methods/two.py", "", "import torch\n") == {}  # it is not in the list yet
+    entered = changed_by(project, "stages/methods/__init__.py", '"one",', '"one", "two"')
+    assert entered == {"draw": {"stages.methods.two", "torch"}}
+    edit(project, "stages/methods/__init__.py", '"two"', '"three"')
+    with pytest.raises(UserError, match=r"stages/methods/__init__\.py lists three, but there is no three\.py"):
+        digests(project)
+
+
+def test_the_list_of_a_room_is_no_code_of_those_who_import_its_other_files(project):
+    edit(project, "stages/draw.py", "import far", "import far\nfrom stages.methods import one")
+    assert changed_by(project, "stages/methods/__init__.py", '"one",', '"one", "two"') == {}
+    assert changed_by(project, "stages/methods/__init__.py", "", "WHY = 1\n") == {"draw": {"stages.methods"}}
+
+
 @pytest.mark.parametrize(
     "name, old, new, message",
     [
@@ -198,11 +216,28 @@ def test_the_real_stages(tmp_path):
     assert {"torch", "transformers", "trl", "accelerate", "safetensors", "numpy"} <= found["offline"]["packages"].keys()
 
 
-def test_nothing_but_an_import_leads_to_code():
+def test_nothing_but_an_import_or_a_room_leads_to_code():
     """What is called by a name that is computed would be in no digest."""
     reached = {name for record in digests(ROOT).values() for name in record["code"] if "/" not in name}
-    for path in filter(None, map(Code(ROOT).path, reached - {"stages"})):
+    for path in filter(None, map(Code(ROOT).path, reached - {"stages", "stages.records.rooms"})):
         assert not re.search(r"\b(import_module|__import__|runpy|pkgutil|exec)\b", path.read_text()), path
+
+
+def test_who_loads_from_a_room_says_so():
+    """Or the file would be in no digest. The schema and the names of a claim ask only what is allowed: the stage that
+    computes with what was asked for loads the file itself."""
+    for path in (ROOT / "stages").rglob("*.py"):
+        text, name = path.read_text(), path.relative_to(ROOT).as_posix()
+        loaded = {room for room in re.findall(r'rooms\.load\("(\w+)"', text) if name != "stages/records/rooms.py"}
+        said = {room for words in re.findall(r"^ROOMS = \((.*?)\)", text, re.M) for room in re.findall(r"\w+", words)}
+        assert said == loaded or name in ("stages/records/settings.py", "stages/evidence/contrasts.py"), name
+
+
+def test_who_scores_counts_the_worlds_and_who_reports_counts_none():
+    found = digests(ROOT)
+    counts = {stage for stage, record in found.items() if "stages.worlds.roads" in record["code"]}
+    assert {"corpus", "preferences", "sample", "offline", "online", "evaluate"} <= counts
+    assert not counts & {"theory", "variant", "report", "claims"}
 
 
 def test_a_new_key_of_studies_and_claims_is_no_change_of_code_for_a_stage_of_a_setting():

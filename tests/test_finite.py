@@ -188,7 +188,8 @@ def test_a_state_that_is_not_finite_is_never_kept_to_be_resumed(monkeypatch):
 
 
 def test_a_true_reward_is_finite(monkeypatch, tmp_path):
-    corpus = roads_world.build(params.load(ROOT / "params.yaml").settings["micro"].corpus, "micro")
+    corpus = roads_world.build(params.load(ROOT / "params.yaml").settings["micro"].corpus, tmp_path, "micro")
+    corpus.world["name"] = "roads"
     score, asked = scoring.scorer(corpus, tmp_path, CPU), corpus.prompts.iloc[:2]
     assert len(score(asked, [[8, 9], [9, 8]])) == 2
     monkeypatch.setattr(roads_world, "SCALE", float("nan"))

@@ -1,7 +1,5 @@
 """The judge, the true reward of a data set of preferences: how good it is, on pairs that nothing learned from."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +9,7 @@ from invented_cells import PROJECT
 from stages.evidence import cells
 from stages.evidence.cells import World
 from stages.evidence.truth import truth
+from stages.worlds.facts import Facts
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +81,7 @@ def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monke
 def test_it_is_believed_only_if_it_is_shown_to_be_better_than_chance(trained, monkeypatch):
     root, means_something = trained
     monkeypatch.chdir(root)
-    world = World(json.loads((root / "data/corpus/ukp/world.json").read_text()), 10, 10, [])
+    world = cells.read_world("ukp")
     said = truth("ukp", world, cells.read_judge("ukp"))
     numbers, _ = cells.read_judge("ukp")
     assert f"trained on {numbers['trained_on']} pairs" in said.sentence
@@ -94,14 +93,14 @@ def test_it_is_believed_only_if_it_is_shown_to_be_better_than_chance(trained, mo
 
 
 def test_a_judge_that_could_not_be_measured_is_not_believed():
-    found = truth("mine", World({"kind": "text", "reward": "judge"}, 1, 1, []), ({"trained_on": 9, "pairs": 0}, None))
+    found = truth("mine", World(Facts(title="Any", truth=None), 1, 1, []), ({"trained_on": 9, "pairs": 0}, None))
     assert "not known" in found.sentence and "could not be measured" in found.doubt
 
 
 @pytest.mark.parametrize(("prompts", "shown"), [(1, False), (2, False), (5, False), (6, True), (50, True)])
 def test_a_judge_that_is_right_on_few_prompts_is_not_shown_to_be_better_than_a_coin(prompts, shown):
     """A coin is right on all of 5 prompts one time in 32: the labels do not vary, which is no certainty."""
-    world = World({"kind": "text", "reward": "judge"}, 5, 5, [])
+    world = World(Facts(title="Any", truth=None), 5, 5, [])
     numbers = {"trained_on": 9, "pairs": prompts, "prompts": prompts}
     found = truth("mine", world, (numbers, pd.DataFrame({"accuracy": np.ones(prompts)})))
     assert (found.doubt == "") == shown, found

@@ -32,7 +32,10 @@ def test_the_committed_params_are_right_and_every_number_has_a_comment_or_a_name
 @pytest.mark.parametrize(
     "old, new, says",
     [
-        ("horizon: 4", "horizont: 4", r"settings\.gap\.corpus.*horizon"),
+        ("horizon: 4", "horizont: 4", r"settings\.gap\.corpus\.horizon: is missing"),
+        ("world: roads", "world: raods", r"settings\.gap\.corpus: .* has no raods; the nearest is roads: correct the "),
+        ("world: roads", "work: roads", r"settings\.gap\.corpus: names no world: write world: NAME"),
+        ("map_seed: 0", "map_seat: 0", r"settings\.gap\.corpus\.map_seed: is missing.* those of a corpus in stages/w"),
         ("epochs: 3 ", "epochs: three ", r"settings\.gap\.reward\.epochs: .*number.*'three'"),
         ("epochs: 3 ", "epochs: .nan ", r"settings\.gap\.reward\.epochs: .*finite"),
         ("threads: 1 ", "threads: 1.5 ", r"settings\.gap\.compute\.threads: .*integer"),

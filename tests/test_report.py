@@ -228,7 +228,7 @@ def test_arms_of_one_family_share_its_colours():
 def test_a_metric_that_the_completions_do_not_show_counts_by_seed(project, monkeypatch):
     monkeypatch.chdir(project)
     study = cells.read_study()
-    tldr = [cells.read_cell(study, "tldr", seed, "offline") for seed in (0, 1)]
+    tldr = [cells.read_cell(study, cells.read_world("tldr"), "tldr", seed, "offline") for seed in (0, 1)]
     assert cells.matrix(tldr, "test", "true_reward").shape == (2, 6)
     assert cells.matrix(tldr, "test", "rouge_l").shape == (2, 1)
     assert cells.matrix(tldr, "test", "arrived") is None

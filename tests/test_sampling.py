@@ -3,6 +3,7 @@
 import dataclasses
 from itertools import product
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -111,7 +112,7 @@ def test_kl_is_exact_over_the_vocabulary():
 
 @pytest.fixture(scope="module")
 def corpus():
-    return roads.build(SETTINGS["micro"].corpus, "micro")
+    return roads.build(SETTINGS["micro"].corpus, Path("nowhere"), "micro")
 
 
 def table(corpus, chosen, split, count, seed=0):

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from stages.records.errors import UserError
-from stages.records.settings import TextCorpus
 from stages.worlds import corpora, encoding, rouge, text
 
 ROOT = Path(__file__).parents[1]
@@ -38,10 +37,10 @@ def comparisons(prompts: int, topics: int, first: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["prompt", "chosen", "rejected", "topic"])
 
 
-def params(**changes) -> TextCorpus:
+def params(**changes) -> text.Options:
     usual = {"world": "text", "reward": "rouge_l", "tokenizer": 400, "max_prompt": 100, "max_completion": 12,
              "demonstrations": 0.4, "validation": 0.2, "test": 0.2}  # fmt: skip
-    return TextCorpus(**usual | changes)
+    return text.Options(**usual | changes)
 
 
 def given(folder: Path, **tables: pd.DataFrame) -> Path:
@@ -173,6 +172,24 @@ def test_prompts_are_cut_in_the_middle_and_completions_at_the_end(tmp_path):
     ]  # fmt: skip
     assert [completion.length for completion in written] == [len(ids) + 1, 9 * len(ids) + 1]
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+
+
+def test_what_a_report_is_told_and_what_has_to_be_imported():
+    overlap, judged = text.facts(params()), text.facts(params(reward="judge", judge=0.4))
+    assert overlap.truth.startswith("ROUGE-L (F1, 0 to 1)") and judged.truth is None and overlap.high is None
+    assert text.needs(params()) == {"demonstrations": ("FILE", "prompt/completion rows")}
+    assert text.needs(params(reward="judge", judge=0.4, tokenizer="model")) == {
+        "preferences": ("FILE", "prompt/chosen/rejected rows"),
+        "model": ("PATH", "a tokenizer.json or model folder"),
+    }
+
+
+def test_the_true_reward_of_a_text_is_its_overlap_with_the_reference(tmp_path):
+    corpus = text.build(params(), given(tmp_path, demonstrations=summaries(80)), "here")
+    asked = corpus.prompts.iloc[:3]
+    found = text.reward(corpus, tmp_path, None)(asked, asked["reference_ids"].tolist())
+    assert list(found) == [*(name for name, *_ in text.COLUMNS), "true_reward"]
+    assert (found["true_reward"] == found["rouge_l"]).all() and found["true_reward"].min() > 0.5
 
 
 @pytest.mark.slow

@@ -173,4 +173,5 @@ class Answer:
     def _levels(self, *arms: str) -> str:
         means = (self.measured.estimates[arm, "test", "true_reward"].mean for arm in arms)
         text = " against ".join(words.number(mean, self.measured.decimals) for mean in means)
-        return text + (" of 6" if self.measured.kind == "roads" else "")
+        highest = self.measured.world.facts.high
+        return text + ("" if highest is None else f" of {highest:g}")

@@ -14,11 +14,12 @@ import pandas as pd
 from stages.records import artifacts, params
 from stages.records.errors import UserError
 from stages.records.settings import Arm, Offline, Online, Setting
+from stages.worlds.facts import Facts
 
 DATA = Path("data")
 PICKED = ("best_of", "best_of_local", "best_of_soft")  # arms that pick from the stored samples of the base policy
 ALWAYS = ("base", *PICKED, "local")  # arms that every study has
-MEASURES = ("true_reward", "arrived", "win", "kl", "length", "rouge_l")  # of one completion; columns, where they apply
+MEASURES = ("true_reward", "win", "kl", "length")  # of one completion, in every world; columns, where they apply
 CROWDED = 0.01  # how far the mean over prompts may lie from that over pairs, where prompts stand for their pairs
 COLUMN = {"win_rate": "win"}  # metrics whose column of completions has another name
 
@@ -74,14 +75,15 @@ class Study(params.Study):
 class World:
     """What a report must know of a setting's world."""
 
-    facts: dict  # key "kind" is "roads" or "text", key "reward" what the true reward is
+    facts: Facts
     train_prompts: int  # that preferences and online steps may use
     pairs: int | None  # labelled pairs that the data bring for training; None where samples are labelled instead
     rules: list[dict]  # what was dropped, cut and changed of the data: rule, what, rows, of, share, examples
 
     @property
-    def kind(self) -> str:
-        return self.facts["kind"]
+    def measures(self) -> list[str]:
+        """What the world measures of a completion beside its true reward."""
+        return [name for name, *_ in self.facts.columns]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def read_world(setting: str) -> World:
     splits = pd.read_parquet(folder / "prompts.parquet", columns=["split"])["split"]
     pairs, rules = folder / "pairs.parquet", folder / "rules.json"
     return World(
-        json.loads((folder / "world.json").read_text(encoding="utf-8")),
+        Facts(**json.loads((folder / "world.json").read_text(encoding="utf-8"))["facts"]),
         int((splits == "train").sum()),
         int((pd.read_parquet(pairs, columns=["split"])["split"] == "train").sum()) if pairs.exists() else None,
         json.loads(rules.read_text(encoding="utf-8")) if rules.exists() else [],
@@ -141,7 +143,7 @@ def read_theory() -> Path:
     return folder
 
 
-def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
+def read_cell(study: Study, world: World, setting: str, seed: int, arm: str) -> Cell:
     """One cell. Raises UserError naming the stage to run when it is missing or holds a number that is not finite, or
     the file when it was changed."""
     stage = f"{study.evaluated_by(arm)}@{setting}-{seed}-{arm}"
@@ -150,7 +152,8 @@ def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
     for split, numbers in metrics.items():
         _refuse_infinite(numbers, f"{folder / 'metrics.json'}, {split}", stage)
     completions = pd.read_parquet(folder / "completions.parquet")
-    measured = completions[[name for name in MEASURES if name in completions]].astype(float)
+    known = [name for name in (*MEASURES, *world.measures) if name in completions]
+    measured = completions[known].astype(float)
     _refuse_infinite(measured, folder / "completions.parquet", stage)
     by_prompt = measured.groupby([completions["split"], completions["prompt_id"]]).mean()
     prompts = pd.read_parquet(folder / "prompts.parquet")

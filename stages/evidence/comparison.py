@@ -6,7 +6,7 @@ import pandas as pd
 from stages.evidence import costs, plots, words
 from stages.evidence.answers import Answer
 from stages.evidence.cells import Cell, Study, World
-from stages.evidence.measured import COLUMNS, Measured
+from stages.evidence.measured import Measured
 from stages.evidence.truth import truth
 from stages.records.seeds import key
 
@@ -29,7 +29,6 @@ class Comparison(Measured):
         the true reward is a judge."""
         super().__init__(study, name, cells, world)
         self.answer = Answer(self, truth(name, world, judge))
-        self.columns = [c for c in COLUMNS if any((arm, *c[:2]) in self.estimates for arm in study.arms)]
 
     @property
     def headings(self) -> list[str]:
@@ -43,7 +42,7 @@ class Comparison(Measured):
         return [{"arm": arm, "tone": named[arm], "cells": self._row(arm)} for arm in self.study.arms]
 
     def _row(self, arm: str) -> list[tuple[str, str]]:
-        first, *others = (self._cell((arm, split, metric), *digits) for split, metric, _, *digits in self.columns)
+        first, *others = (self._cell((arm, split, name), digits) for split, name, _, digits, *_ in self.columns)
         return [first, *self._cost(arm), *others]
 
     def _cost(self, arm: str) -> list[tuple[str, str]]:
@@ -53,16 +52,21 @@ class Comparison(Measured):
         total = f"{found.reward_steps + found.policy_steps:,}"
         return [(total, apart), (f"{found.drawn:,}", ""), (str(found.per_answer), "")]
 
-    def _cell(self, which: tuple, roads: int, text: int) -> tuple[str, str]:
+    def _cell(self, which: tuple, decimals: int) -> tuple[str, str]:
         if which not in self.estimates:
             return "–", ""
-        return words.written(self.estimates[which], roads if self.kind == "roads" else text)
+        return words.written(self.estimates[which], decimals)
 
     def describe(self) -> str:
-        """What kind of setting this is, by the params that define it, and what stands for the true reward."""
-        corpus, pairs = self.study.params[self.name]["corpus"], costs.pairs(self.study, self.world, self.name)
-        world = "Real text." if self.kind == "text" else f"Road world, {words.count(corpus['horizon'], 'move')}."
-        return f"{world} {words.count(pairs, 'preference pair')}. {self.answer.truth.sentence}"
+        """What world this is, how many pairs are learned from, and what stands for the true reward."""
+        pairs = words.count(costs.pairs(self.study, self.world, self.name), "preference pair")
+        return f"{self.world.facts.title}. {pairs}. {self.answer.truth.sentence}"
+
+    @property
+    def scale(self) -> tuple | None:
+        """What settings share whose true rewards can stand on one axis; None where a reward has no bounds."""
+        facts = self.world.facts
+        return None if None in (facts.low, facts.high) else (facts.unit, facts.low, facts.high)
 
     def rules(self) -> list[dict]:
         """What was dropped, cut and changed of the data before anything learned from them: one row a rule that hit."""
@@ -182,12 +186,9 @@ class Comparison(Measured):
         ]
 
     def _mark(self, completion) -> str:
-        """Whether a route arrived or is at least legal. Legality alone is worth half of the reward."""
-        if self.kind != "roads":
-            return ""
-        if completion.get("arrived"):
-            return "✓ arrived"
-        return "legal, lost" if completion["true_reward"] >= 3 else "✗ impossible"
+        """What the world says of one completion in a word or two; empty where it says nothing."""
+        marks = self.world.facts.marks
+        return next((said for column, least, said in marks if completion.get(column, -np.inf) >= least), "")
 
     def _pairs(self) -> dict[str, dict[str, list[float]]]:
         """metric -> arm that carries a reward model's numbers -> value of each seed."""

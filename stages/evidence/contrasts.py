@@ -14,12 +14,14 @@ lead_per_gap        ``fit(arm - arm)``: the slope of a straight line through the
 import hashlib
 import json
 import re
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from stages.evidence.cells import ALWAYS
 from stages.evidence.published import Evidence
+from stages.records import rooms
 from stages.records.errors import UserError
 from stages.records.params import Claim, Study
 
@@ -27,8 +29,8 @@ AT_KL, PER_GAP = "true_reward_at_kl", "lead_per_gap"
 NUMBER = r"\d+(?:\.\d+)?"
 TERM = re.compile(rf"\s*([+-])?\s*(?:({NUMBER})\s*\*\s*)?([A-Za-z]\w*)\.(\w+)(?:\.(\w+))?\s*")
 FIT = re.compile(r"\s*fit\(\s*(\w+)\s*-\s*(\w+)\s*\)\s*")
-MEASURE = re.compile(
-    rf"{AT_KL}|true_reward|arrived|win_rate|kl|length|rouge_l|best_of_\d+"
+MEASURE = re.compile(  # in every world
+    rf"{AT_KL}|true_reward|win_rate|kl|length|best_of_\d+"
     r"|(fresh_|own_global_|own_local_)?(log_loss|accuracy|calibration)"
 )
 
@@ -59,7 +61,7 @@ def parse(text: str, measure: str) -> list[Term]:
     measures = {measure, *(term.measure for term in terms)}
     if AT_KL in measures and (measures != {AT_KL} or not opposed(terms)):
         raise ValueError(f"must be one arm minus another of the same setting, without other measures, for {AT_KL}")
-    if wrong := [term.measure for term in terms if not MEASURE.fullmatch(term.measure)]:
+    if wrong := [m for m in (term.measure for term in terms) if not (MEASURE.fullmatch(m) or m in _of_worlds())]:
         raise ValueError(f"names the measure {wrong[0]}, which does not exist; see stages/evidence/contrasts.py")
     return terms
 
@@ -108,6 +110,12 @@ def resolve(name: str, claim: Claim, studies: dict[str, Study]) -> list[Term]:
             f"{where}: a line with an error needs at least 3 settings in studies.{claim.study}.verification."
         )
     return terms
+
+
+@cache
+def _of_worlds() -> set[str]:
+    """What one world or another measures of a completion beside its true reward."""
+    return {name for world in rooms.names("worlds") for name, *_ in rooms.load("worlds", world).COLUMNS}
 
 
 def refuse_twins(claims: dict[str, Claim]) -> None:

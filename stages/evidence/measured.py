@@ -10,16 +10,6 @@ from stages.evidence.cells import Cell, Study, World
 from stages.evidence.statistics import Estimate
 from stages.records.seeds import generator
 
-COLUMNS = [  # split, metric, heading, decimals of a road world, of text
-    ("test", "true_reward", "true reward", 2, 3),
-    ("test", "arrived", "arrived", 2, 2),
-    ("test", "win_rate", "win rate", 2, 2),
-    ("test", "rouge_l", "ROUGE-L", 3, 3),
-    ("test", "kl", "KL to base", 2, 2),
-    ("test", "length", "length", 1, 1),
-    ("train", "true_reward", "true reward, train prompts", 2, 3),
-]
-BOUNDS = {"arrived": (0, 1), "win_rate": (0, 1), "rouge_l": (0, 1), "kl": (0, math.inf), "length": (0, math.inf)}
 CARRIES = {"reward": "best_of", "local": "local"}  # labels of an arm -> whose evaluation measures what gives them
 
 
@@ -29,19 +19,18 @@ class Measured:
     def __init__(self, study: Study, name: str, cells: dict[tuple[int, str], Cell], world: World):
         """cells: (seed, arm) -> Cell, of every seed and arm of the study."""
         self.name, self.study, self.world = name, study, world
-        self.kind = world.kind
         self.cells = {arm: [cells[seed, arm] for seed in study.seeds] for arm in study.arms}
-        self.unit = "true reward (0 to 6)" if self.kind == "roads" else "true reward"
-        self.decimals = 2 if self.kind == "roads" else 3  # of a true reward
-        bounds = BOUNDS | {"true_reward": (0, 6) if self.kind == "roads" else (-math.inf, math.inf)}
+        self.unit, self.decimals = world.facts.unit, world.facts.decimals  # of a true reward
+        columns = columns_of(world)
         self.estimates = {
             (arm, split, metric): statistics.mean(values, generator("report", name, arm, split, metric)).within(
-                *bounds[metric]
+                -math.inf if low is None else low, math.inf if high is None else high
             )
             for arm in study.arms
-            for split, metric, *_ in COLUMNS
+            for split, metric, _, _, low, high in columns
             if (values := reading.matrix(self.cells[arm], split, metric)) is not None
         }
+        self.columns = [c for c in columns if any((arm, *c[:2]) in self.estimates for arm in study.arms)]
 
     def values(self, arm: str, split: str, metric: str) -> list[float | None]:
         """A metric of an arm in each seed, None where it does not apply."""
@@ -78,3 +67,17 @@ class Measured:
         table = self.cells[arm][0].completions
         counts = table[table["split"] == split].groupby("prompt_id").size()
         return int(counts.max()) if len(counts) else 0
+
+
+def columns_of(world: World) -> list[tuple]:
+    """What a report may show of an arm: (split, metric, heading, decimals, lowest, highest mean; None for no bound)."""
+    facts = world.facts
+    reward = (facts.decimals, facts.low, facts.high)
+    return [
+        ("test", "true_reward", "true reward", *reward),
+        *(("test", *column) for column in facts.columns),
+        ("test", "win_rate", "win rate", 2, 0, 1),
+        ("test", "kl", "KL to base", 2, 0, None),
+        ("test", "length", "length", 1, 0, None),
+        ("train", "true_reward", "true reward, train prompts", *reward),
+    ]

@@ -44,18 +44,16 @@ def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[st
     return fill(words, "report.html", "report.md", "overview.svg")
 
 
-def limits(settings: list[Comparison]) -> tuple[float, float] | None:
-    """A common axis for the true rewards of all road worlds, which have one scale; None if there is none."""
-    ends = [
-        end
-        for setting in settings
-        for (arm, *which), estimate in setting.estimates.items()
-        if setting.kind == "roads" and which == ["test", "true_reward"]
-        for end in (*estimate[:3], *setting.values(arm, *which))
-        if math.isfinite(end)
-    ]
-    margin = 0.05 * (max(ends) - min(ends)) if ends else 0
-    return (min(ends) - margin, max(ends) + margin) if ends else None
+def limits(settings: list[Comparison]) -> dict[tuple, tuple[float, float]]:
+    """Scale -> a common axis for the true rewards of all settings of it."""
+    ends: dict[tuple, list[float]] = {}
+    for setting in (setting for setting in settings if setting.scale):
+        for (arm, *which), estimate in setting.estimates.items():
+            if which == ["test", "true_reward"]:
+                shown = (*estimate[:3], *setting.values(arm, *which))
+                ends.setdefault(setting.scale, []).extend(end for end in shown if math.isfinite(end))
+    margins = {scale: 0.05 * (max(found) - min(found)) for scale, found in ends.items()}
+    return {scale: (min(found) - margins[scale], max(found) + margins[scale]) for scale, found in ends.items()}
 
 
 def caution(seeds: int) -> str:

@@ -65,13 +65,14 @@ def checked(schema: type[Section], data: Any, path: str | Path, above: str = "")
         return schema.model_validate(data)
     except ValidationError as errors:
         first = errors.errors()[0]
-        where = above + ".".join(str(part) for part in first["loc"] if part not in ("roads", "text", "Network", "str"))
+        where = above + ".".join(str(part) for part in first["loc"] if part not in ("Network", "str"))
         found = first["input"]
         shown = "" if isinstance(found, dict | list) or first["type"] == "missing" else f" (found {found!r})"
         what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(first["type"], first["msg"])
         raise UserError(
             f"{path}: {where or 'a study'}: {what.removeprefix('Value error, ')}{shown}; "
-            "the allowed keys and values are in stages/records/params.py and settings.py beside it."
+            "the allowed keys and values are in stages/records/params.py and settings.py beside it, those of a corpus "
+            "in stages/worlds."
         ) from None
 
 

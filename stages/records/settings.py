@@ -1,10 +1,12 @@
 """What a setting in params.yaml may say: every section typed and bounded. All that a stage depends on of the schema."""
 
 import re
-from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+
+from stages.records import rooms
+from stages.records.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -29,62 +31,6 @@ class Compute(Section):
     numerics: Literal["portable", "native"]  # which kernels of the CPU; see stages/records/numerics.py
     threads: Count  # per stage; part of the result, as the thread count changes bits
     device_batch: int = Field(ge=0)  # sequences or pairs in one backward pass; 0: the whole batch
-
-
-class RoadCorpus(Section):
-    world: Literal["roads"]
-    rows: Count
-    columns: Count
-    removed: Share
-    map_seed: int
-    horizon: Count
-    reward: Literal["arrival", "overlap"]
-    demonstrations: Count
-    shortest: Share
-    impossible: Share
-    verdicts: Share
-    split: Literal["starts", "prompts", "regions"]
-    validation: Share
-    test: Share
-
-    @model_validator(mode="after")
-    def _fits(self):
-        if self.rows * self.columns > 64:
-            raise ValueError("rows x columns must not exceed 64, the number of town names")
-        return self
-
-
-class TextCorpus(Section):
-    world: Literal["text"]
-    reward: Literal["rouge_l", "judge"]
-    tokenizer: Annotated[int, Field(ge=258)] | str  # size of a BPE to train, or a name in data/inputs/<setting>
-    max_prompt: Annotated[int, Field(ge=8)]
-    max_completion: Annotated[int, Field(ge=2)]
-    demonstrations: Share = 0.0
-    judge: Share = 0.0
-    validation: Share
-    test: Share
-    max_dropped: Annotated[float, Field(ge=0, lt=1)] = (
-        0.05  # share of the rows that rules may drop before it is refused
-    )
-    max_cut: Share = 0.5  # share of the prompts, and of the completions, that may be longer than the maximum
-    group: str | None = None
-    group_until: str | None = None
-
-    @model_validator(mode="after")
-    def _leaves_some(self):
-        if max(self.demonstrations, self.judge) + self.validation + self.test > 1:
-            raise ValueError("the shares demonstrations (or judge), validation and test exceed 1")
-        return self
-
-    @model_validator(mode="after")
-    def _names_a_tokenizer(self):
-        if isinstance(self.tokenizer, str) and PurePosixPath(self.tokenizer).name != self.tokenizer:
-            raise ValueError(
-                f"tokenizer {self.tokenizer} is neither a size nor a name in data/inputs/SETTING/: run `roads import "
-                "SETTING PATH`, then write tokenizer.json, or model for that of a model"
-            )
-        return self
 
 
 class Network(Section):
@@ -192,9 +138,19 @@ class Arm(Section):
         return self
 
 
+def _of_its_world(given: Any) -> Section:
+    """The section ``corpus`` as the file of stages/worlds that it names wants it, which alone is loaded for that."""
+    if not isinstance(given, dict) or not isinstance(name := given.get("world"), str):
+        raise ValueError("names no world: write world: NAME, of a file in stages/worlds")
+    try:
+        return rooms.load("worlds", name).Options.model_validate(given)
+    except UserError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
+
+
 class Setting(Section):
     compute: Compute
-    corpus: RoadCorpus | TextCorpus = Field(discriminator="world")
+    corpus: Annotated[Any, PlainValidator(_of_its_world)]  # Options of its world
     base: Base
     preferences: Preferences
     reward: Reward

@@ -1,12 +1,17 @@
 """The corpus artifact: what every later stage must know of a world, whichever world it is."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, a world's Options, does not have
+    from transformers import PreTrainedTokenizerFast
 
 TABLES = ("demonstrations", "prompts", "pairs", "judge_pairs")
 
@@ -15,8 +20,9 @@ TABLES = ("demonstrations", "prompts", "pairs", "judge_pairs")
 class Corpus:
     """One setting's data, ready for training.
 
-    world: facts as JSON; at least kind ("roads" | "text"), reward, max_prompt and max_completion (tokens), eos and pad
-        (token ids; eos is None where completions have a fixed length).
+    world: as JSON; at least reward (what the world calls it), max_prompt and max_completion (tokens), eos and pad
+        (token ids; eos is None where completions have a fixed length) and facts (stages/worlds/facts.py). The stage
+        corpus adds name, that of the world's file.
     demonstrations: prompt_ids, completion_ids.
     prompts: prompt_id (0, 1, ...), split (train | validation | test), prompt, prompt_ids, reference.
     pairs: labelled pairs on these prompts, None where the world has no labels of its own: prompt_id, split,
@@ -58,6 +64,8 @@ def load(folder: Path) -> Corpus:
 
     A tokenizer writes into every policy whether it was to be looked for on the hub. Said here, no variable decides it.
     """
+    from transformers import AutoTokenizer
+
     tables = {name: folder / f"{name}.parquet" for name in TABLES}
     return Corpus(
         world=json.loads((folder / "world.json").read_text(encoding="utf-8")),

@@ -6,16 +6,25 @@ ends in a verdict, from which a language model learns to judge routes better tha
 paper as text: the reward marks the goal, while a policy must know the way from everywhere.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import model_validator
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from stages.records.seeds import generator
+from stages.records.settings import Count, Section, Share
 from stages.worlds.corpora import Corpus
+from stages.worlds.facts import Column, Facts
+
+if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, Options, does not have
+    from transformers import PreTrainedTokenizerFast
 
 TOWNS = """Arden Bexley Corfe Dunmore Elstow Farley Garsdale Hythe Ilkley Jarrow Kelso Ludlow Malton Norham Oakham
 Penrith Quorn Ripon Selby Thirsk Ulver Verwood Wigton Yarm Zeal Alston Brough Castor Dent Egton Frome Goole
@@ -25,6 +34,36 @@ Tetbury""".split()
 VERDICTS = ["arrived", "lost", "impossible"]
 PADDING, UNKNOWN = "<pad>", "<unknown>"
 SCALE = 6.0  # the largest true reward; with it Bradley-Terry labels are informative but noisy
+COLUMNS: tuple[Column, ...] = (("arrived", "arrived", 2, 0, 1),)  # of a completion, beside its true reward
+TRUTH = {  # what the true reward is, by Options.reward
+    "arrival": "a rule, 0 to 6: half for a legal route, half for a legal route that ends at the goal",
+    "overlap": "a rule, 0 to 6: half for a legal route, half for the share of moves that agree with a hidden route",
+}
+
+
+class Options(Section):
+    """The section ``corpus`` of a road setting."""
+
+    world: Literal["roads"]
+    rows: Count
+    columns: Count
+    removed: Share
+    map_seed: int
+    horizon: Count
+    reward: Literal["arrival", "overlap"]
+    demonstrations: Count
+    shortest: Share
+    impossible: Share
+    verdicts: Share
+    split: Literal["starts", "prompts", "regions"]
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.rows * self.columns > 64:
+            raise ValueError("rows x columns must not exceed 64, the number of town names")
+        return self
 
 
 @dataclass(frozen=True)
@@ -115,6 +154,8 @@ def vocabulary(towns: int) -> list[str]:
 
 def tokenizer(towns: int) -> PreTrainedTokenizerFast:
     """One token a word."""
+    from transformers import PreTrainedTokenizerFast
+
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary(towns))}, unk_token=UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=PADDING, unk_token=UNKNOWN)
@@ -139,8 +180,13 @@ class Scorer:
         return np.where(ids >= self.first, ids - self.first, -1)
 
 
-def build(params, setting: str) -> Corpus:
-    """The corpus of a road setting (params: stages.records.settings.RoadCorpus).
+def needs(params: Options) -> dict[str, tuple[str, str]]:
+    """What data/inputs/<setting> must hold: nothing, as the world makes its own data."""
+    return {}
+
+
+def build(params: Options, inputs: Path, setting: str) -> Corpus:
+    """The corpus of a road setting; ``inputs`` is not read.
 
     Demonstrations are travels of all prompts, as a pretrained model has seen the world.
     """
@@ -182,15 +228,34 @@ def build(params, setting: str) -> Corpus:
     completions = [[*r, v] if j else list(r) for r, v, j in zip((routes + first).tolist(), verdicts.tolist(), judged)]
     demonstrations = pd.DataFrame({"prompt_ids": prompt_ids(asked).tolist(), "completion_ids": completions})
     record = {
-        "kind": "roads",
         "reward": params.reward,
         "roads": world.roads.astype(int).tolist(),
         "max_completion": params.horizon,
         "max_prompt": 4,
         "eos": None,
         "pad": 0,
+        "facts": asdict(facts(params)),
     }
     return Corpus(record, tokenizer(towns), demonstrations, prompts)
+
+
+def facts(params: Options) -> Facts:
+    """What a report says of a road setting. Legality alone is worth half of the reward."""
+    return Facts(
+        title=f"Road world, {params.horizon} move" + ("" if params.horizon == 1 else "s"),
+        truth=TRUTH[params.reward],
+        unit="true reward (0 to 6)",
+        low=0,
+        high=6,
+        decimals=2,
+        columns=COLUMNS,
+        marks=(("arrived", 1, "✓ arrived"), ("true_reward", 3, "legal, lost"), ("true_reward", 0, "✗ impossible")),
+    )
+
+
+def reward(corpus: Corpus, base: Path, compute) -> Scorer:
+    """The true reward of a completion; no model is asked, so neither ``base`` nor ``compute`` is."""
+    return Scorer(corpus.world)
 
 
 def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:

@@ -13,23 +13,81 @@ lacks that split, from its held-out rows. A prompt that has two roles all the sa
 the first of the list. What is not fit to be learnt from is changed or dropped by rules (stages/worlds/rules.py).
 """
 
-from pathlib import Path
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedTokenizerFast
+from pydantic import Field, model_validator
 
 from stages.records.errors import UserError
 from stages.records.seeds import key
-from stages.worlds import encoding, rules
+from stages.records.settings import Section, Share
+from stages.worlds import encoding, rouge, rules
 from stages.worlds import inputs as data
 from stages.worlds.corpora import Corpus
+from stages.worlds.facts import Column, Facts
+
+if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, Options, does not have
+    from transformers import PreTrainedTokenizerFast
 
 POLICY = ["train", "validation", "test"]  # the splits of prompts that policies complete
+COLUMNS: tuple[Column, ...] = (("rouge_l", "ROUGE-L", 3, 0, 1),)  # of a completion, beside its true reward
+NEEDED = {"rouge_l": "demonstrations", "judge": "preferences"}  # the data set that a true reward rests on
+ROUGE = (
+    "ROUGE-L (F1, 0 to 1): how far a completion has the words of the prompt's reference in their order; "
+    "not whether anybody would prefer it"
+)
 
 
-def build(params, inputs: Path, setting: str) -> Corpus:
-    """The corpus of a text setting (params: stages.records.settings.TextCorpus; inputs: data/inputs/<setting>).
+class Options(Section):
+    """The section ``corpus`` of a text setting."""
+
+    world: Literal["text"]
+    reward: Literal["rouge_l", "judge"]
+    tokenizer: Annotated[int, Field(ge=258)] | str  # size of a BPE to train, or a name in data/inputs/<setting>
+    max_prompt: Annotated[int, Field(ge=8)]
+    max_completion: Annotated[int, Field(ge=2)]
+    demonstrations: Share = 0.0
+    judge: Share = 0.0
+    validation: Share
+    test: Share
+    max_dropped: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the rows that rules may drop
+    max_cut: Share = 0.5  # share of the prompts, and of the completions, that may be longer than the maximum
+    group: str | None = None
+    group_until: str | None = None
+
+    @model_validator(mode="after")
+    def _leaves_some(self):
+        if max(self.demonstrations, self.judge) + self.validation + self.test > 1:
+            raise ValueError("the shares demonstrations (or judge), validation and test exceed 1")
+        return self
+
+    @model_validator(mode="after")
+    def _names_a_tokenizer(self):
+        if isinstance(self.tokenizer, str) and PurePosixPath(self.tokenizer).name != self.tokenizer:
+            raise ValueError(
+                f"tokenizer {self.tokenizer} is neither a size nor a name in data/inputs/SETTING/: run `roads import "
+                "SETTING PATH`, then write tokenizer.json, or model for that of a model"
+            )
+        return self
+
+
+def needs(params: Options) -> dict[str, tuple[str, str]]:
+    """What data/inputs/<setting> must hold; of each, what `roads import` is given, and what that is."""
+    kind = NEEDED[params.reward]
+    wanted = {kind: ("FILE", f"{'/'.join(data.COLUMNS[kind])} rows")}
+    if isinstance(params.tokenizer, str):
+        wanted[params.tokenizer] = ("PATH", "a tokenizer.json or model folder")
+    return wanted
+
+
+def build(params: Options, inputs: Path, setting: str) -> Corpus:
+    """The corpus of a text setting; inputs: data/inputs/<setting>.
 
     Raises UserError when data is missing or wrong, does not suit the reward, or leaves a split empty.
     """
@@ -50,8 +108,8 @@ def build(params, inputs: Path, setting: str) -> Corpus:
     judged = _prompts(texts, ["judge"], setting)
     labelled = _pairs(texts["preferences"], pd.concat([prompts, judged]), setting) if "preferences" in texts else None
     world = {
-        "kind": "text", "reward": params.reward, "max_prompt": params.max_prompt,
-        "max_completion": params.max_completion, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id,
+        "reward": params.reward, "max_prompt": params.max_prompt, "max_completion": params.max_completion,
+        "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id, "facts": asdict(facts(params)),
     }  # fmt: skip
     return Corpus(
         world=world,
@@ -62,6 +120,28 @@ def build(params, inputs: Path, setting: str) -> Corpus:
         judge_pairs=labelled[labelled["split"] == "judge"].reset_index(drop=True) if params.reward == "judge" else None,
         rules=tally.found,
     )
+
+
+def facts(params: Options) -> Facts:
+    """What a report says of a text setting."""
+    return Facts(title="Real text", truth=ROUGE if params.reward == "rouge_l" else None, columns=COLUMNS)
+
+
+def reward(corpus: Corpus, base: Path, compute) -> Callable[[pd.DataFrame, Sequence[Sequence[int]]], pd.DataFrame]:
+    """The true reward of a completion: its ROUGE-L with the prompt's reference, or the score of the judge in ``base``.
+    Columns rouge_l and true_reward."""
+    from stages.learning import likelihood, models
+
+    judge = models.load_reward(base / "judge", compute) if corpus.world["reward"] == "judge" else None
+
+    def score(prompts: pd.DataFrame, completions: Sequence[Sequence[int]]) -> pd.DataFrame:
+        written = corpus.tokenizer.batch_decode([list(c) for c in completions], skip_special_tokens=True)
+        found = pd.DataFrame({"rouge_l": rouge.true_reward(prompts["reference"].tolist(), written)})
+        if judge is None:
+            return found.assign(true_reward=found["rouge_l"])
+        return found.assign(true_reward=likelihood.scores(judge, prompts["prompt_ids"].tolist(), completions))
+
+    return score
 
 
 def tokenizer_of(params, inputs: Path) -> PreTrainedTokenizerFast | None:
@@ -90,7 +170,7 @@ def _read(params, inputs: Path, setting: str) -> dict[str, pd.DataFrame]:
             found, given[kind] = data.read(inputs / kind, params.group)
             if found != kind:
                 raise UserError(f"{inputs / kind} holds {found}: import them again with `roads import {setting} FILE`.")
-    needed = {"rouge_l": "demonstrations", "judge": "preferences"}[params.reward]
+    needed = NEEDED[params.reward]
     if needed not in given:
         raise UserError(
             f"{inputs} holds no {needed}, which the reward {params.reward} needs: run `roads import {setting} FILE` "
