@@ -66,9 +66,7 @@ class Ledger:
         kind = "arm" if policy or verifier else "stage"
         code = {f"md5 of {d['path']}": d["md5"] for d in stage["deps"] if not names.is_data(d["path"])}
         run = self._open(stage, stage["name"], kind, parent, when, code)
-        trained = self._made(policy, stage)
-        params = names.compared(self.client.get_run(trained).data.params) if trained else {}
-        self.log(run, params=params | names.params(stage))
+        self.log(run, params=names.params(stage))
         self._log_inputs(run, stage)
         return run
 
@@ -104,7 +102,7 @@ class Ledger:
                 self.close(run, state, when, **tags)
         elif run:
             self.client.delete_run(run)
-        if done and not names.labels(stage["cmd"]):  # a stage of the whole study
+        if done and not names.labels(stage.get("meta")):  # a stage of the whole study
             self.measure(parent, _points(results, when))
         if done and self._written(stage):
             self._documents.add(known or run)
@@ -175,7 +173,7 @@ class Ledger:
             maker = run
             if len(models) > 1 and not known[path]:
                 begun = self.client.get_run(run).info.start_time / 1000
-                maker = self._open(stage, names.model(path, stage["cmd"]), "model", run, begun, {})
+                maker = self._open(stage, names.model(path, names.labels(stage.get("meta")).get("seed")), "model", run, begun, {})
                 self.log(maker, params=names.params(stage) | {"model": Path(path).name})
                 self._log_inputs(maker, stage)
             model = known[path].model_id if known[path] else self._register(maker, stage, path, sha256, md5)
@@ -212,9 +210,9 @@ class Ledger:
         """Id of a new logged model for a folder, which is also given a version in the registry."""
         from mlflow.exceptions import MlflowException
 
-        name, labels = names.model(path), names.labels(stage["cmd"])
+        name, labels = names.model(path), names.labels(stage.get("meta"))
         tags = {"path": path, "sha256": sha256, "dvc_md5": md5, "stage": stage["name"], **labels}
-        seeded = names.model(path, stage["cmd"])
+        seeded = names.model(path, names.labels(stage.get("meta")).get("seed"))
         shown = {"mlflow.model.isExternal": "true", "mlflow.source.name": stage["cmd"], "mlflow.user": _user()}
         kind = Path(path).parts[1]
         logged = self.client.create_logged_model(self.experiment, seeded, run, tags | shown, model_type=kind)

@@ -18,12 +18,13 @@ MEASURED = {
     "held_out_accuracy": "pairs.accuracy",
 }
 KINDS = ("policy", "verifier")
+WHOSE = ("setting", "seed", "verifier", "arm", "judged")
 TABLE = 100  # params that a person reads in a list
 
 
-def labels(command: str) -> dict[str, str]:
-    """setting, seed, arm, start: whatever the command names."""
-    return dict(re.findall(r"--(\w+) (\S+)", command))
+def labels(meta: dict | None) -> dict[str, str]:
+    """Whose a stage is, as its ``meta`` in dvc.yaml says: what there is of WHOSE."""
+    return {name: str(meta[name]) for name in WHOSE if (meta or {}).get(name) is not None}
 
 
 def key(stage: dict) -> str:
@@ -34,32 +35,27 @@ def key(stage: dict) -> str:
 
 
 def params(stage: dict) -> dict[str, object]:
-    """A stage's labels and params, under names that are the same for every setting and arm, so that runs compare.
+    """A stage's labels and params, under names that are the same for every setting, arm and reward model, so that runs
+    compare.
 
     Those of other settings are left out: the report depends on all, which are thousands, and their stages have them. So
-    are lists of claims and studies, which the study's params.yaml has. What an arm says, it says instead of its
-    setting; who only measures an arm knows of its training no more than that (see compared).
+    are the paths of cells, which are inputs, and lists of claims and studies, which the study's params.yaml has.
     """
-    labelled = labels(stage["cmd"])
+    labelled = labels(stage.get("meta"))
+    above = f"resolved.settings.{labelled.get('setting')}."
+    mine = [f"{above}{kind}s.{labelled[kind]}." for kind in ("arm", "verifier") if kind in labelled]
     named: dict[str, object] = {}
     own: dict[str, object] = {}
     for name, value in flat(stage["params"]).items():
-        name = name.removeprefix(f"settings.{labelled.get('setting')}.")
-        arm, _, of_arm = name.partition(f"arms.{labelled.get('arm')}.")
-        if of_arm and not arm:
-            own[of_arm] = "+".join(map(str, value)) if isinstance(value, list) else value
-        elif not name.startswith("settings."):
-            named[name] = value
+        if of := [name.removeprefix(one) for one in mine if name.startswith(one)]:
+            own[of[0]] = "+".join(map(str, value)) if isinstance(value, list) else value
+        elif not name.removeprefix(above).startswith(("cells.", "resolved.")):
+            named[name.removeprefix(above)] = value
     for key in COMPARED:
         of_section = [name for name in named if name.endswith(f".{key}")]
-        if len(of_section) == 1 and not any(about(stage)):
+        if len(of_section) == 1:
             own.setdefault(key, named.pop(of_section[0]))
     return labelled | own | (named if len(named) <= TABLE else {})
-
-
-def compared(params: dict[str, str]) -> dict[str, str]:
-    """Of the params of a run that trained a policy, those that the run which measures it shows as well."""
-    return {name: value for name, value in params.items() if name in COMPARED}
 
 
 def measured(metrics: dict[str, Any]) -> dict[str, float]:
@@ -69,8 +65,8 @@ def measured(metrics: dict[str, Any]) -> dict[str, float]:
 
 def about(stage: dict) -> tuple[str | None, str | None]:
     """The paths of the policy and of the verifier that a stage's metrics are about, as its meta in dvc.yaml says."""
-    meta, arm = stage.get("meta") or {}, labels(stage["cmd"]).get("arm")
-    policy, verifier = (meta[key].get(arm) if isinstance(meta.get(key), dict) else meta.get(key) for key in KINDS)
+    meta = stage.get("meta") or {}
+    policy, verifier = (meta.get(f"{kind}_at") for kind in KINDS)
     return policy, verifier
 
 
@@ -79,10 +75,9 @@ def study(name: str, when: float) -> str:
     return f"{name} {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))}"
 
 
-def model(path: str, command: str = "") -> str:
-    """data/policy/gap/0/online -> gap-policy-online, data/base/gap -> gap-base; with the seed that a command names."""
+def model(path: str, seed: str | None = None) -> str:
+    """data/policy/gap/0/online -> gap-policy-online, data/base/gap -> gap-base; with a seed, that too."""
     kind, setting, *rest = Path(path).parts[1:]
-    seed = labels(command).get("seed")
     return "-".join([setting, kind, *(part for part in rest if not part.isdigit()), *(["seed", seed] if seed else [])])
 
 

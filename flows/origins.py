@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # pydantic takes longer to import than `roads status` may tak
     from stages.records.params import Params
 
 NAME = "record.json"
-ALGORITHM = ("stages/digests.py", "stages/records/pins.py")
+ALGORITHM = ("stages/provenance/digests.py", "stages/provenance/pins.py")
 WHEN = "when it was published"
 DECISIVE = ("params", "code", "sha256")
 SHAPE = {
@@ -92,7 +92,7 @@ def otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def stages(graph: Graph) -> list[str]:
     """The modules that a study's commands run, save those that are about what studies have published."""
     commands = {stage.command.split()[2] for stage in graph.stages.values() if "-m stages." in (stage.command or "")}
-    return sorted({module.removeprefix("stages.") for module in commands} - {"digests", "claims"})
+    return sorted({module.removeprefix("stages.") for module in commands} - {"check", "claims"})
 
 
 def chosen(params: Params, study: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def code(digests: dict[str, dict], root: Path) -> dict[str, Any]:
 def told(graph: Graph, digests_due: bool) -> list[str]:
     """A line for each published study that would come out of other code or params today, and for one without record.
 
-    ``digests_due``: whether the code has changed since the stage `digests` ran. The answers are kept until something
+    ``digests_due``: whether the code has changed since the stage `check` ran. The answers are kept until something
     changes: params are checked with pydantic, which takes longer to import than a no-op may take.
     """
     studies = sorted(path.parent for path in (graph.root / PUBLISHED).glob("*/evidence.json"))
@@ -168,7 +168,7 @@ def _line(folder: Path, checked: Params, now: dict[str, Any]) -> str:
 
 
 def _written(root: Path) -> dict[str, dict]:
-    """The digests that stages depend on; none in a project without the stage `digests`."""
+    """The digests that stages depend on; none in a project without the stage `check`."""
     return {path.stem: written(path) for path in sorted((root / DIGESTS).glob("*.json"))}
 
 

@@ -20,7 +20,7 @@ class Plan:
     """What a run has to do.
 
     ``names``: its stages, in DVC's order; ``status``: what DVC says of those that are out of date; ``code``: those
-    whose code changed, which DVC sees only once the stage `digests` has run, and what changed (None: not known);
+    whose code changed, which DVC sees only once the stage `check` has run, and what changed (None: not known);
     ``mended``: what is done about those that are out of date without running them, in words.
     """
 
@@ -42,7 +42,7 @@ class Plan:
     def maybe_due(self) -> list[str]:
         """The stages that run if what they depend on comes out differently."""
         due = self.due
-        reached = {name for name in due if self.code is None or self.graph.stages[name].group != "digests"}
+        reached = {name for name in due if self.code is None or self.graph.stages[name].group != "check"}
         reached -= {name for name in self.mended if self.graph.stages[name].command}  # their outs stay as they are
         for name in self.names:
             if reached.intersection(self.graph.stages[name].upstream):
@@ -67,7 +67,7 @@ def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = (), bring: bool
         graph.bring_tracked(names)
     status = graph.status()
     status = {name: status[name] for name in names if name in status}
-    code = expected(graph) if "digests" in status else {}
+    code = expected(graph) if "check" in status else {}
     if code is not None:
         code = {name: pieces for name, pieces in code.items() if name in names}
     mended = {name: said for name in status if name not in to_force and (said := graph.mending(name, status[name]))}

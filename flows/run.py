@@ -23,7 +23,7 @@ from flows.services import PREFECT_ENVIRONMENT, StageServer, answers, database, 
 from flows.slots import Slots, need
 from flows.terminal import Terminal
 from stages.records.params import Params
-from stages.records.pins import check_installed
+from stages.provenance.pins import check_installed
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 START_UP = 60.0  # seconds that a Prefect server of our own may take; one that was given must answer at once

@@ -24,7 +24,7 @@ VIEWS = {  # name: filter, params, metrics, and pairs of what the charts above M
     ),
     MODELS: (
         "metrics.held_out_accuracy >= 0 AND tags.kind != 'arm'",
-        ("setting", "model", "seed", *names.COMPARED),
+        ("setting", "verifier", "seed", *names.COMPARED),
         tuple(name for name in names.MEASURED if name.startswith("held_out")),
         (),
     ),

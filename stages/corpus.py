@@ -9,7 +9,6 @@ from pathlib import Path
 from stages.records import artifacts, rooms, sections
 from stages.records.command import command
 
-ROOMS = ("worlds",)  # see stages/digests.py
 
 
 def run(setting: str) -> None:

@@ -14,7 +14,7 @@ from flows.pages import fill
 from flows.timings import clock
 from stages.records.artifacts import write_file
 from stages.records.errors import UserError
-from stages.records.pins import read_lock
+from stages.provenance.pins import read_lock
 
 SHARED = {"digests", "corpus", "base", "variant", "preferences"}  # groups of stages that all roads share
 NONE = "not known"

@@ -8,6 +8,7 @@ from stages.evidence.answers import Answer
 from stages.evidence.cells import Cell, Study, World
 from stages.evidence.measured import Measured
 from stages.evidence.truth import truth
+from stages.records import arms
 from stages.records.seeds import key
 
 EXAMPLES = 3  # prompts a setting
@@ -22,12 +23,13 @@ class Comparison(Measured):
         study: Study,
         name: str,
         cells: dict[tuple[int, str], Cell],
+        judged: dict[tuple[int, str], Cell],
         world: World,
         judge: tuple[dict, pd.DataFrame] | None = None,
     ):
-        """cells: (seed, arm) -> Cell, of every seed and arm of the study; judge: as cells.read_judge found it, where
-        the true reward is a judge."""
-        super().__init__(study, name, cells, world)
+        """cells: (seed, arm) -> Cell; judged: (seed, reward model) -> Cell; of every seed of the study. judge: as
+        cells.read_judge found it, where the true reward is a judge."""
+        super().__init__(study, name, cells, judged, world)
         self.answer = Answer(self, truth(name, world, judge))
 
     @property
@@ -111,22 +113,24 @@ class Comparison(Measured):
         if pairs["log_loss"] and pairs["accuracy"]:
             caption = f"On held-out preference pairs. Dot: mean over {seeds}; ticks: each seed."
             svg = plots.verifiers(pairs["log_loss"], pairs["accuracy"])
-            shown.append({"title": "Judging: global against local RM", "svg": svg, "caption": caption})
-        by_seed = [{int(n): float(v) for n, v in c.metrics.get("best_of", {}).items()} for c in self.cells["best_of"]]
-        if all(by_seed):
+            shown.append({"title": "Judging: the reward models (RM)", "svg": svg, "caption": caption})
+        if self.study.best_of:
+            verifier = self.study.recipe(self.name, self.study.best_of)["labels"]
+            curves = [cell.metrics["best_of"] for cell in self.judged[verifier]]
+            by_seed = [{int(n.removeprefix("best_of_")): float(v) for n, v in curve.items()} for curve in curves]
             others = dict.fromkeys(reversed(self.study.contrast or ()))
             levels = {arm: self.estimates[arm, "test", "true_reward"].mean for arm in others}
             caption = f"{thin}{self.prompts('test')} test prompts, {seeds}. Dashed: policies that answer once."
             svg = plots.best_of(self.study.arms, by_seed, levels, self.unit)
-            shown.append({"title": "Best of n by the global RM", "svg": svg, "caption": caption})
+            shown.append({"title": f"Best of n by the {verifier} RM", "svg": svg, "caption": caption})
         return shown
 
     def judges(self) -> list[tuple]:
         """(reward model, log-loss, accuracy) on held-out pairs, each a mean and its interval as text."""
-        found = {arm: [self.judging(arm, metric) for metric in ("log_loss", "accuracy")] for arm in plots.VERIFIERS}
+        found = {name: [self.judging(name, metric) for metric in ("log_loss", "accuracy")] for name in self.judged}
         return [
-            (plots.VERIFIERS[arm], *(words.written(estimate, 3) for estimate in estimates))
-            for arm, estimates in found.items()
+            (f"{name} RM", *(words.written(estimate, 3) for estimate in estimates))
+            for name, estimates in found.items()
             if None not in estimates
         ]
 
@@ -191,18 +195,18 @@ class Comparison(Measured):
         return next((said for column, least, said in marks if completion.get(column, -np.inf) >= least), "")
 
     def _pairs(self) -> dict[str, dict[str, list[float]]]:
-        """metric -> arm that carries a reward model's numbers -> value of each seed."""
+        """metric -> reward model -> value of each seed."""
         return {
-            metric: {
-                arm: values for arm in plots.VERIFIERS if None not in (values := self.values(arm, "pairs", metric))
-            }
+            metric: {name: found for name in self.judged if None not in (found := self.of_pairs(name, metric))}
             for metric in ("log_loss", "accuracy")
         }
 
     def _base_level(self) -> dict[str, float]:
         """The base policy's true reward as the learning curves measured it before the first step; empty if none did."""
-        for arm in (*self.study.offline, *self.study.online):
+        for arm in (arm for arm in self.study.arms if self.study.recipe(self.name, arm).get("start") == arms.BASE):
+            if any(cell.curve is None for cell in self.cells[arm]):
+                continue
             starts = [c.curve.loc[c.curve["step"] == 0, "true_reward"] for c in self.cells[arm]]
             if all(len(start) for start in starts):
-                return {"base": float(np.mean([start.iloc[0] for start in starts]))}
+                return {arms.BASE: float(np.mean([start.iloc[0] for start in starts]))}
         return {}

@@ -31,7 +31,7 @@ TERM = re.compile(rf"\s*([+-])?\s*(?:({NUMBER})\s*\*\s*)?([A-Za-z]\w*)\.(\w+)(?:
 FIT = re.compile(r"\s*fit\(\s*(\w+)\s*-\s*(\w+)\s*\)\s*")
 MEASURE = re.compile(  # in every world
     rf"{AT_KL}|true_reward|win_rate|kl|length|best_of_\d+"
-    r"|(fresh_|own_global_|own_local_)?(log_loss|accuracy|calibration)"
+    r"|(fresh_|own_global_|own_local_)?(log_loss|accuracy|calibration)|(log_loss|accuracy|calibration)_on_\w+"
 )
 
 
@@ -150,5 +150,5 @@ def prompts(matrices: list[np.ndarray]) -> int:
 
 
 def paths(terms: list[Term], evidence: Evidence) -> list[str]:
-    """The evaluations that terms rest on."""
-    return [evidence.cell(term.setting, seed, term.arm)["path"] for term in terms for seed in evidence.seeds]
+    """The evaluations, and judged reward models, that terms rest on."""
+    return [path for term in terms for path in evidence.paths(term.setting, term.arm, term.measure)]

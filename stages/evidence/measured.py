@@ -10,15 +10,21 @@ from stages.evidence.cells import Cell, Study, World
 from stages.evidence.statistics import Estimate
 from stages.records.seeds import generator
 
-CARRIES = {"reward": "best_of", "local": "local"}  # labels of an arm -> whose evaluation measures what gives them
-
 
 class Measured:
     """What was measured in one setting, and in what units."""
 
-    def __init__(self, study: Study, name: str, cells: dict[tuple[int, str], Cell], world: World):
-        """cells: (seed, arm) -> Cell, of every seed and arm of the study."""
+    def __init__(
+        self,
+        study: Study,
+        name: str,
+        cells: dict[tuple[int, str], Cell],
+        judged: dict[tuple[int, str], Cell],
+        world: World,
+    ):
+        """cells: (seed, arm) -> Cell; judged: (seed, reward model) -> Cell; of every seed of the study."""
         self.name, self.study, self.world = name, study, world
+        self.judged = {name: [judged[seed, name] for seed in study.seeds] for name in study.verifiers}
         self.cells = {arm: [cells[seed, arm] for seed in study.seeds] for arm in study.arms}
         self.unit, self.decimals = world.facts.unit, world.facts.decimals  # of a true reward
         columns = columns_of(world)
@@ -36,6 +42,10 @@ class Measured:
         """A metric of an arm in each seed, None where it does not apply."""
         return [reading.value(cell, split, metric) for cell in self.cells[arm]]
 
+    def of_pairs(self, verifier: str, metric: str) -> list[float | None]:
+        """A metric of a reward model on held-out pairs in each seed, None where there were none."""
+        return [reading.value(cell, "pairs", metric) for cell in self.judged[verifier]]
+
     def difference(self, first: str, second: str, *parts: str) -> Estimate | None:
         """How much more true reward the first arm has than the second on test prompts, paired on seed and prompt.
 
@@ -48,19 +58,19 @@ class Measured:
             pair = [np.nanmean(values, axis=1, keepdims=True) for values in pair]
         return statistics.difference(*pair, generator("report", self.name, *parts))  # type: ignore[call-arg, arg-type]
 
-    def judging(self, arm: str, metric: str) -> Estimate | None:
-        """log_loss or accuracy on held-out pairs of the reward model whose numbers an arm carries."""
-        values = reading.matrix(self.cells[arm], "pairs", metric)
+    def judging(self, verifier: str, metric: str) -> Estimate | None:
+        """log_loss or accuracy of a reward model on held-out pairs; None where there were none."""
+        values = reading.matrix(self.judged[verifier], "pairs", metric)
         if values is None:
             return None
-        luck = generator("report", self.name, arm, "pairs", metric)
+        luck = generator("report", self.name, verifier, "pairs", metric)
         if metric == "accuracy":
             return statistics.accuracy(values, luck)
         return statistics.mean(values, luck).within(0, math.inf)
 
     def prompts(self, split: str) -> int:
-        """Number of prompts of a split that the base policy was evaluated on, in the first seed."""
-        return int((self.cells["base"][0].by_prompt.index.get_level_values("split") == split).sum())
+        """Number of prompts of a split that arms were evaluated on, in the first seed."""
+        return int((next(iter(self.cells.values()))[0].by_prompt.index.get_level_values("split") == split).sum())
 
     def completions(self, arm: str, split: str = "test") -> int:
         """Most completions that any prompt of a split got from an arm, in the first seed."""

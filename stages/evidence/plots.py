@@ -10,7 +10,7 @@ from stages.evidence.canvas import FAMILIES, SHADES, STANDINS, axes_of, drawing,
 from stages.evidence.words import number
 
 MARKERS = "osD^"
-VERIFIERS = {"best_of": "global RM", "local": "local RM"}  # by the arm that carries their numbers
+RMS = ("best_of", "local", "base")  # colour names of reward models, in turn
 
 
 def family(arm: str) -> str:
@@ -177,9 +177,9 @@ def fitted(points: Sequence[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarr
 
 @drawing
 def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]) -> str:
-    """Held-out log-loss and accuracy of the global and the local RM: a large dot the mean, small ones the seeds.
+    """Held-out log-loss and accuracy of the reward models: a large dot the mean, small ones the seeds.
 
-    losses, accuracies: key of VERIFIERS -> value of each seed.
+    losses, accuracies: reward model -> value of each seed.
     """
     figure = Figure(figsize=(5.4, 3.2))
     rows = [(losses, math.log(2), "log-loss (lower is better)"), (accuracies, 0.5, "accuracy (higher is better)")]
@@ -197,15 +197,15 @@ def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]
             color=STANDINS["muted"],
             fontsize=8.5,
         )
-        for y, (arm, values) in enumerate(numbers.items()):
-            colour = STANDINS[arm]
+        colours = [STANDINS[RMS[i % len(RMS)]] for i in range(len(numbers))]
+        for y, (colour, values) in enumerate(zip(colours, numbers.values())):
             axes.plot([chance, float(np.mean(values))], [y, y], color=colour, linewidth=2.2, alpha=0.45)
             axes.plot(values, np.full(len(values), y + 0.3), "|", color=colour, markersize=5, markeredgewidth=1.1)
             axes.plot(np.mean(values), y, "o", color=colour, markersize=8, markeredgecolor=STANDINS["surface"])
             axes.annotate(f"{np.mean(values):.3f}", (1.03, y), xycoords=("axes fraction", "data"), va="center")
-        axes.set_yticks(range(len(numbers)), [VERIFIERS[arm] for arm in numbers])
-        for label, arm in zip(axes.get_yticklabels(), numbers, strict=True):
-            label.set_color(STANDINS[arm])
+        axes.set_yticks(range(len(numbers)), [f"{name} RM" for name in numbers])
+        for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
+            label.set_color(colour)
         axes.set_ylim(len(numbers) - 0.4, -0.6)
         axes.margins(x=0.12)
         axes.locator_params(axis="x", nbins=4)

@@ -24,6 +24,7 @@ class Evidence:
     settings: dict[str, dict]
     seeds: list[int]
     cells: dict[tuple[str, int, str], dict]  # by setting, seed, arm
+    judged: dict[tuple[str, int, str], dict]  # by setting, seed, reward model; none in studies of the first plan
     verification: dict[tuple[str, int], dict]  # by setting, seed
     artifacts: dict[str, str]  # path -> DVC's hash
 
@@ -49,19 +50,21 @@ class Evidence:
             found["settings"],
             found["seeds"],
             {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]},
+            {(cell["setting"], cell["seed"], cell["verifier"]): cell for cell in found.get("judged", [])},
             {(row["setting"], row["seed"]): row for row in found["verification"]},
             artifacts,
         )
 
-    def cell(self, setting: str, seed: int, arm: str) -> dict:
-        """One cell, as stages/report.py's in_short wrote it."""
-        if (setting, seed, arm) not in self.cells:
-            raise self._lacks(f"arm {arm} of setting {setting}, seed {seed}")
-        return self.cells[setting, seed, arm]
+    def cell(self, setting: str, seed: int, name: str, measure: str) -> dict:
+        """The arm, or the reward model, of this name that has the measure, as stages/report.py wrote it in short."""
+        found = [kind[setting, seed, name] for kind in (self.judged, self.cells) if (setting, seed, name) in kind]
+        if not found:
+            raise self._lacks(f"arm or reward model {name} of setting {setting}, seed {seed}")
+        return next((one for one in found if measure in one["numbers"] or measure in one["prompts"]), found[-1])
 
     def values(self, setting: str, arm: str, measure: str) -> np.ndarray:
         """A measure of every seed and prompt, (seeds, prompts); (seeds, 1) where only a seed's mean is known."""
-        rows, cells = [], [self.cell(setting, seed, arm) for seed in self.seeds]
+        rows, cells = [], [self.cell(setting, seed, arm, measure) for seed in self.seeds]
         for seed, cell in zip(self.seeds, cells):
             row = cell["prompts"].get(measure, [cell["numbers"].get(measure)])
             wanted = len(self.settings[setting]["prompts"]) if measure in cell["prompts"] else 1
@@ -74,7 +77,7 @@ class Evidence:
 
     def curves(self, setting: str, arm: str) -> list[dict]:
         """The learning curve of each seed: step, true_reward, kl."""
-        cells = [self.cell(setting, seed, arm) for seed in self.seeds]
+        cells = [self.cell(setting, seed, arm, "kl") for seed in self.seeds]
         if not all(cell["curve"] and _finite(cell["curve"]["kl"], cell["curve"]["true_reward"]) for cell in cells):
             raise self._lacks(f"learning curve of finite numbers in every seed of arm {arm} of setting {setting}")
         return [cell["curve"] for cell in cells]
@@ -87,6 +90,15 @@ class Evidence:
                 raise self._lacks(f"verification in finite numbers of setting {setting}, seed {seed}")
         return [self.verification[setting, seed] for seed in self.seeds]
 
+    def paths(self, setting: str, name: str, measure: str) -> list[str]:
+        """The artifacts that a measure of an arm or a reward model rests on."""
+        cells = [self.cell(setting, seed, name, measure) for seed in self.seeds]
+        return [path for cell in cells for path in _paths(cell)]
+
+    def verified_by(self, setting: str) -> list[str]:
+        """The artifacts that the numbers of pairs of a setting rest on."""
+        return [path for row in self.verifications(setting) for path in _paths(row)]
+
     def hashes(self, paths: Sequence[str]) -> dict[str, str]:
         """Path -> hash of these artifacts, sorted by path."""
         for path in paths:
@@ -96,6 +108,10 @@ class Evidence:
 
     def _lacks(self, what: str, name: str = "evidence.json") -> UserError:
         return UserError(f"{PUBLISHED / self.study / name} has no {what}: run `roads run --study {self.study}`.")
+
+
+def _paths(row: dict) -> list[str]:
+    return row["paths"] if "paths" in row else [row["path"]]
 
 
 def _finite(*lists: Sequence[float | None]) -> bool:

@@ -9,7 +9,6 @@ from stages.learning.finite import finite
 from stages.records import rooms
 from stages.worlds.corpora import Corpus
 
-ROOMS = ("worlds",)  # see stages/digests.py
 Scorer = Callable[[pd.DataFrame, Sequence[Sequence[int]]], pd.DataFrame]
 
 

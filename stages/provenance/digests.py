@@ -1,58 +1,52 @@
-"""For each stage the digest of every module that it imports, and the versions of the packages that it computes with.
+"""The digest of every module that a stage imports, and the versions of the packages that it computes with.
 
-Every other stage depends on its own small file here, so an edit reruns the stages that import what was edited, at any
-remove, and no others. Comments, docstrings and layout do not count. Only imports that are written out are followed: a
-file that is chosen by its name (stages/records/rooms.py) is reached by nobody, and a room's list of names, which only
-says what may be chosen, does not count. Who computes with such files says so, as ROOMS = ("worlds",), and counts as a
-module that imports all that the room lists. Once a cell of the study names the files that it chose, ``Code.digest`` is
-given those beside the stage in place of the whole room: adding a file to a room then reruns nothing.
+An edit reruns the stages that import what was edited, at any remove, and no others. Comments, docstrings and layout do
+not count. Only imports that are written out are followed: a file of a room, which is chosen by its name
+(stages/records/rooms.py), counts for the cells that chose it, as the name of their digest says, so that adding a file
+to a room reruns nothing, and an edit of one reruns what has chosen it. A room's list of names does not count.
 """
 
 import ast
 import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import TypeGuard
 
-from stages.records.command import command
+from stages.provenance.pins import computing, distribution, read_lock
 from stages.records.errors import UserError
-from stages.records.pins import check_installed, computing, distribution, read_lock
 
+FOLDER = Path("data/digests")
 # Every stage starts through it, but it decides only where a stage runs: a test holds the results of both ways equal.
 TRANSPORT = "stages.client"
-ROOMS = "ROOMS"  # in a module: the rooms whose files it computes with
 NAMES = "NAMES"  # in a room's __init__.py: the files that may be chosen
 STARTS = "if __name__ == '__main__':\n    command(run)"  # how a stage ends
+FIRST = "check"  # the stage that writes the digests, and depends on none
 
 
-def run() -> None:
-    """Write data/digests/<stage>.json for each stage: {"code": {module: SHA-256}, "packages": {name: version}}.
+def named(cells: dict[str, dict], root: Path) -> list[str]:
+    """The digests that the stages of a study depend on: those that cells name, and one for each other stage."""
+    code, chosen = Code(root), {Path(cell["code"]).stem for of_stage in cells.values() for cell in of_stage.values()}
+    stages = {path.stem for path in (root / "stages").glob("*.py")} - cells.keys() - {FIRST}
+    return sorted(chosen | {stage for stage in stages if code.is_stage(f"stages.{stage}")})
 
-    Raises UserError for source that is not valid Python, for what requirements.lock lacks, and for what is not
-    installed as it says.
+
+def digests(names: Iterable[str], root: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """name -> {"code": {module: SHA-256}, "packages": {name: version}}.
+
+    names: a stage, and the files that its cell has chosen, as online.worlds-roads.verifiers-global. Raises UserError
+    for source that is not valid Python, and for what requirements.lock lacks.
     """
-    check_installed(Path("requirements.lock"))
-    folder = Path("data/digests")
-    folder.mkdir(parents=True, exist_ok=True)
-    found = digests(Path("."))
-    for path in folder.glob("*.json"):
-        if path.stem not in found:
-            path.unlink()
-    for stage, record in found.items():
-        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-        (folder / f"{stage}.json").write_text(text, encoding="utf-8", newline="\n")
+    code = Code(root)
+    return {name: code.digest(*(f"stages.{part.replace('-', '.')}" for part in name.split("."))) for name in names}
 
 
-def digests(root: Path) -> dict[str, dict[str, dict[str, str]]]:
-    """For each stage below ``root``/stages what ``run`` writes.
-
-    A stage is a module directly in stages/, except this one, that ends as STARTS says.
-    """
-    code, names = Code(root), sorted(path.stem for path in (root / "stages").glob("*.py") if path.stem != "digests")
-    return {name: code.digest(f"stages.{name}") for name in names if code.is_stage(f"stages.{name}")}
+def text(digest: dict) -> str:
+    """A digest as it is written."""
+    return json.dumps(digest, indent=1, sort_keys=True) + "\n"
 
 
 class Code:
@@ -64,7 +58,7 @@ class Code:
         self.tree, self.read = cache(self.tree), cache(self.read)  # type: ignore[method-assign]
 
     def digest(self, *modules: str) -> dict[str, dict[str, str]]:
-        """What these modules and all that they import, at any remove, come to: see ``run``.
+        """What these modules and all that they import, at any remove, come to: see ``digests``.
 
         Raises UserError with file and line for what is not valid Python, and for an import of what is not there.
         """
@@ -86,11 +80,6 @@ class Code:
         path, tree = self.path(name), self.tree(name)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         imported, used = [package] if package else [], set()
-        for room in _assigned(tree, ROOMS):
-            for file in _assigned(self.tree(f"stages.{room}"), NAMES):
-                if not self.path(f"stages.{room}.{file}"):
-                    raise UserError(f"stages/{room}/__init__.py lists {file}, but there is no {file}.py beside it.")
-                imported.append(f"stages.{room}.{file}")
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 wanted = [alias.name for alias in node.names]
@@ -137,11 +126,6 @@ class Code:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _assigned(tree: ast.Module, name: str) -> tuple[str, ...]:
-    """The words that a module assigns to a name; none if it does not."""
-    return next((ast.literal_eval(s.value) for s in tree.body if _assigns(s, name)), ())
 
 
 def _assigns(statement: ast.stmt, name: str) -> TypeGuard[ast.Assign]:
