@@ -42,7 +42,7 @@ def run(setting: str, seed: int, arm: str) -> None:
         max_steps=chosen.steps,
         learning_rate=chosen.learning_rate,
         beta=chosen.beta,
-        loss_type=list(recipe.loss),
+        loss_type=list(recipe.loss),  # no method is here: settings.Arm says why
     )
     trainer = training.preference(policy, reference, corpus.tokenizer, separate(pairs), args)
     measure = Measure(policy, reference, corpus, score, setting, seed)

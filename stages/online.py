@@ -6,12 +6,13 @@ Out: the policy, and its learning curve on validation prompts.
 Every optimisation step has prompts and completions of its own; ``rounds`` says how fresh these are. In each of
 ``rounds`` equal stretches of training they are drawn from the policy at the stretch's beginning: 1 is the paper's one
 batch, as many rounds as steps means fresh samples at every step. The labeller ranks a prompt's completions; the best
-and the worst make a pair, and the loss is the one that the offline road uses. (With the loss rloo all completions of
-a prompt count by their labels, and the objective is the paper's soft RL itself.)
+and the worst make a pair, and the loss is the one that the offline road uses. An arm with a method (stages/methods)
+learns from all completions of a prompt and their scores.
 """
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import pandas as pd
 from stages.learning import judging, models, scoring, training
 from stages.learning.measure import Measure
 from stages.learning.sampling import draw
-from stages.records import artifacts, sections
+from stages.records import artifacts, rooms, sections
 from stages.records.command import command
 from stages.records.seeds import Uniforms, key, order
 from stages.worlds import corpora
@@ -57,14 +58,14 @@ def run(setting: str, seed: int, arm: str, start: str) -> None:
         (setting, seed),
     )
     constants = {"learning_rate": chosen.learning_rate, "beta": chosen.beta}
-    if recipe.loss == ["rloo"]:
-        args = training.options(compute, init, scratch, chosen.prompts * chosen.completions, **constants)
-        trainer = training.PolicyGradientTrainer(
-            policy, reference, corpus.tokenizer, chosen.steps, chosen.completions, rounds.scored_at, args
-        )
+    trained = policy, reference, corpus.tokenizer, chosen.steps, rounds.rows_at
+    if recipe.method:
+        args = training.options(compute, init, scratch, chosen.prompts, chosen.completions, **constants)
+        loss = partial(rooms.load("methods", recipe.method).loss, options=recipe.options)
+        trainer = training.MethodTrainer(*trained, args, loss=loss)
     else:
         args = training.options(compute, init, scratch, chosen.prompts, loss_type=list(recipe.loss), **constants)
-        trainer = training.OnPolicyTrainer(policy, reference, corpus.tokenizer, chosen.steps, rounds.pairs_at, args)
+        trainer = training.OnPolicyTrainer(*trained, args)
     measure = Measure(policy, reference, corpus, score, setting, seed)
     training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
 
@@ -82,7 +83,7 @@ def labeller(labels: str, verifiers: dict[str, Path], base, score: scoring.Score
 
 
 class Rounds:
-    """The pairs of each optimisation step, made round by round."""
+    """What each optimisation step learns from, made round by round: pairs, or for a method groups."""
 
     def __init__(
         self,
@@ -96,36 +97,30 @@ class Rounds:
         of: tuple,
     ):
         self.policy, self.world, self.label, self.chosen, self.of = policy, corpus.world, label, chosen, of
+        self.take = group if recipe.method else rank
         prompts = corpus.prompts[corpus.prompts["split"] == "train"]
         some = np.sort(asked(prompts["prompt_id"], recipe.prompts, *of))  # those that the preferences ask first
         self.prompts = prompts.iloc[some].reset_index(drop=True)
         self.steps = chosen.steps // recipe.rounds  # optimisation steps in a round
         self.stored = None if stored is None else stored.groupby("prompt_id")["completion_ids"].agg(list)
         self.kept = scratch / "round.json"
-        self.round, self.pairs, self.orders = -1, [], {}
+        self.round, self.rows, self.orders = -1, [], {}
 
-    def pairs_at(self, step: int) -> list[dict]:
-        """The pairs of optimisation step ``step``, one a prompt: prompt_ids, chosen_ids, rejected_ids."""
+    def rows_at(self, step: int) -> list[dict]:
+        """The rows of optimisation step ``step``, one per prompt, as ``rank`` or ``group`` says."""
         if step // self.steps != self.round:
             self.round = step // self.steps
-            self.pairs = self._kept() or self._made()
+            self.rows = self._kept() or self._made()
         first = step % self.steps * self.chosen.prompts
-        return self.pairs[first : first + self.chosen.prompts]
-
-    def scored_at(self, step: int) -> tuple[pd.Series, list[list[list[int]]], np.ndarray]:
-        """All completions of optimisation step ``step``, for a policy that draws at every step: the prompts as token
-        ids, [prompt][completion] -> tokens, and their labels, (prompts, completions)."""
-        self.round = step
-        rows, drawn = self._drawn()
-        return rows["prompt_ids"], drawn, labelled(rows, drawn, self.label)
+        return self.rows[first : first + self.chosen.prompts]
 
     def _made(self) -> list[dict]:
-        rows, drawn = self._drawn()
-        pairs = rank(rows, drawn, self.label)
+        prompts, drawn = self._drawn()
+        rows = self.take(prompts, drawn, labelled(prompts, drawn, self.label))
         if self.steps > 1:  # a run that is resumed within the round cannot draw from this policy again
             self.kept.parent.mkdir(parents=True, exist_ok=True)
-            self.kept.write_text(json.dumps({"round": self.round, "pairs": pairs}))
-        return pairs
+            self.kept.write_text(json.dumps({"round": self.round, "rows": rows}))
+        return rows
 
     def _drawn(self) -> tuple[pd.DataFrame, list[list[list[int]]]]:
         """The prompts of this round, and completions of each: from the policy as it is, or those in store."""
@@ -139,7 +134,7 @@ class Rounds:
 
     def _kept(self) -> list[dict] | None:
         found = json.loads(self.kept.read_text()) if self.steps > 1 and self.kept.exists() else None
-        return found["pairs"] if found and found["round"] == self.round else None
+        return found["rows"] if found and found["round"] == self.round else None
 
     def _visits(self, first: int, count: int) -> list[tuple[int, int]]:
         """(prompt, how often it came before) of the places first .. first + count - 1 in the order of prompts: one
@@ -167,15 +162,22 @@ def labelled(rows: pd.DataFrame, drawn: list[list[list[int]]], label: Labeller) 
     return label(repeated, [c for several in drawn for c in several]).reshape(len(drawn), count)
 
 
-def rank(rows: pd.DataFrame, drawn: list[list[list[int]]], label: Labeller) -> list[dict]:
-    """The best against the worst completion of each prompt.
+def rank(rows: pd.DataFrame, drawn: list[list[list[int]]], scores: np.ndarray) -> list[dict]:
+    """The best against the worst completion of each prompt: prompt_ids, chosen_ids, rejected_ids.
 
-    Where all labels are equal, both are the same completion, whose gradient is zero.
+    Where all scores are equal, both are the same completion, whose gradient is zero.
     """
-    labels = labelled(rows, drawn, label)
     return [
         {"prompt_ids": list(map(int, ids)), "chosen_ids": several[best], "rejected_ids": several[worst]}
-        for ids, several, best, worst in zip(rows["prompt_ids"], drawn, labels.argmax(1), labels.argmin(1))
+        for ids, several, best, worst in zip(rows["prompt_ids"], drawn, scores.argmax(1), scores.argmin(1))
+    ]
+
+
+def group(rows: pd.DataFrame, drawn: list[list[list[int]]], scores: np.ndarray) -> list[dict]:
+    """All completions of each prompt with their scores: prompt_ids, completions, scores."""
+    return [
+        {"prompt_ids": list(map(int, ids)), "completions": several, "scores": each}
+        for ids, several, each in zip(rows["prompt_ids"], drawn, scores.tolist())
     ]
 
 

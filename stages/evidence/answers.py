@@ -160,8 +160,8 @@ class Answer:
             "learning rate": f"{chosen.learning_rate:g}",
             "beta": f"{chosen.beta:g}",
             "steps": str(chosen.steps),
-            "batch": f"{size} prompts × {chosen.completions}" if recipe.loss == ["rloo"] else f"{size} pairs",
-            "loss": " + ".join(recipe.loss),
+            "batch": f"{size} prompts × {chosen.completions}" if recipe.method else f"{size} pairs",
+            "loss": recipe.method or " + ".join(recipe.loss),
             "start": "offline" if from_offline else "base",
         }
 
