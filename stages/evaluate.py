@@ -12,8 +12,9 @@ import pandas as pd
 
 from stages.learning import evaluated, judging, likelihood, models, scoring
 from stages.learning.sampling import draw
-from stages.records import artifacts, cells
+from stages.records import artifacts
 from stages.records.command import command
+from stages.records.schema import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
@@ -21,7 +22,7 @@ from stages.worlds.pairs import read_pairs
 
 def run(cell: str) -> None:
     """Write data/evaluation/<setting>/<seed>/<arm>."""
-    where, settings = cells.read("evaluate", cell, "arms.{arm}", "evaluate", "compute")
+    where, settings = asked("evaluate", cell, "arms.{arm}", "evaluate", "compute")
     arm, chosen, of = settings.arms[where.arm], settings.evaluate, (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)

@@ -15,8 +15,9 @@ from scipy.special import gammaln
 
 from stages.learning import judging, models
 from stages.learning.finite import finite
-from stages.records import artifacts, cells, rooms
+from stages.records import artifacts
 from stages.records.command import command
+from stages.records.schema import asked
 from stages.records.seeds import key
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
@@ -24,17 +25,12 @@ from stages.worlds.pairs import read_pairs
 
 def run(cell: str) -> None:
     """Write data/judge/<cell>."""
-    where, settings = cells.read("judge", cell, "verifiers.{verifier}", "preferences.noise", "compute")
+    where, settings = asked("judge", cell, "preferences.noise", "compute")
     of = (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
     models.prepare(settings.compute, key("judging", *of))
-    judge = rooms.load("verifiers", where.verifier).judge(
-        artifacts.reading(f"data/reward/{where.setting}/{where.seed}/{where.verifier}"),
-        artifacts.reading(where.base),
-        corpus,
-        settings.verifiers[where.verifier],
-        settings.compute,
-    )
+    reward = artifacts.reading(f"data/reward/{where.setting}/{where.seed}/{where.verifier}")
+    judge = judging.load(reward, artifacts.reading(where.base), corpus, settings.compute)
     if evaluated := artifacts.slot(where.of):
         own = judging.own_pairs(pd.read_parquet(evaluated / "completions.parquet"), settings.preferences.noise)
         metrics, by_prompt = judging.held_out(judge, corpus, {"own": own})

@@ -11,15 +11,16 @@ import pandas as pd
 from scipy.special import softmax
 
 from stages.learning import evaluated, models, scoring
-from stages.records import artifacts, cells
+from stages.records import artifacts
 from stages.records.command import command
+from stages.records.schema import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 
 
 def run(cell: str) -> None:
     """Write data/evaluation/<setting>/<seed>/<arm>."""
-    where, settings = cells.read("pick", cell, "arms.{arm}", "evaluate", "compute")
+    where, settings = asked("pick", cell, "arms.{arm}", "evaluate", "compute")
     arm, of = settings.arms[where.arm], (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
     models.prepare(settings.compute, key("evaluating", *of))

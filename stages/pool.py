@@ -9,8 +9,9 @@ import pandas as pd
 
 from stages.learning import models, scoring
 from stages.learning.sampling import draw
-from stages.records import artifacts, cells, rooms
+from stages.records import artifacts, rooms
 from stages.records.command import command
+from stages.records.schema import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 from stages.worlds.pairs import to_label
@@ -20,7 +21,7 @@ COLUMNS = ("prompt_id", "split", "completion", "completion_ids", "true_reward")
 
 def run(cell: str) -> None:
     """Write data/pool/<setting>/<seed>."""
-    where, settings = cells.read("pool", cell, "preferences", "compute")
+    where, settings = asked("pool", cell, "preferences", "compute")
     chosen, of = settings.preferences, (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)

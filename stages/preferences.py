@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from stages.records import artifacts, cells, rooms
+from stages.records import artifacts, rooms
 from stages.records.command import command
+from stages.records.schema import asked
 from stages.records.errors import UserError
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
@@ -21,7 +22,7 @@ from stages.worlds.pairs import to_label
 def run(cell: str) -> None:
     """Write data/preferences/<setting>/<seed>: ``pairs`` on train prompts; held out, as many ``fresh`` ones on these
     prompts (or all that are left) and ones on test prompts."""
-    where, settings = cells.read("preferences", cell, "preferences")
+    where, settings = asked("preferences", cell, "preferences")
     chosen, of = settings.preferences, (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
     pool = pd.read_parquet(artifacts.reading(f"data/pool/{where.setting}/{where.seed}") / "pool.parquet")

@@ -5,23 +5,29 @@ In: the corpus, the base policy, the pairs.
 Out: what the verifier trains (stages/verifiers has one file per kind).
 """
 
-from stages.records import artifacts, cells, rooms
+import json
+
+from stages.learning import judging
+from stages.records import artifacts, rooms
 from stages.records.command import command
+from stages.records.schema import asked
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
 
 
 def run(cell: str) -> None:
     """Train data/reward/<setting>/<seed>/<verifier>."""
-    where, settings = cells.read("reward", cell, "verifiers.{verifier}", "compute")
-    options, of = settings.verifiers[where.verifier], (where.setting, where.seed)
+    where, settings = asked("reward", cell, "verifiers.{verifier}", "compute")
+    options, of = getattr(settings.verifiers, where.verifier), (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)
     pairs, digest = read_pairs(*of, "train")
     scratch = artifacts.scratch("reward", where, options, settings.compute, artifacts.digest(base), digest)
     with artifacts.writing(f"data/reward/{where.setting}/{where.seed}/{where.verifier}") as out:
-        verifier = rooms.load("verifiers", where.verifier)
+        verifier = rooms.load("verifiers", options.verifier)
         verifier.train(base, corpus, pairs, options, settings.compute, of, scratch, out)
+        said = {"verifier": options.verifier, "options": options.model_dump(exclude={"verifier"})}
+        (out / judging.WHAT).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     artifacts.forget(scratch)
 
 

@@ -8,15 +8,16 @@ their first round.
 
 from stages.learning import models, scoring
 from stages.learning.sampling import draw
-from stages.records import artifacts, cells
+from stages.records import artifacts
 from stages.records.command import command
+from stages.records.schema import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 
 
 def run(cell: str) -> None:
     """Write data/sample/<setting>/<seed>."""
-    where, settings = cells.read("sample", cell, "sample", "compute")
+    where, settings = asked("sample", cell, "sample", "compute")
     chosen, of = settings.sample, (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)

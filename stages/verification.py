@@ -9,19 +9,20 @@ global one reaches the other's loss with fewer pairs.
 import pandas as pd
 
 from stages.learning import judging
-from stages.records import artifacts, cells, rooms
+from stages.records import artifacts, rooms
 from stages.records.command import command
+from stages.records.schema import asked
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
 
 
 def run(cell: str) -> None:
     """Write data/verification/<setting>/<seed>/<verifier>."""
-    where, settings = cells.read("verification", cell, "verifiers.{verifier}", "verification", "compute")
-    options, compute, of = settings.verifiers[where.verifier], settings.compute, (where.setting, where.seed)
+    where, settings = asked("verification", cell, "verifiers.{verifier}", "verification", "compute")
+    options, compute, of = getattr(settings.verifiers, where.verifier), settings.compute, (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)
-    verifier = rooms.load("verifiers", where.verifier)
+    verifier = rooms.load("verifiers", options.verifier)
     pairs, digest = read_pairs(*of, "train")
     test, _ = read_pairs(*of, "test")
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,6 +182,13 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
         assert f" {row['verdict']}{aside} |" in line
         for path, hash_ in row["artifacts"].items():
             assert path in html and hash_ in html
+
+
+def test_curves_by_distance_are_of_the_arms_that_claims_compare_there_or_expect_to_end_alike():
+    declared = [SimpleNamespace(claim=claim) for claim in DECLARED.claims.values()]
+    followed = {name: claims_figures.followed(declared, SimpleNamespace(study=name)) for name in DECLARED.studies}
+    assert followed.pop("evidence") == ["offline", "online", "online_rloo"]
+    assert not any(followed.values())
 
 
 def test_no_page_knows_of_the_host_that_a_study_ran_on(project, tmp_path, monkeypatch):

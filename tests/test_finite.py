@@ -1,6 +1,7 @@
 """A training that diverges is an error that says where, and never a result."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +12,9 @@ from conftest import ROOT, asking, edit_params, neox, roads
 from safetensors.torch import load_file, save_file
 from test_training import CPU, TOKENIZER
 
-from stages.learning import likelihood, models, sampling, scoring, training
+from stages.learning import callbacks, likelihood, models, sampling, scoring, training
 from stages.learning.finite import finite
+from stages.methods import rloo
 from stages.records import events, params
 from stages.records.errors import UserError
 from stages.records.seeds import Uniforms, key
@@ -57,20 +59,20 @@ def online(pairs, folder, args):
 
 
 def policy_gradient(pairs, folder, args):
-    neox(seed=2).save_pretrained(folder / "reference")
-    policy, reference = models.never_padding(neox(seed=1)), models.load_policy(folder / "reference", CPU)
+    policy = models.never_padding(neox(seed=1))
     world = {"max_prompt": 3, "max_completion": 3, "eos": None, "pad": TOKENIZER.pad_token_id}
+    prompts, scores = pairs["prompt_ids"][:2].tolist(), np.arange(8.0).reshape(2, 4).tolist()
 
-    def scored_at(step):
-        prompts = pairs["prompt_ids"][:2].tolist()
-        return (
-            prompts,
-            sampling.draw(policy, asking(prompts), 4, world, 1.0, Uniforms("test", step)),
-            np.arange(8.0).reshape(2, 4),
-        )
+    def groups_at(step):
+        drawn = sampling.draw(policy, asking(prompts), 4, world, 1.0, Uniforms("test", step))
+        return [
+            {"prompt_ids": prompt, "completions": several, "scores": each}
+            for prompt, several, each in zip(prompts, drawn, scores)
+        ]
 
     args = {k: v for k, v in args.items() if k != "max_steps"}
-    return training.PolicyGradientTrainer(policy, reference, TOKENIZER, STEPS, 4, scored_at, args)
+    loss = partial(rloo.loss, options=rloo.Options())
+    return training.MethodTrainer(policy, neox(seed=2), TOKENIZER, STEPS, groups_at, args, loss=loss)
 
 
 @pytest.mark.parametrize("made", [supervised, reward, offline, online, policy_gradient])
@@ -160,7 +162,7 @@ def test_what_is_finite_passes_as_it_is():
 def test_a_point_of_a_learning_curve_is_finite(pairs, tmp_path):
     args = training.options(CPU, 0, tmp_path / "scratch", 8, max_steps=2, learning_rate=1e-4)
     trainer, rewards = offline(pairs, tmp_path, args), iter([0.5, float("nan")])
-    curve = training.Curve(tmp_path / "scratch", 2, lambda: {"true_reward": next(rewards)})
+    curve = callbacks.Curve(tmp_path / "scratch", 2, lambda: {"true_reward": next(rewards)})
     with pytest.raises(UserError, match=r"after step 1 of 2 .*: the learning curve, true_reward is nan"):
         training.train(trainer, tmp_path / "scratch", "a policy", curve)
 
@@ -175,15 +177,15 @@ def test_an_event_says_finite_numbers_only(tmp_path, monkeypatch):
 
 
 def test_a_state_that_is_not_finite_is_never_kept_to_be_resumed(monkeypatch):
-    monkeypatch.setenv(training.CHECKPOINT_SECONDS, "0")
+    monkeypatch.setenv(callbacks.CHECKPOINT_SECONDS, "0")
     policy, control = neox(), SimpleNamespace(should_save=False)
-    training.KeepState().on_step_end(None, None, control, model=policy)
+    callbacks.KeepState().on_step_end(None, None, control, model=policy)
     assert control.should_save
     control.should_save = False
     with torch.no_grad():
         policy.get_output_embeddings().weight[7] = float("nan")
     with pytest.raises(UserError, match=r"its state: the weight .* holds NaN"):
-        training.KeepState().on_step_end(None, None, control, model=policy)
+        callbacks.KeepState().on_step_end(None, None, control, model=policy)
     assert not control.should_save
 
 

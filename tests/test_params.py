@@ -13,6 +13,8 @@ from stages.records.errors import UserError
 from stages.records.params import Params, load
 
 TEXT = Path("params.yaml").read_text()
+RLOO = "method: rloo, labels: reward, rounds: 400"  # an arm with a method
+HALF = "loss: [sigmoid], labels: reward, rounds: 400, prompts: 0.5"  # one with a loss
 
 
 def written(tmp_path, old, new, count=1):
@@ -87,10 +89,21 @@ def test_the_committed_params_are_right_and_every_number_has_a_comment_or_a_name
             "loss: [sigmoid], rounds: 4,",
             r"arms\.offline_twice: an offline arm has no rounds",
         ),
+        (RLOO, RLOO.replace("400", "4"), r"arms\.\w+: rloo samples at every step; write rounds: 400"),
+        (RLOO, RLOO.replace("rloo", "rlo"), r"arms\.\w+\.method: stages/methods has no rlo; the nearest is rloo"),
+        (RLOO, f"{RLOO}, options: {{psi: 1.0}}", r"arms\.\w+\.options\.psi: is not a known key"),
+        (RLOO, f"{RLOO}, loss: [sigmoid]", r"arms\.\w+: write either loss .* or method"),
+        (RLOO, "labels: reward, rounds: 400", r"arms\.\w+: write either loss .* or method"),
+        (HALF, f"options: {{psi: 1.0}}, {HALF}", r"arms\.online_half\.options: only a method has options"),
         (
-            "loss: [rloo], labels: reward, rounds: 400",
-            "loss: [rloo], labels: reward, rounds: 4",
-            r"rloo samples at every",
+            "offline_recipe {loss: [sigmoid]}",
+            "offline_recipe {method: rloo}",
+            r"arms\.offline\w*: rloo learns from completions with scores, and pairs have none",
+        ),
+        (
+            "temperature: 1.0     # of the samples",
+            "temperature: 0.7     # of the samples",
+            r"rloo needs samples at temp",
         ),
         (
             "loss: [sigmoid], labels: reward, rounds: 1}",
@@ -119,4 +132,4 @@ def test_yaml_traps_are_read_as_people_mean_them(tmp_path):
 def test_the_losses_are_those_that_trl_has():
     source = inspect.getsource(dpo_trainer)
     known = set(re.findall(r'loss_type == "(\w+)"', source))
-    assert {*get_args(settings.Loss)} == known | {"rloo"}
+    assert {*get_args(settings.Loss)} == known

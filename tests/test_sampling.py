@@ -164,11 +164,31 @@ def test_prompts_that_are_added_leave_pairs_and_visits_of_the_others_alone(corpu
         online = recipe.over(SETTINGS["micro"].online)
         rounds = Rounds(neox(len(corpus.tokenizer)), c, label, online, recipe, None, tmp_path, ("micro", 0))
         for step in range(online.steps):
-            rounds.pairs_at(step)
+            rounds.rows_at(step)
         drawn.append(found)
     both = drawn[0].keys() & drawn[1].keys()
     assert len(both) >= 10 and all(drawn[0][which] == drawn[1][which] for which in both)
     assert len({visit for _, visit in drawn[0]}) > 1
+
+
+def test_a_round_that_a_method_goes_on_with_has_the_groups_that_were_drawn(corpus, tmp_path):
+    recipe = SETTINGS["micro"].arms["online_rloo"].model_copy(update={"rounds": 3})
+    online = recipe.over(SETTINGS["micro"].online)
+
+    def label(rows, completions):
+        return np.arange(len(completions)) / 7
+
+    begun, resumed = (
+        Rounds(policy, corpus, label, online, recipe, None, tmp_path, ("micro", 0))
+        for policy in (neox(len(corpus.tokenizer)), None)
+    )
+    steps = online.steps // 3
+    drawn = [begun.rows_at(step) for step in range(2 * steps)]
+    for rows in drawn:
+        assert len(rows) == online.prompts
+        assert all(len(row["completions"]) == len(row["scores"]) == online.completions for row in rows)
+    assert [score for row in drawn[0] for score in row["scores"]] == label(None, range(32)).tolist()
+    assert [resumed.rows_at(step) for step in range(steps, 2 * steps)] == drawn[steps:]
 
 
 def given_pairs(count):
@@ -217,7 +237,7 @@ def test_an_online_arm_on_a_share_of_the_prompts_samples_for_those_that_the_pref
 
     rounds = Rounds(neox(len(corpus.tokenizer)), corpus, label, online, recipe, None, tmp_path, ("micro", seed))
     for step in range(online.steps):
-        assert len(rounds.pairs_at(step)) == online.prompts
+        assert len(rounds.rows_at(step)) == online.prompts
     assert set(seen) == asked
     other = set(table(corpus, chosen, "train", 64, seed + 1)["prompt_id"])
     assert (other == asked) == (share == 1), "which prompts are asked belongs to the seed"

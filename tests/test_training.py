@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from conftest import asking
 from conftest import neox as network
+from datasets import Dataset
 from scipy.special import log_softmax, softmax
 from transformers import GenerationMixin
 from trl import DPOConfig, DPOTrainer
@@ -23,6 +25,7 @@ from trl import DPOConfig, DPOTrainer
 from stages import offline
 from stages.learning import likelihood, models, training
 from stages.learning.sampling import draw
+from stages.methods import rloo
 from stages.records import artifacts
 from stages.records.seeds import Uniforms, key
 from stages.worlds import roads
@@ -61,12 +64,11 @@ def on_policy(pairs, scratch, beta, loss, compute=CPU, **more):
     return training.OnPolicyTrainer(neox(seed=1), neox(seed=2), TOKENIZER, 1, lambda step: rows, args)
 
 
-@pytest.mark.parametrize("loss", [["sigmoid"], ["ipo"], ["hinge"]])
-def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, loss):
-    ours = on_policy(pairs, tmp_path, 0.7, loss)
+def plain_dpo(scratch, rows, policy, reference, beta, loss):
+    """TRL's own trainer, on pairs that are token ids."""
     config = DPOConfig(
-        str(tmp_path),
-        beta=0.7,
+        str(scratch),
+        beta=beta,
         loss_type=loss,
         use_cpu=True,
         bf16=False,
@@ -79,7 +81,13 @@ def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, 
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset
 
-    plain = Plain(neox(seed=1), neox(seed=2), config, train_dataset=separate(pairs), processing_class=TOKENIZER)
+    return Plain(policy, reference, config, train_dataset=Dataset.from_list(rows), processing_class=TOKENIZER)
+
+
+@pytest.mark.parametrize("loss", [["sigmoid"], ["ipo"], ["hinge"]])
+def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, loss):
+    ours = on_policy(pairs, tmp_path, 0.7, loss)
+    plain = plain_dpo(tmp_path, pairs.to_dict("records"), neox(seed=1), neox(seed=2), 0.7, loss)
     batch = plain.data_collator(pairs.to_dict("records"))
     expected = plain.compute_loss(plain.model, batch)
     found = ours.compute_loss(ours.model, ours.collate(pairs.to_dict("records")))
@@ -148,47 +156,22 @@ def test_gradient_accumulation_takes_the_same_step(tmp_path, pairs):
     assert torch.allclose(weights[0], weights[1], atol=1e-6)
 
 
-def policy_gradient(policy, reference, folder, steps, completions, scored_at, batch, compute=CPU, **more):
-    """TRL's RLOO with ``batch`` completions a step; its checkpoints would lie in folder/checkpoints."""
-    reference.save_pretrained(folder / "reference")
-    reference = models.load_policy(folder / "reference", compute)
-    args = training.options(compute, 0, folder / "checkpoints", batch, **more)
-    return training.PolicyGradientTrainer(policy, reference, TOKENIZER, steps, completions, scored_at, args)
+def policy_gradient(policy, reference, folder, steps, groups_at, prompts, completions=4, **more):
+    """The method rloo, on ``prompts`` groups a step."""
+    args = training.options(CPU, 0, folder, prompts, completions, **more)
+    loss = partial(rloo.loss, options=rloo.Options())
+    return training.MethodTrainer(policy, reference, TOKENIZER, steps, groups_at, args, loss=loss)
 
 
 @pytest.fixture
 def judged(pairs):
-    """For three prompts four completions each, of unequal lengths, and their labels."""
+    """For three prompts four completions each, of unequal lengths, and their scores."""
     rng = np.random.default_rng(1)
     drawn = [[rng.integers(7, 20, size=rng.integers(1, 5)).tolist() for _ in range(4)] for _ in range(3)]
-    return pairs["prompt_ids"][:3], drawn, rng.normal(size=(3, 4))
-
-
-@pytest.mark.parametrize("at_once", [0, 4], ids=["whole batch", "accumulated"])
-def test_the_first_step_of_policy_gradient_is_the_formula_with_leave_one_out_advantages(tmp_path, judged, at_once):
-    beta, compute = 0.7, SimpleNamespace(**{**vars(CPU), "device_batch": at_once})
-    plain = {"beta": beta, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}  # so a step is the gradient
-    policy, reference = neox(seed=1), neox(seed=2)
-    trainer = policy_gradient(policy, reference, tmp_path, 1, 4, lambda step: judged, 12, compute, **plain)
-    training.train(trainer, tmp_path / "checkpoints", "a policy")
-
-    def log_probs(model):
-        every = []
-        for prompt, several in zip(*judged[:2]):
-            for completion in several:
-                logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
-                every.append(logits.log_softmax(-1)[range(len(completion)), completion].sum())
-        return torch.stack(every).view(3, 4)
-
-    before = neox(seed=1)
-    ours, theirs = log_probs(before), log_probs(reference).detach()
-    rewards = torch.tensor(judged[2]) - beta * (ours.detach() - theirs)
-    advantages = rewards - (rewards.sum(dim=1, keepdim=True) - rewards) / 3
-    (-(advantages * ours).mean()).backward()
-    for name, after in policy.named_parameters():
-        start = before.get_parameter(name)
-        assert torch.allclose(start - after, start.grad, atol=1e-5), name
-    assert max(p.grad.abs().max() for p in before.parameters()) > 0.1
+    return [
+        {"prompt_ids": prompt, "completions": several, "scores": scores}
+        for prompt, several, scores in zip(pairs["prompt_ids"], drawn, rng.normal(size=(3, 4)).tolist())
+    ]
 
 
 def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tmp_path, judged, monkeypatch):
@@ -200,11 +183,11 @@ def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tm
     for name in ("generate", "generate_batch"):
         monkeypatch.setattr(GenerationMixin, name, refused)
 
-    def scored_at(step):
+    def groups_at(step):
         steps.append(step)
         return judged
 
-    trainer = policy_gradient(neox(seed=1), neox(seed=2), tmp_path, 3, 4, scored_at, 12)
+    trainer = policy_gradient(neox(seed=1), neox(seed=2), tmp_path, 3, groups_at, 3)
     loss = trainer.compute_loss
 
     def seen(model, inputs, **kwargs):
@@ -212,15 +195,15 @@ def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tm
         return loss(model, inputs, **kwargs)
 
     monkeypatch.setattr(trainer, "compute_loss", seen)
-    training.train(trainer, tmp_path / "checkpoints", "a policy")
+    training.train(trainer, tmp_path, "a policy")
     assert steps == [0, 1, 2]
-    given = sorted((prompt, completion) for prompt, several in zip(*judged[:2]) for completion in several)
+    given = [(group["prompt_ids"], completion) for group in judged for completion in group["completions"]]
     for batch in batches:
-        prompts, completions = (
-            [ids[mask.bool()].tolist() for ids, mask in zip(batch[f"{part}_ids"], batch[f"{part}_mask"])]
-            for part in ("prompt", "completion")
-        )
-        assert sorted(zip(prompts, completions)) == given
+        texts = [ids[there.bool()] for ids, there in zip(batch["input_ids"], batch["attention_mask"])]
+        completions = [labels[labels != -100].tolist() for labels in batch["labels"]]
+        prompts = [text.tolist()[: -len(completion)] for text, completion in zip(texts, completions)]
+        assert [*zip(prompts, completions)] == given
+        assert batch["scores"].tolist() == pytest.approx(np.float32([group["scores"] for group in judged]))
     assert len(batches) == 3
 
 
@@ -238,14 +221,17 @@ def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
         ours, theirs = log_probs(policy), log_probs(reference) + worth[:, 1:, 1:].reshape(2, -1) / beta
         return (softmax(ours, axis=1) * (log_softmax(ours, axis=1) - log_softmax(theirs, axis=1))).sum(axis=1).mean()
 
-    def scored_at(step):
+    def groups_at(step):
         world = {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}
         drawn = draw(policy, asking(prompts), 64, world, 1.0, Uniforms("test", "bandit", step))
-        return prompts, drawn, np.array([[worth[i, a, b] for a, b in several] for i, several in enumerate(drawn)])
+        return [
+            {"prompt_ids": prompt, "completions": several, "scores": [worth[i, a, b] for a, b in several]}
+            for i, (prompt, several) in enumerate(zip(prompts, drawn))
+        ]
 
     before = divergence(beta)
-    trainer = policy_gradient(policy, reference, tmp_path, 120, 64, scored_at, 128, beta=beta, learning_rate=2e-3)
-    training.train(trainer, tmp_path / "checkpoints", "a policy")
+    trainer = policy_gradient(policy, reference, tmp_path, 120, groups_at, 2, 64, beta=beta, learning_rate=2e-3)
+    training.train(trainer, tmp_path, "a policy")
     assert divergence(beta) < before / 20  # it is a sixty-sixth here
     assert min(divergence(2 * beta), divergence(beta / 2)) > 4 * divergence(beta), "and to that of no other beta"
 
@@ -268,7 +254,7 @@ def test_no_road_trains_with_dropout_whatever_the_model_has(tmp_path, pairs, jud
             trainer = training.OnPolicyTrainer(policy, reference, TOKENIZER, 1, lambda step, rows=rows: rows, args)
         elif road == "policy gradient":
             more = {"learning_rate": 0.1, "optim": "sgd", "beta": 0.7}
-            trainer = policy_gradient(policy, reference, folder, 1, 4, lambda step: judged, 12, **more)
+            trainer = policy_gradient(policy, reference, folder / "scratch", 1, lambda step: judged, 3, **more)
         else:
             model = models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, key("test", "head"))
             trainer = training.reward_model(model, TOKENIZER, joined(pairs), {**args, "num_train_epochs": 1})

@@ -9,15 +9,14 @@ from stages.learning.sampling import draw
 from stages.records.seeds import Uniforms
 from stages.worlds.corpora import Corpus
 
-COMPLETIONS, TOKENS = 256, 4096  # in one measurement: so many completions, or more while they have so few tokens
-
 
 class Measure:
     """Samples at temperature 1, with the same random numbers each time, so that points of a curve are paired.
     They belong to ``of``: setting and seed."""
 
-    def __init__(self, policy, reference, corpus: Corpus, score: Callable, *of: object):
-        wanted = max(COMPLETIONS, TOKENS // corpus.world["max_completion"])
+    def __init__(self, policy, reference, corpus: Corpus, score: Callable, size, *of: object):
+        """size: the section ``curve`` of a setting."""
+        wanted = max(size.completions, size.tokens // corpus.world["max_completion"])
         rows = corpus.prompts[corpus.prompts["split"] == "validation"].iloc[:wanted]
         self.count = max(1, wanted // len(rows))
         self.rows = rows.loc[rows.index.repeat(self.count)].reset_index(drop=True)

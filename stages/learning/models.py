@@ -146,6 +146,19 @@ def _whole(loaded: tuple[PreTrainedModel, dict], folder: str | Path, fresh: str 
     return model
 
 
+def without_dropout(model: PreTrainedModel) -> None:
+    """Switch off every dropout of a model; its config, and so what is saved, stays as it is.
+
+    TRL's trainers leave on what is no nn.Dropout, as in Llama and OPT, so that roads would differ in more than they
+    say, and a policy from its reference before the first step.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
+            setattr(module, name, 0.0)
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write weights (safetensors), config and tokenizer."""
     model.save_pretrained(folder)

@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from stages.records import rooms
 from stages.records.errors import UserError
@@ -13,9 +21,9 @@ Positive = Annotated[float, Field(gt=0)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 IMPORTED = re.compile(r"data/inputs/[A-Za-z0-9_]+/[A-Za-z0-9_-][\w.-]*")  # what DVC tracks of a setting's inputs
-# The losses of TRL's DPO trainer (a test compares them), and that of its RLOO trainer.
+# The losses of TRL's DPO trainer (a test compares them).
 Loss = Literal["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
-               "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm", "rloo"]  # fmt: skip
+               "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"]  # fmt: skip
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
@@ -30,7 +38,7 @@ class Compute(Section):
     dtype: Literal["float32", "bfloat16"]
     numerics: Literal["portable", "native"]  # which kernels of the CPU; see stages/records/numerics.py
     threads: Count  # per stage; part of the result, as the thread count changes bits
-    device_batch: int = Field(ge=0)  # sequences or pairs in one backward pass; 0: the whole batch
+    device_batch: int = Field(ge=0)  # sequences or pairs (a method: whole groups) in one backward pass; 0: the batch
 
 
 class Network(Section):
@@ -118,7 +126,9 @@ class Evaluate(Section):
 class Arm(Section):
     """A recipe; where it names steps, a learning rate or a beta, that counts instead of the stage's."""
 
-    loss: list[Loss] = Field(min_length=1)  # summed; or rloo alone
+    loss: list[Loss] | None = Field(None, min_length=1)  # of TRL's DPO trainer, summed; or else
+    method: str | None = None  # a file of stages/methods
+    options: Any = Field({}, validate_default=True)  # of the method: its Options, once they are checked
     labels: Literal["reward", "local", "true"] | None = None  # who ranks samples, or labels pairs anew
     rounds: Count | None = None  # how often an online arm draws fresh samples
     prompts: PositiveShare = 1.0  # share of the train prompts that an online arm samples for
@@ -131,10 +141,33 @@ class Arm(Section):
         changes = {key: getattr(self, key) for key in ("steps", "learning_rate", "beta")}
         return section.model_copy(update={key: value for key, value in changes.items() if value is not None})
 
+    @field_validator("method")
+    @classmethod
+    def _is_a_file_of_the_room(cls, name: str | None) -> str | None:
+        try:
+            if name is not None:
+                rooms.load("methods", name)
+        except UserError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _are_the_methods(cls, given: Any, info: ValidationInfo) -> Any:
+        if method := info.data.get("method"):
+            return rooms.load("methods", method).Options.model_validate(given)
+        if given and "method" in info.data:
+            raise ValueError("only a method has options: write method: NAME, or take them away")
+        return given
+
     @model_validator(mode="after")
-    def _rloo_stands_alone(self):
-        if "rloo" in self.loss and len(self.loss) > 1:
-            raise ValueError("loss: rloo cannot be summed with the losses of another trainer")
+    def _says_what_it_minimises(self):
+        if (self.loss is None) == (self.method is None):
+            raise ValueError("write either loss (a list of TRL's) or method (a file of stages/methods)")
+        if self.method and not (self.labels and self.rounds):
+            raise ValueError(
+                f"{self.method} learns from completions with scores, and pairs have none: write labels and rounds"
+            )
         return self
 
 
@@ -176,9 +209,9 @@ class Setting(Section):
             chosen = arm.over(self.online if arm.rounds else self.offline)
             if arm.rounds and chosen.steps % arm.rounds:
                 raise ValueError(f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {chosen.steps}")
-            if arm.loss == ["rloo"]:
+            if arm.method and rooms.load("methods", arm.method).EVERY_STEP:
                 if arm.rounds != chosen.steps:
-                    raise ValueError(f"arms.{name}: rloo samples at every step; write rounds: {chosen.steps}")
+                    raise ValueError(f"arms.{name}: {arm.method} samples at every step; write rounds: {chosen.steps}")
                 if {self.online.temperature, self.sample.temperature} != {1.0}:
-                    raise ValueError(f"arms.{name}: rloo needs samples at temperature 1, in sample and online")
+                    raise ValueError(f"arms.{name}: {arm.method} needs samples at temperature 1, in sample and online")
         return self

@@ -37,7 +37,7 @@ def read_pairs(setting: str, seed: int, split: str) -> tuple[pd.DataFrame, str]:
     return pairs[pairs["split"] == split].reset_index(drop=True), artifacts.digest(folder)
 
 
-def asked(prompts: pd.DataFrame, share: float, of: tuple) -> pd.DataFrame:
+def to_ask(prompts: pd.DataFrame, share: float, of: tuple) -> pd.DataFrame:
     """The prompts of a split that pairs are made for, in their order: the first ``share`` of a random order that
     belongs to ``of`` (setting and seed)."""
     places = order("asked prompts", prompts["prompt_id"], *of)[: ceil(share * len(prompts))]
@@ -51,4 +51,4 @@ def to_label(prompts: pd.DataFrame, chosen, split: str, of: tuple) -> pd.DataFra
     """
     on_test = split == "test"
     of_split = prompts[prompts["split"] == ("test" if on_test else "train")]
-    return asked(of_split, 1.0 if on_test else chosen.prompts, of)
+    return to_ask(of_split, 1.0 if on_test else chosen.prompts, of)
