@@ -6,17 +6,20 @@ Out: data/corpus/<setting>, the same tables for every world (stages/worlds/corpo
 
 from pathlib import Path
 
-from stages.records import artifacts, rooms, sections
+from stages.records import artifacts, rooms
 from stages.records.command import command
+from stages.records.schema import asked
+from stages.worlds import corpora
 
 
-
-def run(setting: str) -> None:
-    """Write data/corpus/<setting>."""
-    chosen = sections.of(setting, "corpus", "compute.numerics").corpus  # this process is of these numerics
-    corpus = rooms.load("worlds", chosen.world).build(chosen, Path(f"data/inputs/{setting}"), setting)
+def run(cell: str) -> None:
+    """Write data/corpus/<setting>, or data/corpus/<setting>/<seed> where each seed redraws the world."""
+    where, settings = asked("corpus", cell, "corpus", "compute.numerics")  # this process is of these numerics
+    chosen, of = settings.corpus, corpora.drawn(where, settings.corpus)
+    corpus = rooms.load("worlds", chosen.world).build(chosen, Path(where.inputs), of)
     corpus.world["name"] = chosen.world
-    with artifacts.writing(f"data/corpus/{setting}") as out:
+    corpora.hold_out(corpus, chosen.held_out, of)
+    with artifacts.writing(where.out) as out:
         corpus.save(out)
 
 

@@ -60,7 +60,7 @@ class BradleyTerryTrainer(FiniteLoss, RewardTrainer):
 
 
 def supervised(policy: PreTrainedModel, tokenizer, rows: list[dict], args: dict) -> SupervisedTrainer:
-    """SFT on rows of ``input_ids``: the loss is on every token, prompt included (as in the paper's code)."""
+    """SFT on rows of ``input_ids`` and ``labels`` (batch.IGNORED where a token does not count)."""
     return SupervisedTrainer(
         policy,
         args=SFTConfig(**args, max_length=None),

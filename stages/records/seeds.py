@@ -18,6 +18,7 @@ PURPOSES = {
     "hidden routes": "the hidden route of each prompt",
     "demonstrations": "for which prompts travellers write routes, and which of these get a verdict",
     "travels": "the routes of the demonstrations",
+    "held-out demonstrations": "which demonstrations nothing is trained on",
     "roles": "the role of a text's prompt: train, validation, test, judge or demonstrations",
     "rows": "the order of a data set's rows",
     "prompts": "the id of a text's prompt, and so the order of prompts",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from stages.records.seeds import key
+
 if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, a world's Options, does not have
     from transformers import PreTrainedTokenizerFast
 
@@ -23,7 +25,7 @@ class Corpus:
     world: as JSON; at least reward (what the world calls it), max_prompt and max_completion (tokens), eos and pad
         (token ids; eos is None where completions have a fixed length) and facts (stages/worlds/facts.py). The stage
         corpus adds name, that of the world's file.
-    demonstrations: prompt_ids, completion_ids.
+    demonstrations: prompt_ids, completion_ids, held_out (whether nothing is trained on it).
     prompts: prompt_id (0, 1, ...), split (train | validation | test), prompt, prompt_ids, reference.
     pairs: labelled pairs on these prompts, None where the world has no labels of its own: prompt_id, split,
         prompt_ids, chosen_ids, rejected_ids, chosen, rejected.
@@ -52,6 +54,23 @@ class Corpus:
             table = getattr(self, name)
             if table is not None:
                 table.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def drawn(where, options) -> tuple:
+    """What the random numbers of a corpus belong to: its setting; then which draw it is, and the seed that redraws the
+    world, where there is one."""
+    more = () if where.seed is None else (where.seed,)
+    return (where.setting, options.draw, *more) if options.draw or more else (where.setting,)
+
+
+def hold_out(corpus: Corpus, share: float, of: tuple) -> None:
+    """Mark about this share of the demonstrations, which then nothing is trained on, by what is in them: equal ones go
+    together."""
+    texts = zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"])
+    corpus.demonstrations["held_out"] = [
+        key("held-out demonstrations", *of, *map(int, [*prompt, *completion])) / 2**63 < share
+        for prompt, completion in texts
+    ]
 
 
 def rows(corpus: Corpus, ids: Sequence[int]) -> pd.DataFrame:
