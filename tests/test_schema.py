@@ -113,7 +113,7 @@ def test_the_target_is_right():
          r"gap\.online\.completions = 65 .*exceeds settings\.gap\.sample\.completions"),
         ("temperature: 1.0     # of the samples", "temperature: 0.7     # of the samples",
 
-                 r"gap\.online\.temperature = 0\.7 \(of the arm online_batch\) is not settings\.gap\.sample\.temperature = 1\.0"),
+                 r"online\.temperature = 0\.7 .*online_batch\) is not settings\.gap\.sample\.temperature = 1"),
         ("model: {hidden_size: 64, layers: 2, heads: 4}", "model: EleutherAI/pythia-1.4b-deduped",
          r"settings\.gap\.base: .*not below data/inputs/.*roads import SETTING EleutherAI/pythia"),
         ("model: {hidden_size: 64, layers: 2, heads: 4}", "model: data/inputs/gap/../x/model",
