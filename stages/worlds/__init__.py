@@ -4,3 +4,4 @@ A file of it brings ``Options`` (the section ``corpus`` of a setting), ``build``
 """
 
 NAMES = ("roads", "text")
+IMPORTED = ("text",)  # of these, those that read data/inputs/SETTING
