@@ -173,7 +173,9 @@ class Ledger:
             maker = run
             if len(models) > 1 and not known[path]:
                 begun = self.client.get_run(run).info.start_time / 1000
-                maker = self._open(stage, names.model(path, names.labels(stage.get("meta")).get("seed")), "model", run, begun, {})
+                maker = self._open(
+                    stage, names.model(path, names.labels(stage.get("meta")).get("seed")), "model", run, begun, {}
+                )
                 self.log(maker, params=names.params(stage) | {"model": Path(path).name})
                 self._log_inputs(maker, stage)
             model = known[path].model_id if known[path] else self._register(maker, stage, path, sha256, md5)

@@ -17,7 +17,6 @@ MEASURED = {
     "held_out_log_loss": "pairs.log_loss",
     "held_out_accuracy": "pairs.accuracy",
 }
-KINDS = ("policy", "verifier")
 WHOSE = ("setting", "seed", "verifier", "arm", "judged")
 TABLE = 100  # params that a person reads in a list
 
@@ -64,10 +63,10 @@ def measured(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def about(stage: dict) -> tuple[str | None, str | None]:
-    """The paths of the policy and of the verifier that a stage's metrics are about, as its meta in dvc.yaml says."""
+    """The path of the policy, or of the reward model, that a stage's metrics are about, as its meta in dvc.yaml says."""
     meta = stage.get("meta") or {}
-    policy, verifier = (meta.get(f"{kind}_at") for kind in KINDS)
-    return policy, verifier
+    measures = meta.get("measures")
+    return (None, measures) if meta.get("verifier") else (measures, None)
 
 
 def study(name: str, when: float) -> str:

@@ -15,7 +15,7 @@ if sys.argv[0] == "-m":
 
     module = module_run()
     if module not in (None, "stages.serve", "stages.client"):
-        environment = numerics.environment(os.environ, numerics.wanted(sys.argv[1:]))
+        environment = numerics.environment(os.environ, numerics.wanted(module.removeprefix("stages."), sys.argv[1:]))
         if os.environ.get("ALL_ROADS_SERVER"):
             hand_over(os.environ["ALL_ROADS_SERVER"], module, environment)
         numerics.start_again(environment)

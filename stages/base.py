@@ -13,7 +13,7 @@ from stages.learning.batch import IGNORED
 from stages.learning.trial import trial
 from stages.records import artifacts
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import key
 from stages.worlds import corpora
 from stages.worlds.inputs import inside

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.records import artifacts, rooms
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.worlds import corpora
 
 

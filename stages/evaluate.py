@@ -14,7 +14,7 @@ from stages.learning import evaluated, judging, likelihood, models, scoring
 from stages.learning.sampling import draw
 from stages.records import artifacts
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
@@ -37,9 +37,9 @@ def run(cell: str) -> None:
     completions = [ids for several in drawn for ids in several]
     rows = prompts.loc[prompts.index.repeat(chosen.completions)].reset_index(drop=True)
     rows["sample"] = np.tile(np.arange(chosen.completions), len(prompts))
-    asked = (policy, reference, rows["prompt_ids"].tolist(), completions)
+    drawn_by = (policy, reference, rows["prompt_ids"].tolist(), completions)
     found = evaluated.table(rows, completions, corpus, score)
-    found = found.assign(kl=likelihood.kl(*asked), log_ratio=likelihood.log_ratio(*asked))
+    found = found.assign(kl=likelihood.kl(*drawn_by), log_ratio=likelihood.log_ratio(*drawn_by))
 
     metrics, by_prompt = {}, {}
     if arm.trained:

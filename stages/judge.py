@@ -17,7 +17,7 @@ from stages.learning import judging, models
 from stages.learning.finite import finite
 from stages.records import artifacts
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import key
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs

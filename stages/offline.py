@@ -12,7 +12,7 @@ from stages.learning.judging import Judge
 from stages.learning.measure import Measure
 from stages.records import artifacts
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import key
 from stages.worlds import corpora
 from stages.worlds.pairs import SIDES, read_pairs, separate

@@ -23,7 +23,7 @@ from stages.learning.measure import Measure
 from stages.learning.sampling import draw
 from stages.records import artifacts, rooms
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import Uniforms, key, order
 from stages.worlds import corpora
 from stages.worlds.corpora import Corpus

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from stages.learning import evaluated, models, scoring
 from stages.records import artifacts
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 
@@ -28,8 +28,8 @@ def run(cell: str) -> None:
     samples = pd.read_parquet(artifacts.reading(f"data/sample/{where.setting}/{where.seed}") / "samples.parquet")
     scores = pd.read_parquet(artifacts.reading(where.score) / "scores.parquet")
     prompts = evaluated.prompts(corpus, settings.evaluate.prompts)
-    asked = samples["prompt_id"].isin(prompts["prompt_id"]).to_numpy()
-    samples, scores = samples[asked], scores["score"].to_numpy()[asked].reshape(-1, samples["sample"].max() + 1)
+    wanted = samples["prompt_id"].isin(prompts["prompt_id"]).to_numpy()
+    samples, scores = samples[wanted], scores["score"].to_numpy()[wanted].reshape(-1, samples["sample"].max() + 1)
 
     if arm.pick == "best":
         places, divergence = best(scores, arm.of)

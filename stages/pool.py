@@ -11,7 +11,7 @@ from stages.learning import models, scoring
 from stages.learning.sampling import draw
 from stages.records import artifacts, rooms
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 from stages.worlds.pairs import to_label
@@ -26,12 +26,13 @@ def run(cell: str) -> None:
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)
     models.prepare(settings.compute, key("making preferences", *of))
+    design = rooms.load("designs", chosen.design)
     tables = []
     if corpus.pairs is None:
         policy, score = models.load_policy(base, settings.compute), scoring.scorer(corpus, base, settings.compute)
         for split, pairs in (("train", chosen.pairs), ("fresh", chosen.held_out), ("test", chosen.held_out)):
             prompts = to_label(corpus.prompts, chosen, split, of)
-            count = rooms.load("designs", chosen.design).needs(pairs, len(prompts))
+            count = design.needs(pairs, len(prompts), design.Options(**chosen.options))
             luck = Uniforms("pairs", *of, split)
             drawn = draw(policy, prompts.assign(visit=0), count, corpus.world, chosen.temperature, luck)
             completions = [ids for several in drawn for ids in several]

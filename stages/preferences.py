@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from stages.records import artifacts, rooms
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.errors import UserError
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
@@ -54,8 +54,10 @@ def given(pairs: pd.DataFrame, chosen, of: tuple) -> list[pd.DataFrame]:
 def labelled(corpus, pool: pd.DataFrame, chosen, split: str, count: int, of: tuple) -> pd.DataFrame:
     """``count`` pairs of the pool's completions on prompts of a split, as the design chooses them."""
     prompts = to_label(corpus.prompts, chosen, split, of).set_index("prompt_id")
-    compared = rooms.load("designs", chosen.design).choose(prompts.index.to_numpy(), count)
-    found = pool[pool["split"] == split].set_index(["prompt_id", "completion"])
+    design, pool = rooms.load("designs", chosen.design), pool[pool["split"] == split]
+    offered = pool.drop(columns="true_reward")
+    compared = design.choose(offered, prompts.index.to_numpy(), count, design.Options(**chosen.options), of)
+    found = pool.set_index(["prompt_id", "completion"])
     first, second = (found.loc[list(zip(compared[:, 0], compared[:, side]))] for side in (1, 2))
     visits = pd.Series(compared[:, 0]).groupby(compared[:, 0]).cumcount()
     luck = Uniforms("labels", *of, split)(compared[:, 0], visits, 1, 1)[:, 0, 0]

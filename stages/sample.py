@@ -10,7 +10,7 @@ from stages.learning import models, scoring
 from stages.learning.sampling import draw
 from stages.records import artifacts
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 

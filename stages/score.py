@@ -9,7 +9,7 @@ import pandas as pd
 from stages.learning import judging, models
 from stages.records import artifacts
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.records.seeds import key
 from stages.worlds import corpora
 

@@ -11,7 +11,7 @@ import pandas as pd
 from stages.learning import judging
 from stages.records import artifacts, rooms
 from stages.records.command import command
-from stages.records.schema import asked
+from stages.records.sections import asked
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
 

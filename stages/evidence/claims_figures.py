@@ -65,7 +65,7 @@ def matched(study: Evidence, margin: float) -> dict:
         found[setting] = {
             arm: np.array([[estimates.lead_at_kl(*curves)] for curves in zip(study.curves(setting, arm), offline)])
             for arm in _others(study, setting)
-            if all(estimates.starts_at_base(study.cell(setting, seed, arm)["curve"]) for seed in study.seeds)
+            if all(estimates.starts_at_base(study.cell(setting, seed, arm, "kl")["curve"]) for seed in study.seeds)
         }
     caption = (
         f"As above, but read off the learning curves (validation prompts) at {estimates.LEVELS} KL values that both "

@@ -1,4 +1,4 @@
-"""What a claim compares: a contrast, as params.yaml writes it, and its values by seed and prompt.
+"""What a claim compares: a contrast, as studies/NAME.yaml writes it, and its values by seed and prompt.
 
 A contrast is a sum of terms ``setting.arm`` or ``setting.arm.measure``, each with a sign and perhaps a factor, as in
 ``gap.online - gap.offline`` or ``0.5 * gap.best_of.log_loss - ...``; a term that names no measure has the claim's.
@@ -14,14 +14,14 @@ lead_per_gap        ``fit(arm - arm)``: the slope of a straight line through the
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.evidence.cells import ALWAYS
 from stages.evidence.published import Evidence
-from stages.records import rooms
+from stages.records import reading, rooms
 from stages.records.errors import UserError
 from stages.records.params import Claim, Study
 
@@ -76,7 +76,7 @@ def identity(study: str, contrast: str, measure: str, expect: str, margin: float
 
 
 def identity_of(claim: Claim) -> str:
-    """The identity of a claim as params.yaml has it."""
+    """The identity of a claim as its study's file has it."""
     return identity(claim.study, claim.contrast, claim.measure, claim.expect, claim.margin)
 
 
@@ -88,27 +88,39 @@ def opposed(terms: list[Term]) -> list[Term]:
     return sorted(terms, reverse=True)
 
 
-def resolve(name: str, claim: Claim, studies: dict[str, Study]) -> list[Term]:
-    """The terms of a claim, all of whose names exist. Raises UserError naming the line of params.yaml otherwise."""
-    where = f"params.yaml: claims.{name}"
-    if claim.study not in studies:
-        raise UserError(f"{where}.study names {claim.study}, but there is no studies.{claim.study}: add it.")
-    study = studies[claim.study]
+def resolved(
+    claims: dict[str, Claim], studies: dict[str, Study], published: dict[str, Evidence]
+) -> dict[str, list[Term]]:
+    """The terms of claims, all of whose names their studies have published, or, before they have, are going to have.
+
+    Raises UserError naming the file and the claim otherwise.
+    """
+    found = {}
+    for name, claim in claims.items():
+        known = published[claim.study].names if claim.study in published else reading.names(claim.study)
+        try:
+            found[name] = resolve(claim, studies[claim.study], known)
+        except ValueError as error:
+            raise UserError(f"{reading.STUDIES}/{claim.study}.yaml: claims.{name}.{error}.") from None
+    return found
+
+
+def resolve(claim: Claim, study: Study, known: Collection[str]) -> list[Term]:
+    """The terms of a claim, all of whose names exist; ``known``: the arms and reward models of its study.
+
+    Raises ValueError saying what is wrong.
+    """
     try:
         terms = parse(claim.contrast, claim.measure)
     except ValueError as error:
-        raise UserError(f"{where}.contrast {error}.") from None
+        raise ValueError(f"contrast {error}") from None
     for term in terms:
         if term.setting and term.setting not in study.settings:
-            raise UserError(
-                f"{where}.contrast names {term.setting}, which is not among studies.{claim.study}.settings."
-            )
-        if term.arm not in (*ALWAYS, *study.arms):
-            raise UserError(f"{where}.contrast names {term.arm}, which is not among the arms of studies.{claim.study}.")
+            raise ValueError(f"contrast names {term.setting}, which is not among the settings of the study")
+        if term.arm not in known:
+            raise ValueError(f"contrast names {term.arm}, which is no arm and no reward model of the study")
     if claim.measure == PER_GAP and len(study.verification) < 3:
-        raise UserError(
-            f"{where}: a line with an error needs at least 3 settings in studies.{claim.study}.verification."
-        )
+        raise ValueError("measure: a line with an error needs at least 3 settings in the study's verification")
     return terms
 
 
@@ -124,7 +136,8 @@ def refuse_twins(claims: dict[str, Claim]) -> None:
     for name, claim in claims.items():
         twin = seen.setdefault(identity_of(claim), name)
         if twin != name:
-            raise UserError(f"params.yaml: claims.{name} says the same as claims.{twin}, in other words: remove one.")
+            where = f"studies/{claim.study}.yaml"
+            raise UserError(f"{where}: claims.{name} says the same as claims.{twin}, in other words: remove one.")
 
 
 def in_setting(terms: list[Term], setting: str) -> list[Term]:

@@ -31,7 +31,7 @@ class Evidence:
     @classmethod
     def read(cls, study: str, seeds: Sequence[int]) -> "Evidence":
         """Raises UserError when a file is missing, is not what was published, or has other seeds than ``seeds``, those
-        of params.yaml.
+        of its file.
         """
         found, artifacts = _read(study, "evidence.json"), _read(study, "artifacts.json")
         path, recorded = PUBLISHED / study / "evidence.json", artifacts.get("data/evidence.json")
@@ -42,8 +42,8 @@ class Evidence:
             )
         if sorted(found["seeds"]) != sorted(seeds):
             raise UserError(
-                f"{path} has the seeds {found['seeds']}, but studies.{study}.seeds in "
-                f"params.yaml is {list(seeds)}: run `roads run --study {study}`."
+                f"{path} has the seeds {found['seeds']}, but study.seeds in "
+                f"studies/{study}.yaml is {list(seeds)}: run `roads run --study {study}`."
             )
         return cls(
             study,
@@ -54,6 +54,11 @@ class Evidence:
             {(row["setting"], row["seed"]): row for row in found["verification"]},
             artifacts,
         )
+
+    @property
+    def names(self) -> set[str]:
+        """The arms and the reward models that it has."""
+        return {name for kind in (self.cells, self.judged) for _, _, name in kind}
 
     def cell(self, setting: str, seed: int, name: str, measure: str) -> dict:
         """The arm, or the reward model, of this name that has the measure, as stages/report.py wrote it in short."""

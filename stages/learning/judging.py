@@ -86,9 +86,7 @@ def own_pairs(evaluated: pd.DataFrame, noise: float) -> pd.DataFrame:
     own = evaluated[(evaluated["split"] == "test") & (evaluated["sample"] < even)]
     first, second = (own[own["sample"] % 2 == side].reset_index(drop=True) for side in (0, 1))
     sides = dict(zip(SIDES, (first["completion_ids"], second["completion_ids"])))
-    return first[["prompt_id"]].assign(
-        **sides, preferred=expit((first["true_reward"] - second["true_reward"]) / noise)
-    )
+    return first[["prompt_id"]].assign(**sides, preferred=expit((first["true_reward"] - second["true_reward"]) / noise))
 
 
 def losses(margin: np.ndarray, preferred: np.ndarray) -> pd.DataFrame:

@@ -127,9 +127,8 @@ def reads(name: str, arms: dict[str, dict], setting: dict, at: At) -> dict[str, 
         return {"score": at("score", arm["labels"])}
     if kind(arm) == "offline":
         return {"start": _policy(found[1:], arms, at), "labels": labels}
-    first = {"sample": at("sample"), "score": at("score", arm["labels"])}  # from the base policy: stored, and scored
-    stored = first if found[1] == BASE else {slot: f"{NONE}{slot}" for slot in first}
-    return {"start": _policy(found[1:], arms, at), "labels": labels, **stored}
+    stored = at("sample") if found[1] == BASE else f"{NONE}sample"  # from the base policy first on what is in store
+    return {"start": _policy(found[1:], arms, at), "labels": labels, "sample": stored}
 
 
 def _policy(found: list[str], arms: dict[str, dict], at: At) -> str:

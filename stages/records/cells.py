@@ -20,7 +20,7 @@ FOLDERS = {  # what the report reads, and the stages whose outs lie there
     "judge": ("judge",),
     "verification": ("verification",),
 }
-SLOTS = ("inputs", "start", "labels", "sample", "score", "of", *FOLDERS)  # what a cell may lack: files below NONE
+SLOTS = ("inputs", "start", "labels", "sample", "of", *FOLDERS)  # what a cell may lack: files below NONE
 OF = ("setting", "seed", "verifier", "arm", "judged")  # whose a cell is; none of setting or seed: of all
 
 

@@ -54,24 +54,24 @@ def of(surroundings: Mapping[str, str]) -> str:
     return PORTABLE if fixed else NATIVE
 
 
-def wanted(arguments: list[str]) -> str:
-    """What a stage with this command line is to compute by: ``compute.numerics`` of its ``--setting`` in params.yaml.
+def wanted(stage: str, arguments: list[str]) -> str:
+    """What a stage with this command line is to compute by: ``compute.numerics`` of the setting of its ``--cell``.
 
-    Portable for a stage without one, and where params.yaml says nothing sensible, which the stage itself will refuse.
+    Portable for a stage without one, and where cells.yaml says nothing sensible, which the stage itself will refuse.
     """
-    if "--setting" not in arguments[:-1]:
+    if "--cell" not in arguments[:-1]:
         return PORTABLE
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        with open("params.yaml", encoding="utf-8") as file:
-            found = YAML(typ="safe").load(file)  # in C, four times as fast as the one in Python that checks it later
-        for part in ("settings", arguments[arguments.index("--setting") + 1], "compute", "numerics"):
-            found = found[part]
+        with open("cells.yaml", encoding="utf-8") as file:
+            found = YAML(typ="safe").load(file)  # in C, four times as fast as in Python
+        cell = found["cells"][stage][arguments[arguments.index("--cell") + 1]]
+        numerics = found["resolved"]["settings"][cell["setting"]]["compute"]["numerics"]
     except (OSError, ValueError, YAMLError, LookupError, TypeError):
         return PORTABLE
-    return NATIVE if found == NATIVE else PORTABLE
+    return NATIVE if numerics == NATIVE else PORTABLE
 
 
 def start_again(surroundings: Mapping[str, str]) -> None:

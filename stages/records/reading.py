@@ -1,4 +1,4 @@
-"""What people write (params.yaml, studies/NAME.yaml), read and checked, and what a stage asks of cells.yaml.
+"""What people write (params.yaml, studies/NAME.yaml), read and checked.
 
 What can be wrong is one sentence with the path of the key before anything runs. The resolver (resolver.py) applies
 ``extends`` and ``grid`` and finds out which names there are, schema.py has the values that are allowed, and here is
@@ -8,14 +8,14 @@ what must fit together.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from stages.records import arms, plain, resolver, sections
+from stages.records import arms, plain, resolver
 from stages.records.arms import known
 from stages.records.errors import UserError
-from stages.records.params import Claim, Theory
-from stages.records.schema import KIND, SAYS, Arm, Setting, Study, checked, file_of, mapping, named, options, shape
+from stages.records.params import Claim, Study, Theory
+from stages.records.schema import checked, file_of, mapping, named, options, shape
+from stages.records.settings import KIND, SAYS, Arm, Setting
 
 STUDIES = "studies"
 
@@ -73,6 +73,18 @@ def prepare(name: str, project: Path = Path()) -> dict:
     return given
 
 
+def names(study: str, project: Path = Path()) -> set[str]:
+    """The arms and the reward models that a study is going to have. Raises UserError."""
+    cells = resolver.resolve(prepare(study, project))["cells"]
+    return {
+        cell[key]
+        for of_stage in cells.values()
+        for cell in of_stage.values()
+        for key in ("arm", "verifier")
+        if key in cell
+    }
+
+
 def studies(project: Path = Path()) -> dict[str, Study]:
     """All studies that have a file, by name. Raises UserError."""
     found = {}
@@ -97,22 +109,6 @@ def claims(project: Path = Path()) -> dict[str, Claim]:
             given = {"study": path.stem, **given} if isinstance(given, dict) else given
             found[name] = _told(source, checked, Claim, given, f"claims.{name}")
     return found
-
-
-def asked(stage: str, cell: str, *names: str) -> tuple[SimpleNamespace, Any]:
-    """What a stage instance reads: its cell (whose it is, its paths), and of its setting the sections (``compute``),
-    keys (``preferences.noise``), arms and verifiers (``arms.online``) with these names, and nothing else.
-
-    Raises UserError for a cell or a name that there is not, and for what is not allowed; asking for another raises
-    AttributeError.
-    """
-    content = plain.fast(resolver.CELLS)
-    known(cell, content["cells"].get(stage, {}), "--cell", f"cells.{stage} in {resolver.CELLS}")
-    found = content["cells"][stage][cell]
-    where = f"resolved.settings.{found['setting']}"
-    chosen = sections.subset(content["resolved"]["settings"][found["setting"]], names, f"{where}.")
-    schema = sections.narrowed(shape(chosen, where), names)
-    return SimpleNamespace(**found), checked(schema, chosen, f"{resolver.CELLS}: {where}")
 
 
 def _setting(found: dict, where: str) -> Setting:

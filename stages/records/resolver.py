@@ -17,8 +17,8 @@ from stages.records import arms, plain
 from stages.records.arms import known
 from stages.records.cells import cells_of
 from stages.records.errors import UserError
+from stages.records.plain import CELLS, PARAMS
 
-PARAMS, CELLS = "params.yaml", "cells.yaml"
 HEADER = f"# Written from {PARAMS} for dvc.yaml: change {PARAMS}, and `roads run` or `roads study` writes this anew.\n"
 BY_DEFAULT: dict[str, Any] = {"looks": 1, "judged_on": [], "verification": []}  # of a study
 

@@ -3,18 +3,9 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stages.records import rooms
-from stages.records.errors import UserError
+from stages.records.arms import BASE
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -24,7 +15,8 @@ IMPORTED = re.compile(r"data/inputs/[A-Za-z0-9_]+/[A-Za-z0-9_-][\w.-]*")  # what
 # The losses of TRL's DPO trainer (a test compares them).
 Loss = Literal["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
                "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"]  # fmt: skip
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+NAME = r"[A-Za-z0-9_]+"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 
 class Section(BaseModel):
@@ -39,6 +31,9 @@ class Compute(Section):
     numerics: Literal["portable", "native"]  # which kernels of the CPU; see stages/records/numerics.py
     threads: Count  # per stage; part of the result, as the thread count changes bits
     device_batch: int = Field(ge=0)  # sequences or pairs (a method: whole groups) in one backward pass; 0: the batch
+    tokens: Count  # in one forward pass at most; changes memory and speed only
+    rows: Count  # completions decoded at once; changes memory and speed only
+    vocabulary: Count  # entries whose probabilities are computed at once
 
 
 class Network(Section):
@@ -58,6 +53,7 @@ class Base(Section):
     steps: Count
     batch: Count
     learning_rate: Positive
+    loss_on: Literal["all", "completion"]  # what of a demonstration is learnt: prompt and completion, or that alone
     judge: Training | None = None  # of the reward model that scores policies (labelled data)
 
     @model_validator(mode="after")
@@ -71,6 +67,8 @@ class Base(Section):
 
 
 class Preferences(Section):
+    design: Name  # a file of stages/designs: which completions are compared
+    options: dict[str, Any] = Field({})  # of the design
     pairs: Count
     prompts: PositiveShare = 1.0
     held_out: Count
@@ -78,12 +76,13 @@ class Preferences(Section):
     noise: Positive  # the true reward is divided by it before Bradley-Terry
 
 
-class Reward(Training):
-    local_beta: Positive
-
-
 class Verification(Section):
     halvings: Count
+
+
+class Sample(Section):
+    completions: Annotated[int, Field(ge=2)]
+    temperature: Positive
 
 
 class Offline(Section):
@@ -91,20 +90,6 @@ class Offline(Section):
     batch: Count
     learning_rate: Positive
     beta: Positive
-    points: Count
-
-
-class Sample(Section):
-    completions: Annotated[int, Field(ge=2)]
-    best_of: Count
-    beta: Positive
-    temperature: Positive
-
-    @model_validator(mode="after")
-    def _enough(self):
-        if self.best_of > self.completions:
-            raise ValueError(f"best_of = {self.best_of} needs at least as many completions (found {self.completions})")
-        return self
 
 
 class Online(Section):
@@ -114,7 +99,12 @@ class Online(Section):
     temperature: Positive
     learning_rate: Positive
     beta: Positive
-    points: Count
+
+
+class Curve(Section):
+    points: Count  # measurements while an arm trains
+    completions: Count  # in each of them, or more while they have fewer tokens than ``tokens``
+    tokens: Count
 
 
 class Evaluate(Section):
@@ -124,94 +114,53 @@ class Evaluate(Section):
 
 
 class Arm(Section):
-    """A recipe; where it names steps, a learning rate or a beta, that counts instead of the stage's."""
+    """See arms.py. Where it names steps, a learning rate and so on, that counts instead of its setting's section."""
 
-    loss: list[Loss] | None = Field(None, min_length=1)  # of TRL's DPO trainer, summed; or else
-    method: str | None = None  # a file of stages/methods
-    options: Any = Field({}, validate_default=True)  # of the method: its Options, once they are checked
-    labels: Literal["reward", "local", "true"] | None = None  # who ranks samples, or labels pairs anew
-    rounds: Count | None = None  # how often an online arm draws fresh samples
-    prompts: PositiveShare = 1.0  # share of the train prompts that an online arm samples for
+    start: Name = BASE
+    labels: Name | None = None  # the verifier that ranks completions, or labels pairs anew
+    rounds: Count | None = None  # how often it draws fresh samples; without, it learns from the preference pairs
+    share: PositiveShare = 1.0  # of the train prompts, that it samples for
+    loss: list[Loss] | None = Field(None, min_length=1)  # of TRL's DPO trainer, summed
+    method: Name | None = None  # a file of stages/methods
+    options: dict[str, Any] = Field({})  # of the method
+    pick: Literal["best", "soft"] | None = None  # the best of ``of`` samples, or a draw by exp(score / beta)
+    of: Count | None = None
     steps: Count | None = None
+    batch: Count | None = None
+    prompts: Count | None = None
+    completions: Annotated[int, Field(ge=2)] | None = None
+    temperature: Positive | None = None
     learning_rate: Positive | None = None
     beta: Positive | None = None
+    grid: dict[str, list] = Field({})  # key -> values: one arm for each combination
 
-    def over(self, section: "Offline | Online") -> "Offline | Online":
-        """The section of the arm's stage with what the arm changes in it."""
-        changes = {key: getattr(self, key) for key in ("steps", "learning_rate", "beta")}
-        return section.model_copy(update={key: value for key, value in changes.items() if value is not None})
-
-    @field_validator("method")
-    @classmethod
-    def _is_a_file_of_the_room(cls, name: str | None) -> str | None:
-        try:
-            if name is not None:
-                rooms.load("methods", name)
-        except UserError as error:
-            raise ValueError(str(error).removesuffix(".")) from None
-        return name
-
-    @field_validator("options")
-    @classmethod
-    def _are_the_methods(cls, given: Any, info: ValidationInfo) -> Any:
-        if method := info.data.get("method"):
-            return rooms.load("methods", method).Options.model_validate(given)
-        if given and "method" in info.data:
-            raise ValueError("only a method has options: write method: NAME, or take them away")
-        return given
-
-    @model_validator(mode="after")
-    def _says_what_it_minimises(self):
-        if (self.loss is None) == (self.method is None):
-            raise ValueError("write either loss (a list of TRL's) or method (a file of stages/methods)")
-        if self.method and not (self.labels and self.rounds):
-            raise ValueError(
-                f"{self.method} learns from completions with scores, and pairs have none: write labels and rounds"
-            )
-        return self
+    @property
+    def trained(self) -> bool:
+        """Whether it has a policy of its own."""
+        return bool(self.loss or self.method)
 
 
-def _of_its_world(given: Any) -> Section:
-    """The section ``corpus`` as the file of stages/worlds that it names wants it, which alone is loaded for that."""
-    if not isinstance(given, dict) or not isinstance(name := given.get("world"), str):
-        raise ValueError("names no world: write world: NAME, of a file in stages/worlds")
-    try:
-        return rooms.load("worlds", name).Options.model_validate(given)
-    except UserError as error:
-        raise ValueError(str(error).removesuffix(".")) from None
+SAYS = {  # what an arm of each kind may say, and what it must
+    "none": ({"start"}, set()),
+    "pick": ({"pick", "labels", "of", "beta"}, {"labels"}),
+    "offline": ({"start", "labels", "loss", "method", "options", *Offline.model_fields}, set()),
+    "online": ({"start", "labels", "rounds", "share", "loss", "method", "options", *Online.model_fields}, {"labels"}),
+}
+KIND = {"none": "that trains nothing", "pick": "that picks", "offline": "without rounds", "online": "with rounds"}
 
 
 class Setting(Section):
+    """A setting with all that it extends. Its corpus has the options of its world, each verifier those of its file."""
+
     compute: Compute
-    corpus: Annotated[Any, PlainValidator(_of_its_world)]  # Options of its world
+    corpus: Any
     base: Base
     preferences: Preferences
-    reward: Reward
-    offline: Offline
+    verifiers: Any
     sample: Sample
+    offline: Offline
     online: Online
+    curve: Curve
     evaluate: Evaluate
     verification: Verification | None = None
     arms: dict[Name, Arm]
-
-    @model_validator(mode="after")
-    def _samples_suffice(self):
-        if self.online.completions > self.sample.completions:
-            raise ValueError(
-                f"online.completions = {self.online.completions} needs at least as many in sample.completions (found "
-                f"{self.sample.completions}), of which the first round is made"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _rounds_divide_steps(self):
-        for name, arm in self.arms.items():
-            chosen = arm.over(self.online if arm.rounds else self.offline)
-            if arm.rounds and chosen.steps % arm.rounds:
-                raise ValueError(f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {chosen.steps}")
-            if arm.method and rooms.load("methods", arm.method).EVERY_STEP:
-                if arm.rounds != chosen.steps:
-                    raise ValueError(f"arms.{name}: {arm.method} samples at every step; write rounds: {chosen.steps}")
-                if {self.online.temperature, self.sample.temperature} != {1.0}:
-                    raise ValueError(f"arms.{name}: {arm.method} needs samples at temperature 1, in sample and online")
-        return self

@@ -82,7 +82,7 @@ class Map:
         return steps
 
 
-def draw_map(rows: int, columns: int, removed: float, seed: int) -> Map:
+def draw_map(rows: int, columns: int, removed: float, *of: object) -> Map:
     """A grid of towns with the share ``removed`` of its roads taken away, in random order, while it stays connected."""
     towns = rows * columns
     grid = [(t, t + 1) for t in range(towns) if (t + 1) % columns] + [(t, t + columns) for t in range(towns - columns)]
@@ -90,7 +90,7 @@ def draw_map(rows: int, columns: int, removed: float, seed: int) -> Map:
     for a, b in grid:
         roads[a, b] = roads[b, a] = True
     left = round(removed * len(grid))
-    for index in generator("map", rows, columns, seed).permutation(len(grid)):
+    for index in generator("map", rows, columns, *of).permutation(len(grid)):
         if left == 0:
             break
         a, b = grid[index]
@@ -185,12 +185,12 @@ def needs(params: Options) -> dict[str, tuple[str, str]]:
     return {}
 
 
-def build(params: Options, inputs: Path, setting: str) -> Corpus:
+def build(params: Options, inputs: Path, of: tuple) -> Corpus:
     """The corpus of a road setting; ``inputs`` is not read.
 
     Demonstrations are travels of all prompts, as a pretrained model has seen the world.
     """
-    world = draw_map(params.rows, params.columns, params.removed, params.map_seed)
+    world = draw_map(params.rows, params.columns, params.removed, params.map_seed, *of[2:])  # of a seed its own map
     towns = len(world.roads)
     first, words = len(vocabulary(0)), np.array(vocabulary(towns))
     ends = pairs_at(world, params.horizon)
@@ -203,9 +203,9 @@ def build(params: Options, inputs: Path, setting: str) -> Corpus:
         return np.stack([to, prompts[:, 0] + first, origin, prompts[:, 1] + first], axis=1)
 
     everywhere = ends
-    split = splits(world, ends, params, setting)
+    split = splits(world, ends, params, of)
     ends, split = ends[split != ""], split[split != ""]
-    references = travels(ends, params.shortest, params.impossible, generator("references", setting))
+    references = travels(ends, params.shortest, params.impossible, generator("references", *of))
     prompts = pd.DataFrame(
         {
             "prompt_id": ends[:, 1] * towns + ends[:, 0],  # of start and goal, whatever other prompts there are
@@ -217,11 +217,11 @@ def build(params: Options, inputs: Path, setting: str) -> Corpus:
         }
     )
     if params.reward == "overlap":
-        prompts["hidden_ids"] = (_hidden_routes(world, ends, params.horizon, setting) + first).tolist()
+        prompts["hidden_ids"] = (_hidden_routes(world, ends, params.horizon, of) + first).tolist()
 
-    rng = generator("demonstrations", setting)
+    rng = generator("demonstrations", *of)
     asked = everywhere[rng.integers(len(everywhere), size=params.demonstrations)]
-    routes = travels(asked, params.shortest, params.impossible, generator("travels", setting))
+    routes = travels(asked, params.shortest, params.impossible, generator("travels", *of))
     arrived, allowed = routes[:, -1] == asked[:, 0], legal(world, asked, routes)
     verdicts = np.where(allowed, np.where(arrived, 0, 1), 2) + list(words).index(VERDICTS[0])
     judged = rng.random(len(asked)) < params.verdicts
@@ -258,7 +258,7 @@ def reward(corpus: Corpus, base: Path, compute) -> Scorer:
     return Scorer(corpus.world)
 
 
-def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:
+def splits(world: Map, ends: np.ndarray, params, of: tuple) -> np.ndarray:
     """The split of each (goal, start): train, validation, test, or "" for one that is left out, shape (prompts,).
 
     By ``params.split`` what is held out are
@@ -269,7 +269,7 @@ def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:
         neither lies in any, so that hardly a token of a test prompt or route occurs in training: the least.
     """
     count = len(ends) if params.split == "prompts" else len(world.roads)
-    order = generator("splits", setting).permutation(count)
+    order = generator("splits", *of).permutation(count)
     if params.split == "regions":
         order = np.argsort(world.distances[order[0]], kind="stable")
         order = np.concatenate([order[-round(params.validation * count) :], order])[:count]
@@ -282,10 +282,10 @@ def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:
     return starts if params.split == "starts" else np.where(goals == starts, starts, "")
 
 
-def _hidden_routes(world: Map, ends: np.ndarray, horizon: int, setting: str) -> np.ndarray:
+def _hidden_routes(world: Map, ends: np.ndarray, horizon: int, of: tuple) -> np.ndarray:
     """A random walk from each prompt's start, drawn once, shape (prompts, horizon).
 
     It need not lead to the goal, so that what verdicts teach (who arrives) says nothing about it.
     """
-    rng = generator("hidden routes", setting)
+    rng = generator("hidden routes", *of)
     return travel(world, ends, horizon, shortest=0.0, impossible=0.0, rng=rng)
