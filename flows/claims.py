@@ -174,10 +174,10 @@ def _looks(past: Past, present: list[Declared], declared: dict[str, Claim], stud
     sentences = []
     for (study, counted, number, listed), names in said.items():  # type: ignore[assignment]
         alone = len(names) < sum(claim.study == study for claim in present)
-        where = ", ".join(f"claims.{name}.looks" for name in names) if alone else f"studies.{study}.looks"
+        where = ", ".join(f"claims.{name}.looks" for name in names) if alone else "study.looks"
         sentences.append(
-            f"studies/{claim.study}.yaml: p counts {count(counted, 'look')} at {', '.join(names)}, but git has {number} versions of "
-            f"the deciding numbers ({listed}): set {where} to {number}, so that p counts each."
+            f"studies/{study}.yaml: p counts {count(counted, 'look')} at {', '.join(names)}, but git has {number} versions "
+            f"of the deciding numbers ({listed}): set {where} to {number}, so that p counts each."
         )
     return sentences
 

@@ -69,11 +69,11 @@ def missing_input(setting: str, params, root: Path = Path(".")) -> str | None:
 
     folder = INPUTS / setting
     wanted = rooms.load("worlds", params.corpus.world).needs(params.corpus)
-    if not wanted:
-        return None
     needs = {folder / name: f"roads import {setting} {given}` with {what}" for name, (given, what) in wanted.items()}
     if isinstance(params.base.model, str):
         needs[Path(params.base.model)] = f"roads import {setting} PATH-OR-HUB-ID` with a causal LM"
+    if not needs:
+        return None
     tracked = (root / f"{folder}.dvc").exists()
     for path, command in needs.items():
         if not (root / path).exists():
@@ -90,16 +90,16 @@ def _unrecorded(folder: Path) -> str:
 
 def _text_corpus(setting: str, root: Path):
     """The section ``corpus`` of a setting. Raises UserError if it reads no imports, or root is not the project."""
-    from stages.records import params
+    from stages import worlds
+    from stages.records import reading
 
-    settings = params.load(root / "params.yaml").settings
-    if setting not in settings:
-        raise UserError(f"There is no setting {setting}: add settings.{setting} to params.yaml, then import again.")
-    if settings[setting].corpus.world != "text":
-        raise UserError(f"Setting {setting} makes its own data: only a setting with corpus.world: text reads imports.")
+    found = reading.setting(setting, root)
+    if found.corpus.world not in worlds.IMPORTED:
+        kinds = " or ".join(worlds.IMPORTED)
+        raise UserError(f"Setting {setting} makes its own data: only one with corpus.world: {kinds} reads imports.")
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root.resolve()} is not the project's folder (it has no .dvc): run this from there.")
-    return settings[setting].corpus
+    return found.corpus
 
 
 def _found(source: str, scratch: Path) -> tuple[Path, dict[str, str]]:

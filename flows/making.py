@@ -152,7 +152,7 @@ def source(root: Path) -> tuple[str, bool]:
 
     ``root``: the project, or the workspace of a study in it, which git ignores.
     """
-    project = root.parents[2] if root.parts[-3:-1] == (".roads", "studies") else root
+    project = root.parents[1] if root.parent.name == "runs" else root
     commit = git(project, "rev-parse", "--verify", "--quiet", "HEAD")
     changed = git(project, "status", "--porcelain", "--", ".", *(f":!{result}" for result in RESULTS))
     return (commit.decode().strip() if commit else UNKNOWN), changed == b""

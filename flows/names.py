@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ def measured(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def about(stage: dict) -> tuple[str | None, str | None]:
-    """The path of the policy, or of the reward model, that a stage's metrics are about, as its meta in dvc.yaml says."""
+    """The path of the policy, or of the reward model, that a stage's metrics are about, as dvc.yaml says."""
     meta = stage.get("meta") or {}
     measures = meta.get("measures")
     return (None, measures) if meta.get("verifier") else (measures, None)

@@ -12,7 +12,8 @@ from flows.timings import Timings
 from stages.records.errors import UserError
 
 if TYPE_CHECKING:  # pydantic takes longer to import than `roads status` may take
-    from stages.records.params import Params, Study
+    from stages.records.params import Study
+    from stages.records.reading import Params
 
 
 @dataclass
@@ -91,15 +92,14 @@ def select(
 ) -> set[str]:
     """The stages of a selection; everything if nothing is given. A stage that is of no setting or seed is left out.
 
-    ``study``: its settings and seeds; ``where``: what the study is called in params.yaml. Raises UserError for a name
+    ``study``: its settings and seeds; ``where``: the file that says so. Raises UserError for a name
     outside the study, with the line to add.
     """
     for kind, known, chosen in (("settings", study.settings, settings), ("seeds", map(str, study.seeds), seeds)):
         known = list(known)
         for one in chosen:
             if one not in known:
-                line = f"write `{kind}: [{', '.join([*known, one])}]` under {where} in params.yaml"
-                line += ", and the setting in its worlds or variants" if kind == "settings" else ""
+                line = f"write `{kind}: [{', '.join([*known, one])}]` under study in {where}"
                 raise UserError(f"--{kind} {one} is not in the study: {line}.")
     found = matching(graph, stages, "--stages") if stages else set(graph.stages)
     for label, chosen in (("setting", settings), ("seed", seeds)):
@@ -116,10 +116,9 @@ def check_inputs(plan: Plan, params: Params) -> None:
 
     graph = plan.graph
     read = {dep.def_path for name in plan.names for dep in graph.dvc_stage(name).deps}
-    for name in (name for name in params.settings if f"{INPUTS}/{name}" in read):  # a variant reads none of its own
+    for name in (name for name in params.settings if f"{INPUTS}/{name}" in read):  # the others share what one has
         if hint := missing_input(name, params.settings[name], graph.root):
             raise UserError(hint)
-        (graph.root / INPUTS / name).mkdir(parents=True, exist_ok=True)  # a dependency of worlds without inputs too
     for name in plan.due + plan.maybe_due:
         for path in graph.missing_inputs(name):
             tracked = (graph.root / f"{path}.dvc").exists()

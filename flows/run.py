@@ -22,8 +22,8 @@ from flows.schedule import Outcome, Schedule
 from flows.services import PREFECT_ENVIRONMENT, StageServer, answers, database, direct, prefect_server
 from flows.slots import Slots, need
 from flows.terminal import Terminal
-from stages.records.params import Params
 from stages.provenance.pins import check_installed
+from stages.records.reading import Params
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 START_UP = 60.0  # seconds that a Prefect server of our own may take; one that was given must answer at once
@@ -88,7 +88,7 @@ def account(makings: Makings, plan: Plan, outcomes: dict[str, Outcome]) -> list[
     try:
         makings.save()
         differences = recorded.told(plan.graph, makings, done)
-        made.write(makings, differences, origins.told(plan.graph, digests_due=False))
+        made.write(makings, differences, origins.told(plan.graph))
     except Exception as error:
         return [f"warning: How these results came to be is not written down ({error}); the results are not affected."]
     return differences

@@ -1,7 +1,7 @@
-"""The first stage, on which all others depend: the cells follow from the params, the packages are those of the lock.
+"""The first stage, on which all others depend: cells follow from the params, packages are those of the lock.
 
-In: params.yaml, cells.yaml, requirements.lock, the code. Out: for each stage, and what its cells have chosen, the digest
-of its code, so that it reruns when that changes; and an empty file for each dependency that not every cell has.
+In: params.yaml, cells.yaml, requirements.lock, the code. Out: for each stage, and what its cells have chosen, the
+digest of its code, so that it reruns when that changes; an empty file for each dependency that not every cell has.
 """
 
 from pathlib import Path

@@ -53,8 +53,8 @@ def best(scores: np.ndarray, of: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def soft(scores: np.ndarray, beta: float, count: int, ids: np.ndarray, of: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """The reward model's soft optimum (paper, section 1.1) without an optimiser: ``count`` places per prompt, drawn with
-    probability proportional to exp(score / beta), and the KL of these weights to uniform ones.
+    """The reward model's soft optimum (paper, section 1.1) without an optimiser: ``count`` places per prompt, drawn
+    with probability proportional to exp(score / beta), and the KL of these weights to uniform ones.
 
     scores: (prompts, samples). Random numbers belong to ``of`` (setting and seed) and the prompt's id.
     """

@@ -12,8 +12,8 @@ from scipy.special import expit
 
 from stages.records import artifacts, rooms
 from stages.records.command import command
-from stages.records.sections import asked
 from stages.records.errors import UserError
+from stages.records.sections import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 from stages.worlds.pairs import to_label

@@ -24,7 +24,7 @@ COLUMN = {"win_rate": "win"}  # metrics whose column of completions has another 
 
 @dataclass(frozen=True)
 class Study:
-    """The study of cells.yaml: what was asked for, with all that params.yaml left to ``extends``, grids and defaults."""
+    """The study of cells.yaml: what was asked for, with all that is left to ``extends``, grids and defaults."""
 
     name: str
     settings: list[str]

@@ -61,7 +61,7 @@ def caution(seeds: int) -> str:
 
 
 def describe_arms(study: Study) -> list[dict]:
-    """One row per arm: what it is, its params (one text, or one per setting where they differ), how to make it again."""
+    """One row per arm: what it is, its params (one text, or one per setting where they differ), how to remake it."""
     rows = []
     for arm in study.arms:
         by_setting = {name: _inline(study.recipe(name, arm)) for name in study.settings}

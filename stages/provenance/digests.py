@@ -41,7 +41,16 @@ def digests(names: Iterable[str], root: Path) -> dict[str, dict[str, dict[str, s
     for source that is not valid Python, and for what requirements.lock lacks.
     """
     code = Code(root)
-    return {name: code.digest(*(f"stages.{part.replace('-', '.')}" for part in name.split("."))) for name in names}
+    return {name: code.digest(*_modules(name)) for name in names}
+
+
+def is_there(name: str, root: Path) -> bool:
+    """Whether there are all the modules that the name of a digest says."""
+    return all(Code(root).path(module) for module in _modules(name))
+
+
+def _modules(name: str) -> list[str]:
+    return [f"stages.{part.replace('-', '.')}" for part in name.split(".")]
 
 
 def text(digest: dict) -> str:
@@ -136,7 +145,3 @@ def _is_idle(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Pass) or (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     )
-
-
-if __name__ == "__main__":
-    command(run)

@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from stages.records.errors import UserError
 
-PARAMS, CELLS = "params.yaml", "cells.yaml"
+PARAMS, CELLS, STUDIES = "params.yaml", "cells.yaml", "studies"
 PLAIN = re.compile(r"[A-Za-z_/][\w./-]*")
 WORDS = re.compile(r"(?i)true|false|null|yes|no|on|off|y|n")  # what some reader of YAML takes for something else
 

@@ -14,10 +14,9 @@ from stages.records import arms, plain, resolver
 from stages.records.arms import known
 from stages.records.errors import UserError
 from stages.records.params import Claim, Study, Theory
+from stages.records.plain import STUDIES
 from stages.records.schema import checked, file_of, mapping, named, options, shape
 from stages.records.settings import KIND, SAYS, Arm, Setting
-
-STUDIES = "studies"
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,17 @@ def prepare(name: str, project: Path = Path()) -> dict:
         raise UserError(f"{source}: {error}") from None
     check(given, source)
     return given
+
+
+def setting(name: str, project: Path = Path()) -> Setting:
+    """A setting of params.yaml, or of the first study that brings it. Raises UserError if there is none."""
+    files = sorted((project / STUDIES).glob("*.yaml"))
+    for found in (load(project / resolver.PARAMS), *(check(prepare(path.stem, project), path.name) for path in files)):
+        if name in found.settings:
+            return found.settings[name]
+    raise UserError(
+        f"There is no setting {name}: add settings.{name} to {resolver.PARAMS} or to a study, then import again."
+    )
 
 
 def names(study: str, project: Path = Path()) -> set[str]:
