@@ -139,7 +139,7 @@ class Project:
 
     def back(self) -> None:
         """As it was at the last commit."""
-        self.run("git", "checkout", "-q", ".")
+        self.run("git", "reset", "-q", "--hard")  # the index too, in which DVC puts dvc.lock
         self.run("dvc", "checkout", "-q")
 
 
@@ -204,7 +204,8 @@ def test_stages_say_in_their_meta_what_people_call_them(made):
 
 def test_every_stage_depends_on_the_check(made):
     code = "import json; from dvc.repo import Repo; index = Repo().index; "
-    code += "print(json.dumps({s.addressing: [d.def_path for d in s.deps if not hasattr(d, 'params')] for s in index.stages}))"
+    code += "deps = {s.addressing: [d.def_path for d in s.deps if not hasattr(d, 'params')] for s in index.stages}; "
+    code += "print(json.dumps(deps))"
     deps = json.loads(made.run(sys.executable, "-c", code))
     for name, paths in deps.items():
         assert name == "check" or any(path.startswith("data/digests/") for path in paths), name
