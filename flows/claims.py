@@ -176,8 +176,8 @@ def _looks(past: Past, present: list[Declared], declared: dict[str, Claim], stud
         alone = len(names) < sum(claim.study == study for claim in present)
         where = ", ".join(f"claims.{name}.looks" for name in names) if alone else "study.looks"
         sentences.append(
-            f"studies/{study}.yaml: p counts {count(counted, 'look')} at {', '.join(names)}, but git has {number} versions "
-            f"of the deciding numbers ({listed}): set {where} to {number}, so that p counts each."
+            f"studies/{study}.yaml: p counts {count(counted, 'look')} at {', '.join(names)}, but git has {number} "
+            f"versions of the deciding numbers ({listed}): set {where} to {number}, so that p counts each."
         )
     return sentences
 

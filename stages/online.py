@@ -6,7 +6,7 @@ Out: the policy, and its learning curve on validation prompts.
 Every optimisation step has prompts and completions of its own; ``rounds`` says how fresh these are. In each of
 ``rounds`` equal stretches of training they are drawn from the policy at the stretch's beginning: 1 is the paper's one
 batch, as many rounds as steps means fresh samples at every step. The reward model ranks a prompt's completions; the
-best and the worst make a pair, and the loss is the one that the offline road uses. An arm with a method (stages/methods)
+best and the worst make a pair, and the loss is the one that the offline road uses. An arm with a method of its own
 learns from all completions of a prompt and their scores.
 """
 
