@@ -89,7 +89,6 @@ def account(project: Path) -> Account:
         verdict = verdicts.get((name, decides.identity, claim.family), "not decided yet")
         rows.append(_row(past, decides, claim.late, claim.statement, verdict))
         present.append(decides)
-    studies = dict.fromkeys(claim.study for claim in present)
     refused = [row.wrong for row in rows if row.wrong]
     refused += _looks(past, present, declared, studies)
     doubts = _taken_out(past, present)
@@ -97,7 +96,7 @@ def account(project: Path) -> Account:
         reason = past.history.missing or "the history begins with their results"
         doubts.append(f"Which was first, claim or results, is not known of {', '.join(unknown)}: {reason}.")
     notes = []
-    for study in studies:
+    for study in dict.fromkeys(claim.study for claim in present):
         if changes := [f"{', '.join(keys)} {past.at(commit)}" for commit, keys in past.changes(study)]:
             notes.append(
                 f"studies/{study}.yaml: its study changed after claims on it were declared: {'; '.join(changes)}."

@@ -148,7 +148,7 @@ def evidence(study: Study, evaluated: list[dict], judged: list[dict], prompts: d
     verification = []
     for setting in study.verification:
         for seed in study.seeds:
-            found = {name: cells.read_verification(setting, seed, name) for name in study.verifiers}
+            found = {name: cells.read_verification(setting, seed, name) for name in study.listed}
             row = {"setting": setting, "seed": seed, "paths": [path.as_posix() for path, _ in found.values()]}
             row["pairs"] = next(iter(found.values()))[1]["pairs"].tolist()
             verification.append(row | {name: losses["log_loss"].tolist() for name, (_, losses) in found.items()})

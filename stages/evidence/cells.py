@@ -32,7 +32,8 @@ class Study:
     verification: list[str]
     judged_on: list[str]  # arms on whose completions reward models are judged too
     params: dict[str, dict]  # by setting: its sections, with its arms by name, complete
-    verifiers: list[str]  # reward models that are trained and judged
+    verifiers: list[str]  # reward models that are trained and judged: those that it lists, and those of arms
+    listed: list[str]  # of these, those that it lists itself: in ``verification`` they learn from fewer pairs too
 
     @property
     def arms(self) -> list[str]:
@@ -110,6 +111,7 @@ def read_study() -> Study:
         **{name: study[name] for name in ("name", "settings", "seeds", "verification", "judged_on")},
         params={setting: found["resolved"]["settings"][setting] for setting in study["settings"]},
         verifiers=list(dict.fromkeys(cell["verifier"] for cell in judged)),
+        listed=study["verifiers"],
     )
 
 

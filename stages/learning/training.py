@@ -51,6 +51,11 @@ def options(compute, seed: int, scratch: Path, batch: int, each: int = 1, **more
     }
 
 
+def epochs(chosen) -> dict:
+    """Of ``options``, those of a reward model; chosen: a section with learning_rate, epochs and batch."""
+    return {"batch": chosen.batch, "num_train_epochs": chosen.epochs, "learning_rate": chosen.learning_rate}
+
+
 class SupervisedTrainer(FiniteLoss, SFTTrainer):
     """TRL's SFT trainer."""
 
