@@ -41,7 +41,7 @@ def run() -> None:
         of_models = {
             (seed, name): cells.read_judged(setting, seed, name) for seed in study.seeds for name in study.verifiers
         }
-        results += rows(study, setting, of_arms | of_models, world.measures)
+        results += rows(study, setting, of_arms, world.measures) + rows(study, setting, of_models, world.measures)
         comparisons.append(Comparison(study, setting, of_arms, of_models, world, judge))
         prompts[setting] = of_arms[study.seeds[0], study.arms[0]].by_prompt.loc["test"].index.tolist()
         evaluated += [in_short(setting, *of, cell, world.measures) for of, cell in of_arms.items()]
@@ -83,8 +83,8 @@ def of_completions(measures: list[str]) -> list[str]:
 
 
 def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], measures: list[str]) -> list[dict]:
-    """results.json's rows of one setting: by arm, then by reward model, by seed and metric; what does not apply has no
-    row. An arm and a reward model of one name are one policy, and no metric is of both."""
+    """results.json's rows of arms, or of reward models, of one setting: by name, then seed, then metric; what does not
+    apply has no row. An arm and a reward model of one name are one policy, and no metric is of both."""
     names = of_completions(measures)
     wanted = [("test", metric, metric) for metric in names] + [("pairs", metric, metric) for metric in PAIRS]
     wanted += [("train", metric, f"{metric}_train") for metric in names]

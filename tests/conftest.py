@@ -41,15 +41,24 @@ def asking(prompts: list):
 
 
 def edit_params(project: Path, change) -> None:
-    """Rewrite params.yaml after ``change(data)``."""
+    """Rewrite params.yaml after ``change(data)``; cells.yaml follows with the next `roads` command, or by ``follow``."""
     yaml = YAML()
     data = yaml.load(project / "params.yaml")
     change(data)
     yaml.dump(data, project / "params.yaml")
 
 
+def follow(project: Path) -> None:
+    """Write cells.yaml anew, as every `roads` command does; for what DVC is asked directly."""
+    from stages.records import resolver
+
+    resolver.write(project)
+
+
 def new_project(folder: Path, study: str) -> Path:
-    """A copy of the project, as git has it plus what is not ignored, with a named study as its default one."""
+    """A copy of the project, as git has it plus what is not ignored, with a named study as its own."""
+    from stages.records import plain, reading
+
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
     )
@@ -57,7 +66,8 @@ def new_project(folder: Path, study: str) -> Path:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "data/report/", "data/made.json", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    edit_params(folder, lambda data: data.update(study=dict(data["studies"][study])))
+    (folder / "params.yaml").write_text(plain.text(reading.prepare(study, ROOT)))
+    follow(folder)
     for command in ("git init -q", "git add -A", "git -c user.name=test -c user.email=test@test commit -qm start"):
         subprocess.run(command.split(), cwd=folder, check=True)
     return folder
