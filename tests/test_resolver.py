@@ -385,6 +385,9 @@ def test_a_refusal_says_what_dvc_exp_run_needs_beside(tmp_path):
         "cells.yaml does not follow params.yaml (resolved.settings.gap.sample.completions: 64, should be 32, and 2 "
         f"more): run `roads study` (`dvc exp run` needs {' '.join(flags)} beside its own)."
     )
+    project(tmp_path, changed("study", looks=2))
+    with pytest.raises(UserError, match=r"needs -S cells\.yaml:resolved\.study\.looks=2 beside"):
+        resolver.refuse(tmp_path)
     project(tmp_path, changed("study", seeds=[0]))
     with pytest.raises(UserError, match=r"run `roads study`\.$"):
         resolver.refuse(tmp_path)
