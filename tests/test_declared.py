@@ -13,7 +13,7 @@ from invented import PROJECT, cell, publish
 from flows import claims
 from flows.declared import Declared, Past
 from stages.evidence import contrasts
-from stages.records import params, plain, reading, resolver
+from stages.records import plain, reading, resolver
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -483,8 +483,8 @@ def test_the_claims_of_the_project_are_what_they_were():
 
 
 def every() -> list[Declared]:
-    """The claims of params.yaml, as it was before they had files."""
-    declared = params.load(PROJECT / "params.yaml").claims.items()
+    """The claims of the project."""
+    declared = reading.claims(PROJECT).items()
     return [Declared(c.study, c.contrast, c.measure, c.expect, c.margin, name, c.family) for name, c in declared]
 
 
