@@ -142,6 +142,31 @@ def test_what_is_no_params_at_all_is_a_sentence_too(tmp_path, text):
     wrong(tmp_path, text)
 
 
+def leaves(found, path=()):
+    """The path of everything within plain data."""
+    pairs = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for key, value in pairs:
+        yield (*path, key)
+        yield from leaves(value, (*path, key))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [None, [], {}, "x y", -1, float("nan"), True, [None], {"a": {"b": []}}], ids=repr)
+def test_whatever_stands_in_place_of_a_value_is_right_or_one_sentence(value):
+    """Also where the resolver is asked alone, as by `roads status`."""
+    for path in leaves({"study": PARAMS["study"], "settings": PARAMS["settings"]}):
+        found = resolver.over(PARAMS, {})
+        at = found
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+        for work in (lambda: reading.check(found, "params.yaml"), lambda: resolver.resolve(found)):  # noqa: B023
+            try:
+                work()
+            except UserError as error:
+                assert "\n" not in str(error), path
+
+
 def test_every_key_that_is_taken_out_is_missed_by_its_path(tmp_path):
     for section in ("compute", "corpus", "base", "preferences", "sample", "curve", "evaluate", "online", "offline"):
         for key in PARAMS["settings"]["gap"][section]:

@@ -178,12 +178,22 @@ def project(made):
     made.back()
 
 
-def test_dvc_makes_one_stage_of_each_cell(tmp_path):
-    for name in ("dvc.yaml", "params.yaml", "cells.yaml"):
-        shutil.copy(TARGET / name, tmp_path)
+def of_a_study(name: str) -> dict:
+    if name == "quick":
+        return PARAMS
+    if name == "worlds":  # drawn anew by every seed
+        return resolver.over(PARAMS, {"study": {"redraw": "world", "settings": ["gap"]}})
+    return resolver.prepared(PARAMS, plain.read(ROOT / f"studies/{name}.yaml"), name)
+
+
+@pytest.mark.parametrize("name", ["quick", "micro", "pythia", "worlds"])
+def test_dvc_makes_one_stage_of_each_cell(tmp_path, name):
+    shutil.copy(TARGET / "dvc.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text(plain.text(of_a_study(name)))
+    assert resolver.write(tmp_path)
     told(tmp_path, "dvc", "init", "-q", "--no-scm")
     names = told(tmp_path, "dvc", "stage", "list", "--name-only").split()
-    cells = plain.fast(TARGET / "cells.yaml")["cells"]
+    cells = plain.fast(tmp_path / "cells.yaml")["cells"]
     assert names[0] == "check" and len(set(names)) == len(names)
     assert set(names) == {f"{stage}@{cell}" for stage in STAGES[:-1] for cell in cells[stage]} | set(WHOLE)
 
