@@ -443,7 +443,6 @@ def test_no_claim_of_this_project_is_late_in_secret():
     assert len(found.rows) > 20 and not [sentence for sentence in found.wrong if " is late: " in sentence]
 
 
-TARGET = PROJECT / "docs/plan/target"
 IDENTITIES = {  # of the claims of the first plan, by which git knows since when they have been there
     "razin_complexity": "125eb5686af5e43d",
     "razin_overlap": "cd9e68fe575a2fe5",
@@ -503,7 +502,7 @@ def moved(repository):
     repository.commit("results")
     shutil.copytree(PROJECT / "studies", repository.folder / "studies")
     repository.commit("studies, which nothing reads yet")
-    shutil.copy(TARGET / "params.yaml", repository.folder)
+    shutil.copy(PROJECT / "params.yaml", repository.folder)
     repository.moved = repository.commit("moved")
     return repository
 
@@ -568,4 +567,4 @@ def test_a_broken_file_of_a_study_declares_nothing(moved):
         assert not [c for c in Past(moved.folder).declared["now"].values() if c.study == "data"]
     path.write_text(text)
     assert len([c for c in Past(moved.folder).declared["now"].values() if c.study == "data"]) == 3
-    assert resolver.prepared(plain.read(TARGET / "params.yaml"), plain.read(path), "data")["study"]["name"] == "data"
+    assert resolver.prepared(plain.read(PROJECT / "params.yaml"), plain.read(path), "data")["study"]["name"] == "data"

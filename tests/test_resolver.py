@@ -12,8 +12,7 @@ from stages.records import arms, plain, resolver
 from stages.records.cells import NONE, OF, SLOTS, STAGES
 from stages.records.errors import UserError
 
-TARGET = ROOT / "docs/plan/target"
-PARAMS = plain.read(TARGET / "params.yaml")
+PARAMS = plain.read(ROOT / "params.yaml")
 STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
 
 
@@ -33,9 +32,9 @@ def changed(*path: str, **values: object) -> dict:
 
 
 def test_params_of_the_quick_study_are_short_and_every_number_has_a_comment():
-    lines = (TARGET / "params.yaml").read_text().splitlines()
+    lines = (ROOT / "params.yaml").read_text().splitlines()
     assert len(lines) <= 200
-    for path in (TARGET / "params.yaml", *(ROOT / "studies").glob("*.yaml")):
+    for path in (ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")):
         for number, text in enumerate(path.read_text().splitlines(), 1):
             entry = text.startswith("      ") and text[6] not in " -{}[]+0" and ": " in text and "{" not in text
             of_claim = text.startswith("    ") and text[4] != " "
@@ -43,13 +42,13 @@ def test_params_of_the_quick_study_are_short_and_every_number_has_a_comment():
 
 
 def test_the_cells_of_the_quick_study_are_as_committed_and_the_micro_study_is_small():
-    assert not resolver.write(TARGET)
-    resolver.refuse(TARGET)
-    assert plain.text(resolver.resolve(PARAMS), resolver.HEADER) == (TARGET / "cells.yaml").read_text()
+    assert not resolver.write(ROOT)
+    resolver.refuse(ROOT)
+    assert plain.text(resolver.resolve(PARAMS), resolver.HEADER) == (ROOT / "cells.yaml").read_text()
     micro = resolver.resolve(study("micro"))["cells"]
     assert sum(map(len, micro.values())) + len(("check", "theory", "claims")) <= 75
     assert all(micro[stage] for stage in STAGES)
-    lines = (TARGET / "cells.yaml").read_text().splitlines()
+    lines = (ROOT / "cells.yaml").read_text().splitlines()
     cells = lines[lines.index("cells:") + 1 :]
     assert all(line.startswith("    ") or line.endswith((":", "{}")) or "}" in line for line in cells)
     number = sum(map(len, resolver.resolve(PARAMS)["cells"].values()))
@@ -247,7 +246,7 @@ def project(folder: Path, data: dict) -> Path:
 def test_cells_are_written_where_they_do_not_follow_and_left_alone_where_they_do(tmp_path):
     assert resolver.write(project(tmp_path, PARAMS)) and not resolver.write(tmp_path)
     written = (tmp_path / "cells.yaml").read_bytes()
-    assert written == (TARGET / "cells.yaml").read_bytes(), "the same bytes, whoever writes them"
+    assert written == (ROOT / "cells.yaml").read_bytes(), "the same bytes, whoever writes them"
     (tmp_path / "cells.yaml").write_text("# by `-S`\n" + written.decode().replace(": 1.0,", ":   1.0,"))
     resolver.refuse(tmp_path)
     assert not resolver.write(tmp_path), "only what it says counts"

@@ -14,9 +14,8 @@ from trl.trainer import dpo_trainer
 from stages.records import plain, reading, resolver, schema
 from stages.records.errors import UserError
 
-TARGET = ROOT / "docs/plan/target"
-TEXT = (TARGET / "params.yaml").read_text()
-PARAMS = plain.read(TARGET / "params.yaml")
+TEXT = (ROOT / "params.yaml").read_text()
+PARAMS = plain.read(ROOT / "params.yaml")
 
 
 def wrong(tmp_path, text: str) -> str:
@@ -31,7 +30,7 @@ def wrong(tmp_path, text: str) -> str:
 
 
 def test_the_target_is_right():
-    found = reading.load(TARGET / "params.yaml")
+    found = reading.load(ROOT / "params.yaml")
     assert found.settings["short"].arms["online"].beta == 3.0 and found.settings["short"].corpus.horizon == 1
     assert found.settings["gap"].verifiers.local.beta == 0.5
 
@@ -185,7 +184,7 @@ def test_every_key_that_is_taken_out_is_missed_by_its_path(tmp_path):
 @pytest.fixture
 def project(tmp_path):
     shutil.copytree(ROOT / "studies", tmp_path / "studies")
-    shutil.copy(TARGET / "params.yaml", tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     return tmp_path
 
 
@@ -270,7 +269,7 @@ def test_the_losses_are_those_that_trl_has():
 
 @pytest.mark.slow
 def test_params_are_checked_without_torch():
-    code = f"import sys; from stages.records import reading; reading.load({str(TARGET / 'params.yaml')!r}); "
+    code = f"import sys; from stages.records import reading; reading.load({str(ROOT / 'params.yaml')!r}); "
     code += "print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "dvc", "trl"} & set(modules.stdout.split())
