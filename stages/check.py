@@ -18,8 +18,8 @@ from stages.records.command import command
 def run() -> None:
     """Write data/digests and data/none; what they hold already stays untouched.
 
-    Raises UserError for what params.yaml may not say, where cells.yaml does not follow from it, for source that is not valid Python, for what
-    requirements.lock lacks, and for what is not installed as it says.
+    Raises UserError for what params.yaml may not say, where cells.yaml does not follow from it, for source that is not
+    valid Python, for what requirements.lock lacks, and for what is not installed as it says.
     """
     reading.load()
     resolver.refuse()

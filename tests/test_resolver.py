@@ -42,7 +42,6 @@ def test_params_of_the_quick_study_are_short_and_every_number_has_a_comment():
 
 
 def test_the_cells_of_the_quick_study_are_as_committed_and_the_micro_study_is_small():
-    assert not resolver.write(ROOT)
     resolver.refuse(ROOT)
     assert plain.text(resolver.resolve(PARAMS), resolver.HEADER) == (ROOT / "cells.yaml").read_text()
     micro = resolver.resolve(study("micro"))["cells"]
