@@ -57,7 +57,7 @@ def test_the_cells_of_the_quick_study_are_as_committed_and_the_micro_study_is_sm
 def test_cells_name_what_they_read():
     found = resolver.resolve(study("evidence"))["cells"]
     online, after = found["online"]["gap-0-online__oracle"], found["online"]["gap-0-online_after"]
-    assert online["labels"] == "data/reward/gap/0/oracle" and online["score"] == "data/score/gap/0/oracle"
+    assert online["labels"] == "data/reward/gap/0/oracle"
     assert online["start"] == f"{NONE}start" and online["sample"] == "data/sample/gap/0"
     assert after["start"] == "data/policy/gap/0/offline" and after["sample"] == f"{NONE}sample"
     assert after["code"] == "data/digests/online.worlds-roads.verifiers-global.json"

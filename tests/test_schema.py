@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from trl.trainer import dpo_trainer
 
-from stages.records import plain, reading, resolver, schema
+from stages.records import plain, reading, resolver, sections, settings
 from stages.records.errors import UserError
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -243,28 +243,28 @@ def test_a_mistake_in_a_claim_names_its_file(project, old, new, says):
 def test_a_stage_is_given_its_cell_and_what_it_asks_for_and_nothing_else(project, monkeypatch):
     monkeypatch.chdir(project)
     resolver.write()
-    names = ("arms.online", "compute.numerics", "preferences.noise", "verifiers.local", "curve")
-    cell, options = reading.asked("online", "short-1-online", *names)
+    names = ("arms.{arm}", "compute.numerics", "preferences.noise", "verifiers.local", "curve")
+    cell, options = sections.asked("online", "short-1-online", *names)
     assert (cell.setting, cell.seed, cell.arm, cell.base) == ("short", 1, "online", "data/base/short")
     assert options.arms["online"].beta == 3.0 and options.compute.numerics == "portable" and options.curve.points == 12
     assert options.verifiers.local.beta == 0.5 and not hasattr(options.verifiers, "global")
     assert not hasattr(options, "sample") and not hasattr(options.compute, "threads")
     with pytest.raises(UserError, match=r"--cell names short-1-onlin, .*; the nearest is short-1-online"):
-        reading.asked("online", "short-1-onlin")
+        sections.asked("online", "short-1-onlin")
     with pytest.raises(UserError, match=r"has no resolved\.settings\.short\.arms\.ipo"):
-        reading.asked("online", "short-1-online", "arms.ipo")
+        sections.asked("online", "short-1-online", "arms.ipo")
     text = (project / "cells.yaml").read_text()
     (project / "cells.yaml").write_text(text.replace("points: 12", "points: x"))
     with pytest.raises(UserError, match=r"cells\.yaml: resolved\.settings\.short\.curve\.points: .*'x'"):
-        reading.asked("online", "short-1-online", "curve")
+        sections.asked("online", "short-1-online", "curve")
     (project / "cells.yaml").unlink()
     with pytest.raises(UserError, match=r"cells\.yaml is missing or damaged"):
-        reading.asked("online", "short-1-online", "curve")
+        sections.asked("online", "short-1-online", "curve")
 
 
 def test_the_losses_are_those_that_trl_has():
     source = inspect.getsource(dpo_trainer)
-    assert set(get_args(schema.Loss)) == set(re.findall(r'loss_type == "(\w+)"', source))
+    assert set(get_args(settings.Loss)) == set(re.findall(r'loss_type == "(\w+)"', source))
 
 
 @pytest.mark.slow
