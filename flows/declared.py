@@ -273,7 +273,7 @@ def declarations(content: bytes, study: str = "") -> Version:
         claims = (found.get("claims", {}) if study else found["claims"]).items()
         studies = {study: dict(found["study"])} if study else dict(found["studies"])
         settings = {} if study else dict(found["settings"])
-    except (YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (YAMLError, LookupError, TypeError, AttributeError, ValueError):
         return Version({}, {}, {})
     declared = {}
     for name, given in claims:
@@ -294,7 +294,7 @@ def numbers(params: bytes, content: bytes, study: str) -> dict[tuple[str, str], 
         return {
             (key, name): value for name in found["study"]["settings"] for key, value in _leaves(found["settings"][name])
         }
-    except (UserError, YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (UserError, YAMLError, LookupError, TypeError, AttributeError, ValueError):
         return {}
 
 

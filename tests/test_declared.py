@@ -12,7 +12,8 @@ from invented import PROJECT, cell, publish
 
 from flows import claims
 from flows.declared import Declared, Past
-from stages.records import params, plain, resolver
+from stages.evidence import contrasts
+from stages.records import plain, reading, resolver
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -442,12 +443,47 @@ def test_no_claim_of_this_project_is_late_in_secret():
     assert len(found.rows) > 20 and not [sentence for sentence in found.wrong if " is late: " in sentence]
 
 
-TARGET = PROJECT / "docs/plan/target"
+IDENTITIES = {  # of the claims of the first plan, by which git knows since when they have been there
+    "razin_complexity": "125eb5686af5e43d",
+    "razin_overlap": "cd9e68fe575a2fe5",
+    "base_again": "23369affffc1ff3b",
+    "H3_prompts": "566b6a3f56e189e2",
+    "H4_wider": "4299431f1a5a4d7a",
+    "dial_pairs": "9b414807e9b73a6f",
+    "dial_moves": "753aa1690d9e9823",
+    "dial_fit": "709e68f27f9ab50e",
+    "main_gap": "91ea4745a8a40b32",
+    "main_after": "7fb8a074d1678cc8",
+    "one_batch": "5c3bff435f7dea38",
+    "freshness": "3a7620d78d0c3258",
+    "twice": "9f4ddfc88ba1ac24",
+    "offline_helps": "52cd39370e0adb07",
+    "H1_local": "d78d2f45272227c4",
+    "H1_ceiling": "4259540935b5d59f",
+    "H1_relabelled": "ca29cfb6a776b21c",
+    "H2_matched": "7a281b8d9ece399d",
+    "optimiser": "e0c0cfd75295d1a2",
+    "soft_optimum": "c124741f62a10059",
+    "H5_in": "114c49e3ee841f9c",
+    "H5_accuracy": "a03de81d625ba5c8",
+    "H5_offline": "f7bdb5995c1f44f6",
+    "H5_prompts": "0d65cbd1cf5b003b",
+    "H5_out": "e6398ac596a254c2",
+    "H5_best_of": "013acbc2fee7716a",
+    "H6_gap_over_short": "ab3b90a97d89f38e",
+    "H6_hidden": "955c2a5cc1041a85",
+    "H6_verifier": "056599fbeb925289",
+}
+
+
+def test_the_claims_of_the_project_are_what_they_were():
+    found = reading.claims(PROJECT)
+    assert {name: contrasts.identity_of(found[name]) for name in IDENTITIES} == IDENTITIES
 
 
 def every() -> list[Declared]:
-    """The claims of params.yaml, as it was before they had files."""
-    declared = params.load(PROJECT / "params.yaml").claims.items()
+    """The claims of the project."""
+    declared = reading.claims(PROJECT).items()
     return [Declared(c.study, c.contrast, c.measure, c.expect, c.margin, name, c.family) for name, c in declared]
 
 
@@ -466,7 +502,7 @@ def moved(repository):
     repository.commit("results")
     shutil.copytree(PROJECT / "studies", repository.folder / "studies")
     repository.commit("studies, which nothing reads yet")
-    shutil.copy(TARGET / "params.yaml", repository.folder)
+    shutil.copy(PROJECT / "params.yaml", repository.folder)
     repository.moved = repository.commit("moved")
     return repository
 
@@ -531,4 +567,4 @@ def test_a_broken_file_of_a_study_declares_nothing(moved):
         assert not [c for c in Past(moved.folder).declared["now"].values() if c.study == "data"]
     path.write_text(text)
     assert len([c for c in Past(moved.folder).declared["now"].values() if c.study == "data"]) == 3
-    assert resolver.prepared(plain.read(TARGET / "params.yaml"), plain.read(path), "data")["study"]["name"] == "data"
+    assert resolver.prepared(plain.read(PROJECT / "params.yaml"), plain.read(path), "data")["study"]["name"] == "data"

@@ -65,6 +65,11 @@ def prepare(name: str, project: Path = Path()) -> dict:
     source = f"{resolver.PARAMS} with {STUDIES}/{name}.yaml"
     try:
         mapping(data, "", ("study", "theory", "settings"))
+        checked(Study, {"name": name, **found["study"]}, "study")
+        for settings in (data["settings"], found.get("settings", {})):
+            mapping(settings, "settings")
+            for one, setting in settings.items():
+                mapping(setting, f"settings.{one}")
         given = resolver.prepared(data, found, name)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
@@ -144,6 +149,8 @@ def _arm(found: dict, where: str) -> Arm:
     """An arm without a grid, checked: it says what arms of its kind may say, and what they must."""
     arm, kind = checked(Arm, found, where), arms.kind(found)
     may, must = SAYS[kind]
+    for key in [key for key, value in found.items() if value is None]:
+        raise UserError(f"{where}.{key} is empty: give it a value, or take it out.")
     for key in [*(found.keys() - may), *sorted(must - found.keys())]:
         verb = "must say" if key in must else "cannot say"
         raise UserError(f"{where}: an arm {KIND[kind]} {verb} {key}: {'add it' if key in must else 'take it out'}.")

@@ -94,7 +94,9 @@ class Uniforms:
     def __init__(self, purpose: str, *of: object):
         self.key = key(purpose, *of)
 
-    def __call__(self, ids: Sequence[int], visits: Sequence[int], count: int, length: int) -> np.ndarray:
+    def __call__(
+        self, ids: Sequence[int] | np.ndarray, visits: Sequence[int] | np.ndarray, count: int, length: int
+    ) -> np.ndarray:
         """Shape (prompts, count, length): ``count`` completions of ``length`` tokens for each prompt's id and visit."""
         fours = -(-length // 4)
         found = np.empty((len(ids), fours, count, 4))
