@@ -22,6 +22,12 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         rooms.load("worlds", "raods")
 
 
+def test_a_name_without_its_file_is_told(monkeypatch):
+    monkeypatch.setattr("stages.designs.NAMES", ("plain", "gone"))
+    with pytest.raises(UserError, match=r"stages/designs/__init__\.py lists gone, but there is no gone\.py beside it"):
+        rooms.load("designs", "gone")
+
+
 def test_a_helper_beside_the_files_is_not_one_of_them():
     with pytest.raises(UserError, match="stages/worlds has no corpora"):
         rooms.load("worlds", "corpora")
@@ -42,7 +48,7 @@ def test_knowing_the_names_imports_nothing_heavy():
 @pytest.mark.slow
 def test_no_file_of_a_room_imports_torch_before_it_computes():
     """The schema reads what each of them says of itself, and that must not take seconds."""
-    loaded = "[rooms.load(room, name) for room in %r for name in rooms.names(room)]" % (ROOMS,)
+    loaded = f"[rooms.load(room, name) for room in {ROOMS} for name in rooms.names(room)]"
     found = imported_by(f"from stages.records import reading, rooms\nreading.load()\n{loaded}")
     assert {"stages.worlds.text", "stages.verifiers.global", "stages.methods.rloo", "stages.designs.plain"} <= found
     assert not found & {"torch", "transformers", "datasets", "trl"}
