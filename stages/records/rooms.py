@@ -30,7 +30,7 @@ def load(room: str, name: str) -> ModuleType:
         if error.name != module:
             raise
         raise UserError(
-            f"stages/{room}/__init__.py lists {name}, but there is no {name}.py beside it: add it, or take the name out."
+            f"stages/{room}/__init__.py lists {name}, but there is no {name}.py beside it: add it or take the name out."
         ) from None
 
 
