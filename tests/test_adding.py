@@ -83,7 +83,7 @@ def test_they_run(project):
             add(project, path, text)
     gap = resolver.over(plain.read(project / "params.yaml")["settings"]["gap"], SMALL)
     study = plain.read(project / "studies/added.yaml")
-    study["study"]["settings"] = ["near", "echo"]
+    study["study"] |= {"settings": ["near", "echo"], "seeds": [0]}
     near = resolver.over(study["settings"]["near"], {**SMALL, "corpus": MAP})
     study["settings"] = {"near": near, "echo": resolver.over(gap, near) | {"corpus": ECHO}}
     del study["settings"]["echo"]["extends"]
@@ -104,10 +104,11 @@ def test_they_run(project):
     pairs = pd.read_parquet(data / "preferences/near/0/pairs.parquet")
     assert (pairs["chosen"] != pairs["rejected"]).mean() > 0.9
     assert json.loads((data / "reward/near/0/tokens/verifier.json").read_text())["options"] == {"ridge": 1.0}
-    assert (data / "policy/echo/1/online_best/model.safetensors").exists()
+    assert (data / "policy/echo/0/online_best/model.safetensors").exists()
     assert "echoed" in pd.read_parquet(data / "evaluation/echo/0/online_best/completions.parquet")
     assert "A world of echoes" in (project / "data/studies/added/report.md").read_text()
     decided = subprocess.run([sys.executable, "-m", "stages.claims"], cwd=project, capture_output=True, text=True)
     assert decided.returncode == 0, decided.stderr
-    (claim,) = (one for one in json.loads((project / "data/report/claims.json").read_text()) if one["study"] == "added")
-    assert claim["name"] == "tokens_are_worse" and claim["verdict"]
+    claims = json.loads((project / "data/report/claims.json").read_text())
+    (claim,) = (claim for claim in claims if claim["id"] == "tokens_are_worse")
+    assert claim["verdict"] and {*claim["artifacts"]} == {f"data/judge/near-0-{name}" for name in ("tokens", "global")}

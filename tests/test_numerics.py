@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import edit_params, follow
+from conftest import edit_params, follow, new_project
 
 from flows.making import Makings
 from flows.slots import Need, need
@@ -157,13 +157,15 @@ def test_a_result_that_was_made_portable_on_another_cpu_is_no_news(micro_copy, m
     assert "cpu=" in line and "(now Another)" not in line
 
 
-def test_what_a_stage_needs_says_by_what_it_computes(micro_copy, monkeypatch):
-    monkeypatch.chdir(micro_copy)
-    edit_params(micro_copy, lambda data: data["settings"]["micro"]["compute"].update(numerics="native"))
+@pytest.mark.slow
+def test_what_a_stage_needs_says_by_what_it_computes(tmp_path, monkeypatch):
+    folder = new_project(tmp_path / "project", "micro")
+    monkeypatch.chdir(folder)
+    edit_params(folder, lambda data: data["settings"]["micro"].update(compute={"numerics": "native"}))
     from flows.graph import Graph
     from stages.records import reading
 
-    follow(micro_copy)
+    follow(folder)
     graph, settings = Graph(), reading.load().settings
     kinds = {name: need(one, settings).numerics for name, one in graph.stages.items() if one.command}
     assert kinds["theory"] == kinds["report"] == "portable" and kinds["base@micro"] == kinds["corpus@micro"] == "native"
