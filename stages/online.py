@@ -28,6 +28,7 @@ from stages.worlds import corpora
 from stages.worlds.corpora import Corpus
 from stages.worlds.pairs import asked
 
+ROOMS = ("methods",)  # see stages/digests.py
 Labeller = Callable[[pd.DataFrame, list[list[int]]], np.ndarray]
 
 
