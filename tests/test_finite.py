@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite_are_refused_when_a_model_is_read(tmp_path, 
 
 def test_weights_that_the_config_of_a_reward_model_leaves_aside_are_refused(tmp_path):
     neox().save_pretrained(tmp_path / "policy")
-    reward = models.new_reward(tmp_path / "policy", CPU, 0, "head")
+    reward = models.new_reward(tmp_path / "policy", CPU, 0, key("test", "head"))
     reward.config.num_hidden_layers -= 1
     reward.save_pretrained(tmp_path / "reward")
     with pytest.raises(UserError, match=r"reward has weights that .* does not use \(gpt_neox.layers"):
