@@ -48,6 +48,7 @@ PURPOSES = {
     "scoring": "the global generators while samples are scored",
     "judging": "the global generators while a reward model is judged",
     "evaluating": "the global generators while a policy is evaluated",
+    "picking": "the global generators while an arm picks among samples",
     # A model is tried.
     "comparison with a plain forward pass": "the texts on which ways to sample are compared",
     "trial of a model": "the texts on which a model is tried",
