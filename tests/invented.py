@@ -53,8 +53,8 @@ def cell(
     }
 
 
-def publish(root: Path, study: str, cells: list[dict], verification: tuple = ()) -> None:
-    """Write data/studies/<study>."""
+def publish(root: Path, study: str, cells: list[dict], verification: tuple = (), judged: list[dict] = ()) -> None:
+    """Write data/studies/<study>; judged: its reward models, where it has them apart from its arms."""
     prompts = {c["setting"]: list(range(len(c["prompts"]["true_reward"]))) for c in cells}
     found = {
         "platform": {"text": "an invented machine"},
@@ -63,8 +63,10 @@ def publish(root: Path, study: str, cells: list[dict], verification: tuple = ())
         "cells": cells,
         "verification": list(verification),
     }
+    found |= {"judged": judged} if judged else {}
     paths = [row["path"] for row in [*cells, *verification]]
     paths += [c["path"].replace("evaluation", "policy") for c in cells if c["curve"]]
+    paths += [path for row in judged for path in row["paths"]]
     folder = root / "data/studies" / study
     folder.mkdir(parents=True, exist_ok=True)
     write(folder, found, {path: f"md5 {seeds.key('test', path):032x}.dir" for path in paths})
