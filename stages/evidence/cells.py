@@ -54,7 +54,8 @@ class Study:
         first that learns from the pairs' own labels. None for a study that lacks one of the two."""
         ours = {arm: self.recipe(self.settings[0], arm) for arm in self.arms}
         offline = [arm for arm, one in ours.items() if self.kind(arm) == "offline" and "labels" not in one]
-        return (self.trained, offline[0]) if self.trained and offline else None
+        online = self.trained if self.trained and self.kind(self.trained) == "online" else None
+        return (online, offline[0]) if online and offline else None
 
     @property
     def trained(self) -> str | None:
