@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from architectures import make
+from conftest import CPU
 from conftest import neox as network
 from datasets import Dataset
-from test_training import CPU, TOKENIZER, neox, plain_dpo
+from test_training import TOKENIZER, neox, plain_dpo
 from trl import RLOOConfig, RLOOTrainer
 
 from stages.learning import models, training

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, asking, edit_params, neox, roads
+from conftest import CPU, ROOT, asking, edit_params, neox, roads
 from safetensors.torch import load_file, save_file
-from test_training import CPU, TOKENIZER
+from test_training import TOKENIZER
 
 from stages.learning import callbacks, likelihood, models, sampling, scoring, training
 from stages.learning.finite import finite
