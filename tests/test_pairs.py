@@ -24,7 +24,7 @@ SETTINGS = reading.check(reading.prepare("micro", ROOT), "the study micro").sett
 
 @pytest.fixture(scope="module")
 def corpus():
-    made = roads.build(SETTINGS["micro"].corpus, Path("nowhere"), "micro")
+    made = roads.build(SETTINGS["micro"].corpus, Path("nowhere"), ("micro",))
     made.world["name"] = "roads"
     return made
 
