@@ -22,7 +22,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from stages.learning.sampling import draw
 from stages.records import numerics
 from stages.records.seeds import Uniforms
-from tests.conftest import edit_params, new_project
+from tests.conftest import CPU, edit_params, new_project
 
 
 def seconds(work: Callable[[], object], runs: int = 5) -> list[float]:
@@ -50,7 +50,7 @@ def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object],
 def network(vocabulary: int, width: int, layers: int) -> GPTNeoXForCausalLM:
     """A GPT-NeoX with random weights, as the settings have it."""
     torch.manual_seed(0)
-    return GPTNeoXForCausalLM(
+    model = GPTNeoXForCausalLM(
         GPTNeoXConfig(
             vocab_size=vocabulary,
             hidden_size=width,
@@ -61,6 +61,8 @@ def network(vocabulary: int, width: int, layers: int) -> GPTNeoXForCausalLM:
             pad_token_id=0,
         )
     ).eval()
+    model.compute = CPU
+    return model
 
 
 def sampling(name: str, model: GPTNeoXForCausalLM, prompts: int, length: int, count: int, new: int) -> None:
