@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
-from test_flow_graph import NO_PREFECT, environment, new_project, roads
+from small import NO_PREFECT, environment, new_project, roads
 
 from flows.differences import largest
 from flows.making import differing
@@ -75,7 +75,7 @@ def test_the_environment_decides_no_byte_of_a_policy(micro, micro_copy):
         "OPENBLAS_NUM_THREADS": "2",
         "MKL_NUM_THREADS": "2",
     }
-    command = [sys.executable, "-m", "stages.base", "--setting", "micro"]
+    command = [sys.executable, "-m", "stages.base", "--cell", "micro"]
     subprocess.run(command, cwd=micro_copy, env={**os.environ, **theirs}, check=True, capture_output=True)
     names = sorted(path.name for path in (micro / "data/base/micro").iterdir())
     assert "tokenizer_config.json" in names and "model.safetensors" in names

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from test_flow_graph import NO_PREFECT, STUDY, environment, new_project, roads
+from small import NO_PREFECT, STUDY, environment, new_project, roads, write_params, write_study
 from test_verify import flip
 
 from flows.alone import alone
@@ -18,32 +18,39 @@ from flows.plan import check_inputs, plan
 from flows.reasons import describe, list_reasons
 from flows.restoring import FORMER
 from flows.verify import verify
-from stages.records import params
+from stages.records import reading
 from stages.records.errors import UserError
 from stages.worlds import inputs
 
 pytestmark = pytest.mark.slow
 
 PIPELINE = """
+vars: [cells.yaml]
 stages:
   base:
-    matrix: {setting: "${study.worlds}"}
-    cmd:
-    - mkdir -p data/base/${item.setting}
-    - cat data/inputs/${item.setting}/demonstrations/* > data/base/${item.setting}/rows
-    - wc -l < data/base/${item.setting}/rows > data/base/${item.setting}/count
-    - echo "on $MACHINE" > data/base/${item.setting}/made
-    deps: ["data/inputs/${item.setting}"]
-    outs: ["data/base/${item.setting}"]
+    foreach: ${cells.corpus}
+    do:
+      cmd:
+      - mkdir -p data/base/${key}
+      - cat ${item.inputs}/demonstrations/* > data/base/${key}/rows
+      - wc -l < data/base/${key}/rows > data/base/${key}/count
+      - echo "on $MACHINE" > data/base/${key}/made
+      deps: ["${item.inputs}"]
+      outs: ["data/base/${key}"]
   report:
     cmd:
     - mkdir -p data/report && cat data/base/*/count > data/report/report.html
     - test ! -f fail
     - echo "[$(cat data/report/report.html)]" > data/report/results.json
+    - echo evidence > data/evidence.json
+    - echo words > data/report/report.md
     deps: [data/base]
-    params: [study]
+    params:
+    - cells.yaml: [resolved.study]
     outs:
+    - data/evidence.json
     - data/report/report.html
+    - data/report/report.md
     - data/report/results.json: {cache: false}
 """
 INPUT = Path("data/inputs/tldr")
@@ -57,11 +64,8 @@ RAN = {"base@tldr": "", "report": ""}  # where a stage's outs came from: "" is i
 def empty(tmp_path_factory):
     """A project of two stages; its study, and one named `mine`, read imported data."""
     root = new_project(tmp_path_factory.mktemp("record") / "project", PIPELINE)
-    data = YAML(typ="safe").load(root / "params.yaml")
-    data["study"] = STUDY | {"settings": ["tldr"], "worlds": ["tldr"], "seeds": [0]}
-    data["studies"] = {"mine": data["study"]}
-    with (root / "params.yaml").open("w") as file:
-        YAML().dump(data, file)
+    write_params(root, STUDY | {"settings": ["tldr"], "seeds": [0]})
+    write_study(root, "mine", STUDY | {"settings": ["tldr"], "seeds": [0]})
     return root
 
 
@@ -86,7 +90,7 @@ def run(*forced):
     graph.tell = said.append
     with graph.alone():
         todo = plan(graph, set(graph.stages), forced, bring=True)
-        check_inputs(todo, params.load())
+        check_inputs(todo, reading.load())
         for name in todo.names:
             if name in forced or graph.changed(name):
                 how[name] = graph.reproduce(name, execute, name in forced)
@@ -120,7 +124,7 @@ def folder_listing(stage):
 
 
 def test_a_second_import_reaches_a_study_that_has_run_and_gc_of_the_project_costs_it_nothing(project):
-    workspace = project / ".roads/studies/mine"
+    workspace = project / "runs/mine"
     for name, count in (("first", 8), ("second", 9)):
         bring_in(name, count)
         record = Path(f"{INPUT}.dvc").read_text()
@@ -203,7 +207,7 @@ def test_half_of_a_checkout_is_completed(project):
 def test_a_frozen_stage_keeps_what_is_recorded(project):
     bring_in("rows", 8)
     run()
-    Path("dvc.yaml").write_text(PIPELINE.replace("    matrix:", "    frozen: true\n    matrix:"))
+    Path("dvc.yaml").write_text(PIPELINE.replace("      deps:", "      frozen: true\n      deps:"))
     before = Path("dvc.lock").read_text()
     shutil.rmtree(BASE)
     assert "base@tldr" not in run()[0] and (BASE / "rows").exists()
@@ -342,11 +346,8 @@ def test_what_changes_while_a_stage_runs_is_not_recorded_as_what_it_read(project
     run()
     before = Path("dvc.lock").read_text()
 
-    def edit(rows):
-        data = YAML(typ="safe").load(Path("params.yaml"))
-        data["study"]["seeds"] = rows
-        with Path("params.yaml").open("w") as file:
-            YAML().dump(data, file)
+    def edit(seeds):
+        write_params(project, STUDY | {"settings": ["tldr"], "seeds": seeds})
 
     edit([1])
     graph = Graph()
@@ -355,7 +356,7 @@ def test_what_changes_while_a_stage_runs_is_not_recorded_as_what_it_read(project
         subprocess.run(argv, cwd=folder, env={**os.environ, **marks}, check=True)
         edit([2])
 
-    with pytest.raises(UserError, match=r"params.yaml was changed while report ran, which reads it: run again"):
+    with pytest.raises(UserError, match=r"cells.yaml was changed while report ran, which reads it: run again"):
         graph.reproduce("report", execute)
     graph.dump()
     assert Path("dvc.lock").read_text() == before and REPORT.exists()
@@ -365,9 +366,7 @@ def test_what_changes_while_a_stage_runs_is_not_recorded_as_what_it_read(project
 
 def test_what_was_edited_since_an_earlier_stage_read_it_stops_the_next(project):
     """As code that was edited after its digests were taken."""
-    Path("dvc.yaml").write_text(
-        PIPELINE.replace('deps: ["data/inputs/${item.setting}"]', 'deps: ["data/inputs/${item.setting}", code]')
-    )
+    Path("dvc.yaml").write_text(PIPELINE.replace('deps: ["${item.inputs}"]', 'deps: ["${item.inputs}", code]'))
     Path("code").write_text("1")
     bring_in("a", 8)
     run()
@@ -400,19 +399,23 @@ def test_data_without_a_record_is_not_used_and_no_study_goes_on_with_an_old_copy
     assert not Path(f"{INPUT}.dvc").exists() and ROWS.exists()
 
 
-def test_a_workspace_in_which_a_run_works_stays_as_it_is(project):
-    """`roads status --study` during a run of the study replaced the params and the code under the run's feet."""
+def test_a_folder_in_which_a_run_works_stays_as_it_is(project):
+    """`roads status` during a run replaced params, cells and code under the run's feet."""
     bring_in("a", 8)
     assert roads("run", "--study", "mine", **NO_PREFECT)[0] == 0
-    copy = project / ".roads/studies/mine/params.yaml"
-    before = copy.read_text()
-    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# more\n")
+    changed = STUDY | {"settings": ["tldr"], "seeds": [0, 9]}
+    write_study(project, "mine", changed)
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("seeds: [0]", "seeds: [0, 9]"))
     Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + "# more\n")
-    with alone(copy.parent):
-        assert roads("status", "--study", "mine")[0] == 0
-        assert copy.read_text() == before and "# more" not in copy.with_name("dvc.yaml").read_text()
-    assert roads("status", "--study", "mine")[0] == 0
-    assert "# more" in copy.with_name("dvc.yaml").read_text()
+    for folder, words in ((project, []), (project / "runs/mine", ["--study", "mine"])):
+        cells = folder / "cells.yaml"
+        before = cells.read_text()
+        with alone(folder):
+            assert roads("status", *words)[0] == 0
+            assert cells.read_text() == before and "seeds: [0, 9]" not in before
+            assert folder == project or "# more" not in cells.with_name("dvc.yaml").read_text()
+        assert roads("status", *words)[0] == 0
+        assert "seeds: [0, 9]" in cells.read_text() and "# more" in cells.with_name("dvc.yaml").read_text()
 
 
 def test_code_that_is_edited_while_its_stage_runs_makes_no_result(micro_copy, monkeypatch):
