@@ -48,7 +48,7 @@ def asking(prompts: list):
 
 
 def edit_params(project: Path, change) -> None:
-    """Rewrite params.yaml after ``change(data)``; cells.yaml follows with the next `roads` command, or by ``follow``."""
+    """Rewrite params.yaml after ``change(data)``; cells.yaml follows with the next `roads` command or ``follow``."""
     yaml = YAML()
     data = yaml.load(project / "params.yaml")
     change(data)
