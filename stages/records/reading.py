@@ -79,10 +79,12 @@ def prepare(name: str, project: Path = Path()) -> dict:
 
 def setting(name: str, project: Path = Path()) -> Setting:
     """A setting of params.yaml, or of the first study that brings it. Raises UserError if there is none."""
-    files = sorted((project / STUDIES).glob("*.yaml"))
-    for found in (load(project / resolver.PARAMS), *(check(prepare(path.stem, project), path.name) for path in files)):
-        if name in found.settings:
-            return found.settings[name]
+    found = load(project / resolver.PARAMS).settings
+    for path in sorted((project / STUDIES).glob("*.yaml")):
+        if name not in found and name in _study_file(path).get("settings", {}):
+            found = check(prepare(path.stem, project), path.name).settings
+    if name in found:
+        return found[name]
     raise UserError(
         f"There is no setting {name}: add settings.{name} to {resolver.PARAMS} or to a study, then import again."
     )
