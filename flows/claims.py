@@ -80,7 +80,8 @@ class Account:
 def account(project: Path) -> Account:
     """What git says of the claims in studies/. Raises UserError for wrong params."""
     declared, studies = reading.claims(project), reading.studies(project)
-    published = {name: Evidence.read(name, study.seeds) for name, study in studies.items() if is_published(name)}
+    claimed = [name for name in dict.fromkeys(claim.study for claim in declared.values()) if is_published(name)]
+    published = {name: Evidence.read(name, studies[name].seeds) for name in claimed}
     contrasts.resolved(declared, studies, published)
     past, verdicts = Past(project), _verdicts(project / VERDICTS)
     rows, present = [], []

@@ -110,12 +110,13 @@ def stages(root):
     """The locked stages as the flow hands them over, in order."""
     from ruamel.yaml import YAML
 
-    yaml = YAML(typ="safe")
-    locked, described = yaml.load(root / "dvc.lock")["stages"], yaml.load(root / "dvc.yaml")["stages"]
+    from flows.graph import Graph
+
+    locked, described = YAML(typ="safe").load(root / "dvc.lock")["stages"], Graph(root).stages
     return [
         tracking._stage(name, locked[name])
         | {"events": str(root / f"{name}.jsonl"), "log": str(root / f"{name}.log"), "seconds": 1.0}
-        | {"meta": described[name.partition("@")[0]].get("meta")}
+        | {"meta": described[name].meta}
         for name in tracking._ordered(locked)
     ]
 
