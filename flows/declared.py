@@ -224,8 +224,8 @@ class Past:
         found = {path: version.of(study) for path, version in versions if study in version.studies and version.settings}
         files, path = self.commits[commit].files, f"studies/{study}.yaml"
         if path in files and SOURCES[0] in files:
-            contents = [self.history.content(commit, name) for name in (SOURCES[0], path)]
-            found[path] = self._once(lambda: numbers(*contents, study), path, files[SOURCES[0]], files[path])
+            params, own = (self.history.content(commit, name) for name in (SOURCES[0], path))
+            found[path] = self._once(lambda: numbers(params, own, study), path, files[SOURCES[0]], files[path])
         return found
 
     def _parents(self, commit: str) -> list[str]:
