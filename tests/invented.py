@@ -59,7 +59,7 @@ def publish(root: Path, study: str, cells: list[dict], verification: tuple = (),
     found = {
         "platform": {"text": "an invented machine"},
         "settings": {name: {"prompts": ids} for name, ids in prompts.items()},
-        "seeds": sorted({c["seed"] for c in cells}),
+        "seeds": sorted({c["seed"] for c in [*cells, *judged]}),
         "cells": cells,
         "verification": list(verification),
     }

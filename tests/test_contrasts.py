@@ -2,12 +2,11 @@
 
 import math
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from invented import DECLARED, PROJECT, cell, claim, publish
+from invented import DECLARED, cell, claim, publish
 
 from stages.evidence import contrasts, estimates, statistics
 from stages.evidence.contrasts import Term
@@ -105,27 +104,14 @@ def test_a_line_needs_three_settings():
         contrasts.resolve(claim("fit(online - offline)", measure="lead_per_gap"), study, {"online", "offline"})
 
 
-def test_a_claim_names_what_its_study_has_published_or_is_going_to(tmp_path, monkeypatch):
-    """Arms and reward models; of a study of the first plan under the names that they had then."""
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
-    shutil.copytree(PROJECT / "studies", tmp_path / "studies")
-    monkeypatch.chdir(tmp_path)
-    old, new = (
-        {name: claim(f"gap.{first} - gap.{second}", study="evidence")}
-        for name, first, second in (
-            ("old", "best_of", "best_of_local"),
-            ("new", "best_of__global", "oracle.best_of_16"),
-        )
-    )
-    former = [cell("gap", 0, arm, [3.0]) for arm in ("best_of", "best_of_local")]
-    publish(tmp_path, "evidence", former)
-    published = {"evidence": Evidence.read("evidence", [0])}
-    terms = contrasts.resolved(old, DECLARED.studies, published) | contrasts.resolved(new, DECLARED.studies, {})
-    arms = {name: [term.arm for term in of] for name, of in terms.items()}
-    assert arms == {"old": ["best_of", "best_of_local"], "new": ["best_of__global", "oracle"]}
-    for claims, of in ((old, {}), (new, published)):
-        with pytest.raises(UserError, match=r"^studies/evidence.yaml: claims.(old|new).contrast .*no reward model"):
-            contrasts.resolved(claims, DECLARED.studies, of)
+def test_a_claim_that_names_what_its_study_has_not_is_refused_with_its_file():
+    claims, names = {"mine": claim("gap.online - gap.offline", study="evidence")}, {"evidence": {"online", "offline"}}
+    assert [term.arm for term in contrasts.resolved(claims, DECLARED.studies, names.get)["mine"]] == [
+        "online",
+        "offline",
+    ]
+    with pytest.raises(UserError, match=r"^studies/evidence.yaml: claims.mine.contrast names offline, .*: correct it"):
+        contrasts.resolved(claims, DECLARED.studies, lambda study: ["online"])
 
 
 def test_a_measure_is_that_of_the_arm_or_of_the_reward_model_which_has_it(tmp_path, monkeypatch):
