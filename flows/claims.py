@@ -7,6 +7,7 @@ git nor an out of DVC's: a commit that holds what it is about would change what 
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from flows.declared import Declared, Past
@@ -80,7 +81,8 @@ def account(project: Path) -> Account:
     """What git says of the claims in studies/. Raises UserError for wrong params."""
     declared, studies = reading.claims(project), reading.studies(project)
     past, verdicts = Past(project), _verdicts(project / VERDICTS)
-    contrasts.resolved(declared, studies, lambda study: past.names(study) | reading.names(study, project))
+    planned = cache(lambda study: reading.names(study, project))
+    contrasts.resolved(declared, studies, lambda study, name: name in past.names(study) or name in planned(study))
     rows, present = [], []
     for name, claim in declared.items():
         decides = Declared(claim.study, claim.contrast, claim.measure, claim.expect, claim.margin, name, claim.family)
