@@ -7,6 +7,7 @@ git nor an out of DVC's: a commit that holds what it is about would change what 
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from flows.declared import Declared, Past
@@ -80,7 +81,8 @@ def account(project: Path) -> Account:
     """What git says of the claims in studies/. Raises UserError for wrong params."""
     declared, studies = reading.claims(project), reading.studies(project)
     past, verdicts = Past(project), _verdicts(project / VERDICTS)
-    contrasts.resolved(declared, studies, lambda study: _names(past, study, project))
+    planned = cache(lambda study: reading.names(study, project))
+    contrasts.resolved(declared, studies, lambda study, name: name in past.names(study) or name in planned(study))
     rows, present = [], []
     for name, claim in declared.items():
         decides = Declared(claim.study, claim.contrast, claim.measure, claim.expect, claim.margin, name, claim.family)
@@ -106,17 +108,6 @@ def account(project: Path) -> Account:
             )
         notes += _anew(past, study, [claim for claim in present if claim.study == study])
     return Account(rows, refused, doubts, notes)
-
-
-def _names(past: Past, study: str, project: Path) -> set[str]:
-    """The arms and reward models that a study has published or is going to have."""
-    found = past.names(study)
-    try:
-        return found | reading.names(study, project)
-    except UserError:
-        if not found:  # else a study may have been laid over settings that this folder no longer has
-            raise
-        return found
 
 
 def refuse(project: Path) -> None:

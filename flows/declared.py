@@ -141,7 +141,7 @@ class Past:
 
         Raises UserError where that cannot be read.
         """
-        found = self._of(NOW, _results(study), published)
+        found: Published | None = self._of(NOW, _results(study), published)
         if found and found.cells is None:
             raise UserError(f"{_results(study)} cannot be read: bring it back from git.")
         return {name for _, _, name in found.cells} if found else set()

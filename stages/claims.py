@@ -32,7 +32,7 @@ def run() -> None:
     studies = {name: listed[name] for name in names if is_published(name)}
     evidence = {name: Evidence.read(name, study.seeds) for name, study in studies.items()}
     decided = {name: claim for name, claim in declared.items() if claim.study in studies}
-    terms = contrasts.resolved(decided, studies, lambda study: evidence[study].names)
+    terms = contrasts.resolved(decided, studies, lambda study, name: name in evidence[study].names)
     with threadpool_limits(1):  # the thread count changes bits
         found = {
             name: estimates.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])

@@ -14,8 +14,8 @@ lead_per_gap        ``fit(arm - arm)``: the slope of a straight line through the
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -90,23 +90,23 @@ def opposed(terms: list[Term]) -> list[Term]:
 
 
 def resolved(
-    claims: dict[str, Claim], studies: dict[str, Study], names: Callable[[str], Collection[str]]
+    claims: dict[str, Claim], studies: dict[str, Study], has: Callable[[str, str], bool]
 ) -> dict[str, list[Term]]:
-    """The terms of claims; names: study -> its arms and reward models, all of which count that are known.
+    """The terms of claims; has(study, name): whether a study has an arm or a reward model of this name.
 
     Raises UserError naming the file and the claim that cannot be meant.
     """
-    found, known = {}, cache(names)
+    found = {}
     for name, claim in claims.items():
         try:
-            found[name] = resolve(claim, studies[claim.study], known(claim.study))
+            found[name] = resolve(claim, studies[claim.study], partial(has, claim.study))
         except ValueError as error:
             raise UserError(f"{STUDIES}/{claim.study}.yaml: claims.{name}.{error}.") from None
     return found
 
 
-def resolve(claim: Claim, study: Study, known: Collection[str]) -> list[Term]:
-    """The terms of a claim, all of whose names exist; ``known``: the arms and reward models of its study.
+def resolve(claim: Claim, study: Study, has: Callable[[str], bool]) -> list[Term]:
+    """The terms of a claim, all of whose names exist; has(name): whether its study has such an arm or reward model.
 
     Raises ValueError saying what is wrong.
     """
@@ -117,7 +117,7 @@ def resolve(claim: Claim, study: Study, known: Collection[str]) -> list[Term]:
     for term in terms:
         if term.setting and term.setting not in study.settings:
             raise ValueError(f"contrast names {term.setting}, which is not among the settings of the study")
-        if term.arm not in known:
+        if not has(term.arm):
             raise ValueError(
                 f"contrast names {term.arm}, which is no arm and no reward model of the study: correct it, or add it "
                 "there and run the study"
