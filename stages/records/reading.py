@@ -176,8 +176,8 @@ def _fits(name: str, setting: Setting, study: Study) -> None:
         raise UserError(f"study.verification names {name}, but there is no {where}.verification: add it.")
     if study.redraw == "world" and setting.base.judge:
         raise UserError(
-            f"study.redraw is world, and the true reward of {where} is a judge: each seed would have one of its own, and "
-            "their scores cannot be compared; write redraw: preferences."
+            f"study.redraw is world, and the true reward of {where} is a judge: each seed would have one of its own, "
+            "and their scores cannot be compared; write redraw: preferences."
         )
     for one, arm in setting.arms.items():
         at, road = f"{where}.arms.{one}", f"{where}.online"
