@@ -1,5 +1,6 @@
 """The `roads` command. What a command needs is imported inside it: `roads status` has no time for the rest."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -206,15 +207,18 @@ def main() -> None:
 
 
 def _go_to(study: str | None) -> None:
-    """Work in the workspace of a named study; without a name, in the project. Its cells follow its params."""
+    """Work in the workspace of a named study; without a name, in the project. Its cells follow its params, but while a
+    run works there, which reads them."""
     if study:
         from flows.workspace import enter
 
         enter(study)
+    from flows.alone import Busy, alone
     from stages.records import plain, resolver
 
     if f"vars: [{plain.CELLS}]" in Path("dvc.yaml").read_text(encoding="utf-8"):
-        resolver.write()
+        with contextlib.suppress(Busy), alone(Path()):
+            resolver.write()
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -62,8 +62,7 @@ class Ledger:
 
     def open(self, stage: dict, parent: str, when: float) -> str:
         """Id of a new child run with the stage's params and inputs."""
-        policy, verifier = names.about(stage)
-        kind = "arm" if policy or verifier else "stage"
+        kind = "arm" if names.is_worth(stage) else "stage"
         code = {f"md5 of {d['path']}": d["md5"] for d in stage["deps"] if not names.is_data(d["path"])}
         run = self._open(stage, stage["name"], kind, parent, when, code)
         self.log(run, params=names.params(stage))
@@ -188,7 +187,7 @@ class Ledger:
     def _log_results(self, run: str, stage: dict, results: dict[str, object], when: float) -> None:
         """Log what a stage measured: on its run, on the model that it is about, and of a verifier also on its run."""
         policy, verifier = names.about(stage)
-        shown = names.measured(results) if policy or verifier else {}
+        shown = names.measured(results)
         self.measure(run, _points(shown, when))
         self.measure(run, _points(results, when), **self._measured(stage, policy or verifier))
         maker = self._made(verifier, stage)
@@ -298,7 +297,7 @@ def _points(results: dict[str, object], when: float) -> list[tuple[str, float, i
     points = []
     for key, value in results.items():
         if isinstance(value, int | float):
-            n = re.fullmatch(r"(.+)\.(\d+)", key)
+            n = re.fullmatch(r"(.+)\.(?:best_of_)?(\d+)", key)
             name = f"{n[1]}/true_reward" if n else key.replace(".", "/")
             points.append((name, float(value), int(n[2]) if n else 0, when))
     return points

@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stages.records.arms import NONE
+
 # What runs are compared by: the names are plain, and the same in every run, whichever stage and setting it is of.
-COMPARED = ("learning_rate", "beta", "loss", "labels", "rounds", "steps")
+COMPARED = ("learning_rate", "beta", "loss", "method", "labels", "rounds", "steps")
 MEASURED = {
     "true_reward": "test.true_reward",
     "kl": "test.kl",
@@ -62,10 +64,21 @@ def measured(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def about(stage: dict) -> tuple[str | None, str | None]:
-    """The path of the policy, or of the reward model, that a stage's metrics are about, as dvc.yaml says."""
+    """The path of the policy, or of the reward model, that a stage's metrics are about, as dvc.yaml says.
+
+    An arm without a policy and a start is the base policy, which every cell reads.
+    """
     meta = stage.get("meta") or {}
     measures = meta.get("measures")
+    if measures == f"{NONE}start":
+        measures = next(dep["path"] for dep in stage["deps"] if dep["path"].startswith("data/base/"))
     return (None, measures) if meta.get("verifier") else (measures, None)
+
+
+def is_worth(stage: dict) -> bool:
+    """Whether a stage says what an arm is worth: it evaluates, or picks, and judges no reward model."""
+    meta = stage.get("meta") or {}
+    return meta.get("task") == "evaluate" and "arm" in labels(meta) and "verifier" not in labels(meta)
 
 
 def study(name: str, when: float) -> str:

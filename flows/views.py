@@ -23,7 +23,7 @@ VIEWS = {  # name: filter, params, metrics, and pairs of what the charts above M
         (("learning_rate", "true_reward"), ("beta", "true_reward"), ("kl", "true_reward")),
     ),
     MODELS: (
-        "metrics.held_out_accuracy >= 0 AND tags.kind != 'arm'",
+        "metrics.held_out_accuracy >= 0 AND tags.stage != 'judge'",
         ("setting", "verifier", "seed", *names.COMPARED),
         tuple(name for name in names.MEASURED if name.startswith("held_out")),
         (),

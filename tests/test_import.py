@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from flows.importing import import_input, missing_input
 from stages.records.errors import UserError
-from stages.records.params import load
+from stages.records.reading import setting as setting_of
 from stages.worlds import encoding, inputs, text
 from tests.test_text import comparisons, params, summaries
 
@@ -95,7 +95,7 @@ def test_a_prompt_in_two_files_of_a_folder(tmp_path):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """A git and DVC repository with the project's params and nothing imported."""
+    """A git and DVC repository with the project's params and studies, and nothing imported."""
     root = tmp_path / "project"
     root.mkdir()
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
@@ -103,6 +103,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for name in ("params.yaml", ".gitignore", "data/.gitignore"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "studies", root / "studies")
     (root / "data/inputs").mkdir()
     monkeypatch.chdir(root)
     return root
@@ -135,7 +136,7 @@ def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
     keep.parent.mkdir()
     keep.touch()
     subprocess.run(["git", "add", "."], check=True)
-    setting = load(project / "params.yaml").settings["tldr"]
+    setting = setting_of("tldr")
     assert "`roads import tldr FILE` with prompt/completion rows" in missing_input("tldr", setting)
 
     assert "40 rows of demonstrations" in import_input("tldr", str(tmp_path / "rows.jsonl.gz"))

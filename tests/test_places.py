@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import test_flow_graph as small
+import small
 
 from flows import services, store
 from flows.workspace import configure
@@ -48,7 +48,7 @@ def test_what_a_workspace_has_configured_stays_and_the_projects_remotes_reach_it
     def dvc(folder, *words):
         subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, env=small.environment(), check=True)
 
-    workspace = odd / ".roads" / "studies" / "three_seeds"
+    workspace = odd / "runs" / "three_seeds"
     (workspace / ".dvc").mkdir(parents=True)
     shutil.copy(odd / ".dvc" / "config", workspace / ".dvc" / "config")
     configure(odd, workspace)

@@ -36,35 +36,47 @@ with artifacts.writing(out) as folder:
         (folder / "config.json").write_text("{}")
         save_file({"w": np.full((300, 300), value, np.float32)}, folder / "model.safetensors")
     else:
-        (folder / "metrics.json").write_text(json.dumps({"test": {"true_reward": value}, "best_of": {"1": 1, "4": 2}}))
+        (folder / "metrics.json").write_text(json.dumps({"test": {"true_reward": value}}))
 """
 DVC = """
 stages:
   corpus:
     matrix: {setting: [gap]}
-    cmd: python make.py data/corpus/gap 0 data --setting gap
+    cmd: python make.py data/corpus/gap 0 data
     deps: [make.py]
     outs: [data/corpus/gap]
+    meta: {task: corpus, setting: "${item.setting}"}
   base:
     matrix: {setting: [gap]}
-    cmd: python make.py data/base/gap 1 model --setting gap
+    cmd: python make.py data/base/gap 1 model
     deps: [data/corpus/gap]
-    params: [settings.gap.base]
+    params:
+    - cells.yaml: [resolved.settings.gap.base]
     outs: [data/base/gap]
+    meta: {task: base, setting: "${item.setting}"}
   online:
     matrix: {setting: [gap], seed: [0], arm: [online]}
-    cmd: python make.py data/policy/gap/0/online 2 model --setting gap --seed 0 --arm online
+    cmd: python make.py data/policy/gap/0/online 2 model
     deps: [data/base/gap]
-    params: [settings.gap.online, settings.gap.arms.online]
+    params:
+    - cells.yaml: [resolved.settings.gap.arms.online]
     outs: [data/policy/gap/0/online]
+    meta: {task: online, setting: "${item.setting}", seed: "${item.seed}", arm: "${item.arm}"}
   evaluate:
     matrix: {setting: [gap], seed: [0], arm: [online]}
-    cmd: python make.py data/evaluation/gap/0/online 4.5 numbers --setting gap --seed 0 --arm online
+    cmd: python make.py data/evaluation/gap/0/online 4.5 numbers
     deps: [data/corpus/gap, data/policy/gap/0/online]
+    params:
+    - cells.yaml: [resolved.settings.gap.arms.online]
     outs: [data/evaluation/gap/0/online]
-    meta: {policy: data/policy/gap/0/online}
+    meta:
+      task: evaluate
+      setting: ${item.setting}
+      seed: ${item.seed}
+      arm: ${item.arm}
+      measures: data/policy/gap/0/online
 """
-PARAMS = {"base": {"steps": 60}, "online": {"learning_rate": 0.001}, "arms": {"online": {"loss": ["sigmoid"]}}}
+PARAMS = {"base": {"steps": 60}, "arms": {"online": {"loss": ["sigmoid"], "learning_rate": 0.001}}}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +85,8 @@ def chain(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     (root / "make.py").write_text(MAKE)
     (root / "dvc.yaml").write_text(DVC)
-    (root / "params.yaml").write_text(json.dumps({"settings": {"gap": PARAMS}}))
+    (root / "params.yaml").write_text("settings: {}\n")
+    (root / "cells.yaml").write_text(json.dumps({"resolved": {"settings": {"gap": PARAMS}}}))
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -97,12 +110,13 @@ def stages(root):
     """The locked stages as the flow hands them over, in order."""
     from ruamel.yaml import YAML
 
-    yaml = YAML(typ="safe")
-    locked, described = yaml.load(root / "dvc.lock")["stages"], yaml.load(root / "dvc.yaml")["stages"]
+    from flows.graph import Graph
+
+    locked, described = YAML(typ="safe").load(root / "dvc.lock")["stages"], Graph(root).stages
     return [
         tracking._stage(name, locked[name])
         | {"events": str(root / f"{name}.jsonl"), "log": str(root / f"{name}.log"), "seconds": 1.0}
-        | {"meta": described[name.partition("@")[0]].get("meta")}
+        | {"meta": described[name].meta}
         for name in tracking._ordered(locked)
     ]
 
@@ -165,7 +179,7 @@ def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
     # the model is known by its content, has a version, and carries what its evaluation measured; no weights were copied
     sha256 = artifacts.digest("data/policy/gap/0/online")
     (model,) = client.search_logged_models([run.info.experiment_id], f"tags.sha256 = '{sha256}'")
-    assert {m.key: m.value for m in model.metrics} == {"test/true_reward": 4.5, "best_of/true_reward": 2.0}
+    assert {m.key: m.value for m in model.metrics} == {"test/true_reward": 4.5}
     (version,) = client.search_model_versions("name = 'gap-policy-online'")
     assert (version.run_id, version.tags["sha256"], version.tags["seed"]) == (run.info.run_id, sha256, "0")
     assert [m.model_id for m in run.outputs.model_outputs] == [model.model_id]
@@ -209,24 +223,25 @@ def test_roads_log_adds_each_stage_once(project):
     assert len(client.search_runs([runs["base@gap"].info.experiment_id])) == count
 
 
-def test_metrics_belong_to_the_model_that_an_arm_is_or_chooses_by():
-    """As dvc.yaml says, where an arm that nothing trains is the base policy, or leaves the choice to a reward model."""
+def test_metrics_belong_to_the_model_that_an_arm_is_or_to_the_reward_model_that_is_judged():
+    """As dvc.yaml says, where an arm that nothing trains is the base policy or a reward model, or picks and is none."""
     from flows.graph import Graph
 
     graph = Graph(ROOT)
     about = {}
-    for stage in graph.stages.values():
-        labels = names.labels(stage.command or "")
-        if labels.get("setting") == "gap" and labels.get("seed") == "0" and stage.meta.keys() & set(names.KINDS):
-            about[labels["arm"]] = names.about({"cmd": stage.command, "meta": stage.meta})
-    verifiers = {kind: f"data/reward/gap/0/{kind}" for kind in ("global", "local")}
+    for name, stage in graph.stages.items():
+        if stage.labels.get("setting") == "gap" and stage.labels.get("seed") == "0":
+            described = {"meta": stage.meta, "deps": [{"path": d.def_path} for d in graph.dvc_stage(name).deps]}
+            if names.is_worth(described) or "measures" in stage.meta:
+                about[name] = names.about(described)
+                assert names.is_worth(described) == (stage.group != "judge")
+    arms = ("offline", "online_batch", "online")
     assert about == {
-        "base": ("data/base/gap", None),
-        "local": (verifiers["local"], verifiers["local"]),
-        "best_of": (None, verifiers["global"]),
-        "best_of_soft": (None, verifiers["global"]),
-        "best_of_local": (None, verifiers["local"]),
-        **{arm: (f"data/policy/gap/0/{arm}", None) for arm in ("offline", "online_batch", "online")},
+        "evaluate@gap-0-base": ("data/base/gap", None),
+        "evaluate@gap-0-local": ("data/reward/gap/0/local", None),
+        **{f"evaluate@gap-0-{arm}": (f"data/policy/gap/0/{arm}", None) for arm in arms},
+        **{f"pick@gap-0-{arm}": (None, None) for arm in ("best_of__global", "best_of__local", "best_of_soft")},
+        **{f"judge@gap-0-{kind}": (None, f"data/reward/gap/0/{kind}") for kind in ("global", "local")},
     }
     paths = ["data/policy/gap_half/0/offline_relabelled", "data/base/gap_half", "data/reward/gap_half/0/local"]
     assert [names.model(path) for path in paths] == [
@@ -235,31 +250,31 @@ def test_metrics_belong_to_the_model_that_an_arm_is_or_chooses_by():
 
 
 def test_runs_have_the_params_of_their_own_setting():
-    """Under the same names for all settings; the report reads all settings, and has those of the study alone."""
-    params = {"settings": {"gap": {"reward": {"batch": 32}, "verification": {"halvings": 4}}}, "study": {"seeds": [0]}}
-    command = "python -m stages.verification --setting gap --seed 0"
-    assert names.params({"cmd": command, "params": params}) == {
-        "setting": "gap", "seed": "0", "reward.batch": 32, "verification.halvings": 4, "study.seeds": [0]
+    """Under the same names for all settings; the report reads all settings, and has what is of none alone."""
+    meta = {"task": "evaluate", "setting": "gap", "seed": 0, "verifier": "global", "runner": "gpu"}
+    params = {
+        "cells.verification.gap-0-global": {"corpus": "data/corpus/gap"},
+        "resolved.settings.gap.verifiers.global": {"epochs": 3},
+        "resolved.settings.gap.verification": {"halvings": 4},
+    }
+    assert names.params({"meta": meta, "params": params}) == {
+        "setting": "gap", "seed": "0", "verifier": "global", "epochs": 3, "verification.halvings": 4
     }  # fmt: skip
-    assert names.params({"cmd": "python -m stages.variant --setting gap_half --of gap", "params": {}}) == {
-        "setting": "gap_half", "of": "gap"
-    }  # fmt: skip
-    assert names.params({"cmd": "python -m stages.report", "params": params}) == {"study.seeds": [0]}
+    settings = {"gap": {"curve": {"points": 12}}}
+    report = {"resolved": {"settings": settings, "study": {"seeds": [0]}}, "cells.pick": {}, "theory.seeds": 5}
+    assert names.params({"meta": {"task": "report"}, "params": report}) == {"theory.seeds": 5}
 
 
 def test_an_arm_shows_what_counts_for_it():
-    """Not the value of its setting, where it has one of its own; and nothing of that where it is only measured."""
-    online = {"steps": 400, "learning_rate": 1e-3, "beta": 3.0, "completions": 8}
-    arm = {"loss": ["sigmoid", "sft"], "labels": "local", "rounds": 4, "beta": 1.5}
-    params = {"settings": {"gap": {"online": online, "arms": {"online_rounds4": arm}}}}
-    command = "python -m stages.x --setting gap --seed 0 --arm online_rounds4"
-    own = {"setting": "gap", "seed": "0", "arm": "online_rounds4", "loss": "sigmoid+sft", "labels": "local"}
-    own |= {"rounds": 4, "beta": 1.5}
-    rest = {"steps": 400, "learning_rate": 1e-3, "online.completions": 8}
-    assert names.params({"cmd": command, "params": params}) == own | rest
-    params["settings"]["gap"]["online"] = {"beta": 3.0}
-    measured = names.params({"cmd": command, "params": params, "meta": {"policy": "data/policy/gap/0/online_rounds4"}})
-    assert {name: value for name, value in measured.items() if "." not in name} == own
+    """What it was trained with, under the same names where it is trained and where it is measured."""
+    arm = {"start": "base", "loss": ["sigmoid", "sft"], "labels": "local", "rounds": 4, "steps": 400}
+    arm |= {"learning_rate": 1e-3, "beta": 1.5, "completions": 8}
+    own = {"setting": "gap", "seed": "0", "arm": "online_rounds4", **arm, "loss": "sigmoid+sft"}
+    meta = {"setting": "gap", "seed": 0, "arm": "online_rounds4"}
+    for section, content in (("curve", {"points": 12}), ("evaluate", {"completions": 16, "temperature": 1.0})):
+        params = {"resolved.settings.gap.arms.online_rounds4": arm, f"resolved.settings.gap.{section}": content}
+        shown = {f"{section}.{name}": value for name, value in content.items()}
+        assert names.params({"meta": meta, "params": params}) == own | shown
 
 
 def test_each_model_of_a_stage_has_a_run_and_what_was_held_out_from_it(project):
@@ -268,20 +283,24 @@ def test_each_model_of_a_stage_has_a_run_and_what_was_held_out_from_it(project):
     shutil.copytree("data/base/gap", "data/reward/gap/0/global")
     shutil.copytree("data/policy/gap/0/online", "data/reward/gap/0/local")
     outs = [{"path": f"data/reward/gap/0/{kind}", "md5": kind} for kind in ("global", "local")]
-    reward = {"name": "reward@gap-0", "cmd": "python -m stages.reward --setting gap --seed 0", "outs": outs}
-    reward |= {"params": {"settings.gap.reward": {"learning_rate": 0.002, "steps": 50}}, "deps": corpus["outs"]}
-    best = {"name": "pick@gap-0-best", "cmd": "python -m stages.pick --setting gap --seed 0 --arm best", "outs": []}
-    best |= {"deps": [*corpus["outs"], {"path": "data/reward/gap/0", "md5": "both"}], "params": {}}
-    best |= {"meta": {"verifier": {"best": "data/reward/gap/0/global"}}}
-    metrics = project / "data/picked/metrics.json"
-    metrics.parent.mkdir()
-    metrics.write_text(json.dumps({"pairs": {"log_loss": 0.6, "accuracy": 0.7}, "test": {"true_reward": 3.0}}))
-    best["outs"] = [{"path": "data/picked", "md5": "picked"}]
+    of = {"setting": "gap", "seed": 0}
+    reward = {"name": "reward@gap-0", "cmd": "python -m stages.reward", "outs": outs, "deps": corpus["outs"]}
+    reward |= {"params": {"resolved.settings.gap.reward": {"learning_rate": 0.002, "steps": 50}}, "meta": of}
+    judge = {"name": "judge@gap-0-global", "cmd": "python -m stages.judge", "params": {}}
+    judge |= {"deps": [*corpus["outs"], {"path": "data/reward/gap/0", "md5": "both"}]}
+    judge |= {"meta": of | {"task": "evaluate", "verifier": "global", "measures": "data/reward/gap/0/global"}}
+    best = {"name": "pick@gap-0-best", "cmd": "python -m stages.pick", "params": {}, "deps": corpus["outs"]}
+    best |= {"meta": of | {"task": "evaluate", "arm": "best"}}
+    judged = {"pairs": {"log_loss": 0.6, "accuracy": 0.7}, "best_of": {"best_of_1": 1, "best_of_4": 2}}
+    for stage, folder, numbers in ((judge, "judged", judged), (best, "picked", {"test": {"true_reward": 3.0}})):
+        Path(f"data/{folder}").mkdir()
+        Path(f"data/{folder}/metrics.json").write_text(json.dumps(numbers))
+        stage["outs"] = [{"path": f"data/{folder}", "md5": folder}]
     report = {"name": "report", "cmd": "python -m stages.report", "params": {}, "deps": []}
     Path("report.html").write_text("<h1>The answer</h1>")
     report |= {"outs": [{"path": "report.html", "md5": "html"}]}
     with tracking.Study("quick") as study:
-        for stage in (corpus, reward, best, report):
+        for stage in (corpus, reward, judge, best, report):
             study.started(stage)
             study.finished(stage, "Completed")
 
@@ -296,8 +315,13 @@ def test_each_model_of_a_stage_has_a_run_and_what_was_held_out_from_it(project):
     (logged,) = [client.get_logged_model(m.model_id) for m in model.outputs.model_outputs]
     assert logged.source_run_id == model.info.run_id and logged.tags["path"] == "data/reward/gap/0/global"
     assert [d.dataset.name for d in model.inputs.dataset_inputs] == ["corpus/gap"]
-    assert {m.key: m.value for m in logged.metrics}["pairs/accuracy"] == 0.7
-    assert "learning_rate" not in runs["pick@gap-0-best"].data.params  # a policy that nobody trained
+    measured = {m.key: m.value for m in logged.metrics}
+    assert measured["pairs/accuracy"] == 0.7 and measured["best_of/true_reward"] == 2.0
+    curve = client.get_metric_history(runs["judge@gap-0-global"].info.run_id, "best_of/true_reward")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (4, 2.0)]
+    picked = runs["pick@gap-0-best"].data  # nobody trained it
+    assert picked.params == {"setting": "gap", "seed": "0", "arm": "best"} and picked.metrics["true_reward"] == 3.0
+    assert (picked.tags["kind"], runs["judge@gap-0-global"].data.tags["kind"]) == ("arm", "stage")
 
     assert [f.path for f in client.list_artifacts(runs["report"].info.run_id)] == ["report.html"]
     note = runs["quick"].data.tags["mlflow.note.content"]
@@ -309,15 +333,17 @@ def test_arms_of_the_micro_study_can_be_plotted_against_what_they_were_trained_w
     arms = client.search_runs([experiment], "tags.kind = 'arm' AND params.setting = 'micro'")
     table = {run.data.params["arm"]: run.data for run in arms}
     assert len(table) == len(arms) == 11 and all("true_reward" in data.metrics for data in table.values())
-    trained = [arm for arm in table if arm.startswith(("offline", "online"))]
-    assert all(table[arm].params.keys() >= {"seed", "learning_rate", "beta", "loss", "steps"} for arm in trained)
+    trained = [table[arm].params for arm in table if arm.startswith(("offline", "online"))]
+    assert len(trained) == 6 and all(p.keys() >= {"seed", "learning_rate", "beta", "steps"} for p in trained)
+    assert all(("loss" in p) != ("method" in p) for p in trained) and table["online_rloo"].params["method"] == "rloo"
     assert table["online"].params["rounds"] == "12" and table["online_batch"].params["rounds"] == "1"
-    assert "learning_rate" not in table["best_of"].params and table["best_of"].metrics["kl"] > 0
-    models = client.search_runs([experiment], "tags.kind = 'model' AND params.setting = 'micro'")
-    held_out = {run.data.params["model"]: run.data.metrics["held_out_log_loss"] for run in models}
-    assert held_out == {
-        "global": table["best_of"].metrics["held_out_log_loss"], "local": table["local"].metrics["held_out_log_loss"]
-    }  # fmt: skip
+    assert "learning_rate" not in table["best_of__global"].params and table["best_of__global"].metrics["kl"] > 0
+    held_out = {}
+    for stage in ("reward", "judge"):
+        found = client.search_runs([experiment], f"tags.stage = '{stage}' AND params.setting = 'micro'")
+        losses = {run.data.params["verifier"]: run.data.metrics for run in found if "arm" not in run.data.params}
+        held_out[stage] = {kind: losses[kind]["held_out_log_loss"] for kind in ("global", "local")}
+    assert held_out["reward"] == held_out["judge"], "what is measured of a reward model stands in its own run too"
     named = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
     assert {f.path for f in client.list_artifacts(named["report"])} >= {"report.html", "report.md", "report.log"}
     assert [f.path for f in client.list_artifacts(named["online@micro-0-online"])] == ["online@micro-0-online.log"]

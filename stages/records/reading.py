@@ -174,6 +174,11 @@ def _fits(name: str, setting: Setting, study: Study) -> None:
     where, sample = f"settings.{name}", setting.sample
     if name in study.verification and setting.verification is None:
         raise UserError(f"study.verification names {name}, but there is no {where}.verification: add it.")
+    if study.redraw == "world" and setting.base.judge:
+        raise UserError(
+            f"study.redraw is world, and the true reward of {where} is a judge: each seed would have one of its own, "
+            "and their scores cannot be compared; write redraw: preferences."
+        )
     for one, arm in setting.arms.items():
         at, road = f"{where}.arms.{one}", f"{where}.online"
         judge = getattr(setting.verifiers, arm.start, None)

@@ -20,7 +20,7 @@ def shape(found: dict, where: str) -> type[Section]:
         world = file_of("worlds", found["corpus"].get("world"), f"{where}.corpus.world").Options
         fields["corpus"] = create_model("Corpus", __base__=world, held_out=(Share, ...), draw=(int, ...)), ...
     if "verifiers" in found:
-        own = {}
+        own: dict[str, Any] = {}
         for name, given in found["verifiers"].items():
             mapping(given, f"{where}.verifiers.{name}")
             file = file_of("verifiers", given.get("verifier", name), f"{where}.verifiers.{name}")
