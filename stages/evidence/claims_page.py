@@ -12,7 +12,7 @@ from stages.evidence.templates import fill
 from stages.evidence.words import count, written
 from stages.records.seeds import generator
 
-HYPOTHESES = {  # as params.yaml names them -> as the page does
+HYPOTHESES = {  # as claims name them -> as the page does
     "main": "The road through the reward model pays",
     "H1": "H1: on-policy samples are worth something in themselves",
     "H2": "H2: the offline road is held back less by the reference",
