@@ -110,7 +110,8 @@ def curves(
     if steps:
         axes.set_xscale("symlog", linthresh=1)
         most = max((xs[-1] for of_arm in lines.values() for xs, _ in of_arm), default=1)
-        ticks = sorted({0, *(10**power for power in range(math.floor(math.log10(max(most, 1))) + 1)), most})
+        powers = (10**power for power in range(math.floor(math.log10(max(most, 1))) + 1))
+        ticks = sorted({0, *(power for power in powers if 2 * power <= most), most})  # no name on another
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     return ended(figure, axes, ends, x, unit)
