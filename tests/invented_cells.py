@@ -70,7 +70,7 @@ def judged(setting: str, seed: int, verifier: str, prompts: int, *arm: str) -> t
     metrics, by_prompt = held_out(LOSS.get(verifier, 0.6) + 0.01 * draw.random() + 0.05 * len(arm), prompts)
     if arm:
         return {"own": metrics}, by_prompt
-    curve = {f"best_of_{n}": 3 + 0.5 * math.log2(n) + 0.1 * draw.random() for n in (1, 2, 4, 8, 16)}
+    curve = {f"best_of_{n}": 3 + (1.1 - LOSS[verifier]) * math.log2(n) + 0.1 * draw.random() for n in (1, 2, 4, 8, 16)}
     return {"pairs": metrics, "fresh": metrics, "best_of": curve}, by_prompt.assign(**curve)
 
 

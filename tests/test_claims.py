@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from invented import DECLARED, PROJECT, invent, write
+from invented import DECLARED, PROJECT, cell, invent, publish, write
 
 from stages import claims as stage
 from stages.evidence import claims_figures, claims_page, contrasts, estimates
@@ -104,6 +104,29 @@ def test_curves_by_distance_are_of_the_arms_that_claims_compare_there_or_expect_
     followed = {name: claims_figures.followed(declared, SimpleNamespace(study=name)) for name in DECLARED.studies}
     assert followed.pop("evidence") == ["offline", "online", "online_rloo"]
     assert not any(followed.values())
+
+
+def test_the_table_of_reward_models_has_all_that_a_study_measured(tmp_path, monkeypatch):
+    """Of a study of the first plan by the arms that carry their numbers, of others by the reward models themselves."""
+    monkeypatch.chdir(invent(tmp_path))
+    former = Evidence.read("evidence", DECLARED.studies["evidence"].seeds)
+    table = claims_page.judges(former, "gap")
+    kinds = ("training prompts, fresh pairs", "test prompts", "test prompts, completions of online")
+    assert [name for name, _ in table["rows"]] == [f"{pairs}: {m} RM" for pairs in kinds for m in ("global", "local")]
+    numbers = {"log_loss": 0.6, "accuracy": 0.7, "calibration": 0.03}
+    numbers |= {
+        f"{form}": value for name, value in list(numbers.items()) for form in (f"fresh_{name}", f"{name}_on_online")
+    }
+    judged = [
+        {"setting": "gap", "seed": seed, "verifier": name, "paths": [f"data/judge/gap-{seed}-{name}"]}
+        | {"prompts": {}, "numbers": numbers}
+        for seed in (0, 1)
+        for name in ("global", "oracle")
+    ]
+    publish(tmp_path, "small", [cell("gap", 0, "base", [1.0])], judged=judged)
+    rows = claims_page.judges(Evidence.read("small", [0, 1]), "gap")["rows"]
+    assert [name for name, _ in rows] == [f"{pairs}: {m} RM" for pairs in kinds for m in ("global", "oracle")]
+    assert all([mean for mean, _ in cells] == ["0.600", "0.700", "0.030"] for _, cells in rows)
 
 
 def test_no_page_knows_of_the_host_that_a_study_ran_on(project, tmp_path, monkeypatch):

@@ -154,6 +154,9 @@ def test_html_is_one_file_that_loads_nothing(project):
     assert all(reference.startswith("#") for reference in page.loads)
     assert not re.search(r"@import|url\((?!#)", html)
     assert "<b>cat</b>" not in html and "&lt;b&gt;cat" in html  # completions are data, not markup
+    assert "a scalar head on the base policy" in html and "a scalar head on the base policy" in out(
+        project, "report.md"
+    )
     assert "dvc repro evaluate@gap-0-online" in html and "dvc repro pick@gap-0-best_of__global" in html
     assert not re.search(r"#0a0b[0-9a-f]{2}", html)  # no stand-in colour is left
 
@@ -205,7 +208,7 @@ def test_a_changed_cell_is_refused(project, tmp_path):
 
 
 def test_one_seed_without_an_online_arm_still_reports(tmp_path):
-    study = {"settings": ["gap"], "seeds": [3], "arms": ["base", "best_of", "offline"]}
+    study = {"settings": ["gap"], "seeds": [3], "arms": ["best_of", "offline"]}
     root = build(tmp_path / "one", study, {"gap": "roads"})
     made = make(root)
     assert made.returncode == 0, made.stderr

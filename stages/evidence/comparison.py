@@ -8,7 +8,7 @@ from stages.evidence.answers import Answer
 from stages.evidence.cells import Cell, Study, World
 from stages.evidence.measured import Measured
 from stages.evidence.truth import truth
-from stages.records import arms
+from stages.records import arms, rooms
 from stages.records.seeds import key
 
 EXAMPLES = 3  # prompts a setting
@@ -114,25 +114,34 @@ class Comparison(Measured):
             caption = f"On held-out preference pairs. Dot: mean over {seeds}; ticks: each seed."
             svg = plots.verifiers(pairs["log_loss"], pairs["accuracy"])
             shown.append({"title": "Judging: the reward models (RM)", "svg": svg, "caption": caption})
-        if self.study.best_of:
-            verifier = self.study.recipe(self.name, self.study.best_of)["labels"]
-            curves = [cell.metrics["best_of"] for cell in self.judged[verifier]]
-            by_seed = [{int(n.removeprefix("best_of_")): float(v) for n, v in curve.items()} for curve in curves]
+        if self.judged:
+            curves = {
+                name: [
+                    {int(n.removeprefix("best_of_")): v for n, v in cell.metrics["best_of"].items()} for cell in cells
+                ]
+                for name, cells in self.judged.items()
+            }
             others = dict.fromkeys(reversed(self.study.contrast or ()))
             levels = {arm: self.estimates[arm, "test", "true_reward"].mean for arm in others}
             caption = f"{thin}{self.prompts('test')} test prompts, {seeds}. Dashed: policies that answer once."
-            svg = plots.best_of(self.study.arms, by_seed, levels, self.unit)
-            shown.append({"title": f"Best of n by the {verifier} RM", "svg": svg, "caption": caption})
+            svg = plots.best_of(self.study.arms, curves, levels, self.unit)
+            shown.append({"title": "Best of n, by each reward model", "svg": svg, "caption": caption})
         return shown
 
     def judges(self) -> list[tuple]:
-        """(reward model, log-loss, accuracy) on held-out pairs, each a mean and its interval as text."""
+        """(reward model, what it is, log-loss, accuracy) on held-out pairs, the numbers each a mean and its interval as
+        text."""
         found = {name: [self.judging(name, metric) for metric in ("log_loss", "accuracy")] for name in self.judged}
         return [
-            (f"{name} RM", *(words.written(estimate, 3) for estimate in estimates))
+            (f"{name} RM", self._line(name), *(words.written(estimate, 3) for estimate in estimates))
             for name, estimates in found.items()
             if None not in estimates
         ]
+
+    def _line(self, verifier: str) -> str:
+        """What a reward model is, in the words of its file."""
+        options = self.study.params[self.name]["verifiers"][verifier]
+        return rooms.load("verifiers", options.get("verifier", verifier)).LINE
 
     def table_caption(self) -> str:
         """What the table shows, and of how many."""
@@ -170,11 +179,11 @@ class Comparison(Measured):
         tables = {arm: table.set_index("prompt_id") for arm, table in first.items()}
         common = set.intersection(*(set(table.index) for table in tables.values()))
         drawn = sorted(common, key=lambda prompt: key("report", "example", self.name, int(prompt)))[:EXAMPLES]
-        named = plots.tones(self.study.arms)
+        named, any_arm = plots.tones(self.study.arms), tables[self.study.arms[0]]
         return [
             {
-                "prompt": tables["base"].loc[prompt, "prompt"],
-                "reference": tables["base"].loc[prompt].get("reference") or "",
+                "prompt": any_arm.loc[prompt, "prompt"],
+                "reference": any_arm.loc[prompt].get("reference") or "",
                 "answers": [
                     {
                         "arm": arm,

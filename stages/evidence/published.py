@@ -91,7 +91,11 @@ class Evidence:
         """How many pairs verifiers need, in each seed: pairs, and held-out log-loss as global and local."""
         for seed in self.seeds:
             row = self.verification.get((setting, seed))
-            if not row or not _finite(row["pairs"], row["global"], row["local"]):
+            if (
+                not row
+                or not {"global", "local"} <= row.keys()
+                or not _finite(row["pairs"], row["global"], row["local"])
+            ):
                 raise self._lacks(f"verification in finite numbers of setting {setting}, seed {seed}")
         return [self.verification[setting, seed] for seed in self.seeds]
 
