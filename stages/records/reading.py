@@ -7,6 +7,7 @@ what must fit together.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,10 @@ def prepare(name: str, project: Path = Path()) -> dict:
 def setting(name: str, project: Path = Path()) -> Setting:
     """A setting of params.yaml, or of the first study that brings it. Raises UserError if there is none."""
     files = sorted((project / STUDIES).glob("*.yaml"))
-    for found in (load(project / resolver.PARAMS), *(check(prepare(path.stem, project), path.name) for path in files)):
+    studies = (
+        check(prepare(path.stem, project), path.name) for path in files
+    )  # in a study's folder they lack settings
+    for found in chain([load(project / resolver.PARAMS)], studies):
         if name in found.settings:
             return found.settings[name]
     raise UserError(
