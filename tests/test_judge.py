@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import edit_params
-from invented_cells import PROJECT
+from conftest import CPU, ROOT, follow
 
 from stages.evidence import cells
 from stages.evidence.cells import World
@@ -32,18 +31,16 @@ def preferences(labels_mean_something: bool) -> pd.DataFrame:
 def trained(request, tmp_path_factory):
     """(a project whose judge was trained by the stages corpus and base, whether its labels mean something)."""
     from stages import base, corpus
+    from stages.records import plain, reading
 
-    root = tmp_path_factory.mktemp("judged")
-    (root / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
-
-    def shrink(data):
-        chosen = data["settings"]["ukp"]
-        chosen["corpus"].update(tokenizer=300, judge=0.4, validation=0.2, test=0.2, max_prompt=16, max_completion=8)
-        for key in ("group", "group_until"):
-            del chosen["corpus"][key]
-        chosen["base"].update(model={"hidden_size": 32, "layers": 1, "heads": 2}, steps=5, judge=JUDGE)
-
-    edit_params(root, shrink)
+    root, data = tmp_path_factory.mktemp("judged"), reading.prepare("ukp", ROOT)
+    chosen = data["settings"]["ukp"]
+    chosen["corpus"].update(tokenizer=300, judge=0.4, validation=0.2, test=0.2, max_prompt=16, max_completion=8)
+    for key in ("group", "group_until"):
+        del chosen["corpus"][key]
+    chosen["base"].update(model={"hidden_size": 32, "layers": 1, "heads": 2}, steps=5, judge=JUDGE)
+    (root / "params.yaml").write_text(plain.text(data))
+    follow(root)
     inputs = root / "data/inputs/ukp/preferences"
     inputs.mkdir(parents=True)
     preferences(request.param).to_parquet(inputs / "train.parquet", index=False)
@@ -56,7 +53,6 @@ def trained(request, tmp_path_factory):
 
 def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monkeypatch):
     from stages.learning import likelihood, models
-    from stages.records import sections
     from stages.worlds import corpora
 
     root, _ = trained
@@ -69,7 +65,7 @@ def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monke
     learned = set(corpus.judge_pairs["prompt_id"]) | set(corpus.pairs.query("split == 'train'")["prompt_id"])
     assert not learned & set(by_prompt.index)
 
-    judge = models.load_reward(root / "data/base/ukp/judge", sections.of("ukp", "compute").compute)
+    judge = models.load_reward(root / "data/base/ukp/judge", CPU)
     ours, theirs = (
         likelihood.scores(judge, unseen["prompt_ids"], unseen[side]) for side in ("chosen_ids", "rejected_ids")
     )
