@@ -7,12 +7,12 @@ git nor an out of DVC's: a commit that holds what it is about would change what 
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from flows.declared import Declared, Past
 from flows.history import NOW
 from stages.evidence import contrasts
-from stages.evidence.published import Evidence, is_published
 from stages.evidence.words import count
 from stages.records import reading
 from stages.records.artifacts import write_file
@@ -80,10 +80,9 @@ class Account:
 def account(project: Path) -> Account:
     """What git says of the claims in studies/. Raises UserError for wrong params."""
     declared, studies = reading.claims(project), reading.studies(project)
-    claimed = [name for name in dict.fromkeys(claim.study for claim in declared.values()) if is_published(name)]
-    published = {name: Evidence.read(name, studies[name].seeds) for name in claimed}
-    contrasts.resolved(declared, studies, published)
     past, verdicts = Past(project), _verdicts(project / VERDICTS)
+    planned = cache(lambda study: reading.names(study, project))
+    contrasts.resolved(declared, studies, lambda study, name: name in past.names(study) or name in planned(study))
     rows, present = [], []
     for name, claim in declared.items():
         decides = Declared(claim.study, claim.contrast, claim.measure, claim.expect, claim.margin, name, claim.family)

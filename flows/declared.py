@@ -34,8 +34,10 @@ RECORDS = ("dvc.lock", f"{PUBLISHED}/*/artifacts.json")  # the files that name a
 RESULTS = f"{PUBLISHED}/*/evidence.json"
 FAMILY = Claim.model_fields["family"].default
 HASH = re.compile(rb"[0-9a-f]{32}(?:\.dir)?")
-EVALUATION = re.compile(rb'"data/evaluation/(\w+)/(\d+)/(\w+)": "md5 ([0-9a-f]{32}(?:\.dir)?)"')
-Cell = tuple[str, int, str]  # setting, seed, arm
+MEASURED = re.compile(  # an arm, or a reward model
+    rb'"data/(?:evaluation/(\w+)/(\d+)/(\w+)|judge/(\w+)-(\d+)-(\w+))": "md5 ([0-9a-f]{32}(?:\.dir)?)"'
+)
+Cell = tuple[str, int, str]  # setting, seed, arm or reward model
 Cells = frozenset[Cell]
 
 
@@ -134,6 +136,16 @@ class Past:
         at = {commit: self._of(commit, _results(study), published) for commit in self.commits}
         return [(c, found) for c, found in at.items() if found and all(at[p] != found for p in self._parents(c))]
 
+    def names(self, study: str) -> set[str]:
+        """The arms and reward models that a study has published as it is now; none where it has published nothing.
+
+        Raises UserError where that cannot be read.
+        """
+        found: Published | None = self._of(NOW, _results(study), published)
+        if found and found.cells is None:
+            raise UserError(f"{_results(study)} cannot be read: bring it back from git.")
+        return {name for _, _, name in found.cells} if found else set()
+
     def looks(self, claim: Declared) -> list[tuple[str, Published]]:
         """Those publications that decided a claim by numbers that none before them had."""
 
@@ -224,8 +236,8 @@ class Past:
         found = {path: version.of(study) for path, version in versions if study in version.studies and version.settings}
         files, path = self.commits[commit].files, f"studies/{study}.yaml"
         if path in files and SOURCES[0] in files:
-            contents = [self.history.content(commit, name) for name in (SOURCES[0], path)]
-            found[path] = self._once(lambda: numbers(*contents, study), path, files[SOURCES[0]], files[path])
+            params, own = (self.history.content(commit, name) for name in (SOURCES[0], path))
+            found[path] = self._once(lambda: numbers(params, own, study), path, files[SOURCES[0]], files[path])
         return found
 
     def _parents(self, commit: str) -> list[str]:
@@ -243,12 +255,12 @@ class Past:
         return self._once(lambda: claim.decided_by(cells), claim.identity, cells)
 
     def _same(self, commit: str, record: str, study: str) -> Cells:
-        """Those evaluations that the study rests on today which are in a record of that commit, by their hash."""
-        ours = self._of(NOW, f"{PUBLISHED}/{study}/artifacts.json", evaluations) or {}
+        """What the study rests on today, of arms and reward models, that is in a record of that commit, by its hash."""
+        ours = self._of(NOW, f"{PUBLISHED}/{study}/artifacts.json", measured) or []
 
         def found() -> Cells:
             digests = {digest.decode() for digest in HASH.findall(self.history.content(commit, record))}
-            return frozenset(cell for cell, digest in ours.items() if digest in digests)
+            return frozenset(cell for cell, digest in ours if digest in digests)
 
         return self._once(found, study, record, self.commits[commit].files[record])
 
@@ -273,7 +285,7 @@ def declarations(content: bytes, study: str = "") -> Version:
         claims = (found.get("claims", {}) if study else found["claims"]).items()
         studies = {study: dict(found["study"])} if study else dict(found["studies"])
         settings = {} if study else dict(found["settings"])
-    except (YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (YAMLError, LookupError, TypeError, AttributeError, ValueError):
         return Version({}, {}, {})
     declared = {}
     for name, given in claims:
@@ -294,7 +306,7 @@ def numbers(params: bytes, content: bytes, study: str) -> dict[tuple[str, str], 
         return {
             (key, name): value for name in found["study"]["settings"] for key, value in _leaves(found["settings"][name])
         }
-    except (UserError, YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (UserError, YAMLError, LookupError, TypeError, AttributeError, ValueError):
         return {}
 
 
@@ -316,12 +328,13 @@ def _leaves(section: dict, above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def evaluations(content: bytes) -> dict[Cell, str]:
-    """The hash of each evaluation in a version of artifacts.json."""
-    return {
-        (setting.decode(), int(seed), arm.decode()): digest.decode()
-        for setting, seed, arm, digest in EVALUATION.findall(content)
-    }
+def measured(content: bytes) -> list[tuple[Cell, str]]:
+    """Each arm or reward model in a version of artifacts.json, and the hash of its evaluation or of what judged it."""
+    found = []
+    for *parts, digest in MEASURED.findall(content):
+        setting, seed, name = (part.decode() for part in parts if part)
+        found.append(((setting, int(seed), name), digest.decode()))
+    return found
 
 
 def published(content: bytes) -> Published:
@@ -329,7 +342,9 @@ def published(content: bytes) -> Published:
     try:
         found = json.loads(content)
         found.pop("platform", None)  # of former versions: where it ran is no result
-        cells = frozenset((cell["setting"], cell["seed"], cell["arm"]) for cell in found["cells"])
+        of_arms = ((cell["setting"], cell["seed"], cell["arm"]) for cell in found["cells"])
+        of_models = ((cell["setting"], cell["seed"], cell["verifier"]) for cell in found.get("judged", []))
+        cells = frozenset([*of_arms, *of_models])
         return Published(found, tuple(sorted(found["seeds"])), cells)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Published(content, (), None)

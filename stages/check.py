@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.provenance import digests
 from stages.provenance.pins import check_installed
-from stages.records import plain, resolver
+from stages.records import plain, reading, resolver
 from stages.records.arms import NONE
 from stages.records.artifacts import write_file
 from stages.records.cells import SLOTS
@@ -18,9 +18,10 @@ from stages.records.command import command
 def run() -> None:
     """Write data/digests and data/none; what they hold already stays untouched.
 
-    Raises UserError where cells.yaml does not follow params.yaml, for source that is not valid Python, for what
-    requirements.lock lacks, and for what is not installed as it says.
+    Raises UserError for what params.yaml may not say, where cells.yaml does not follow from it, for source that is not
+    valid Python, for what requirements.lock lacks, and for what is not installed as it says.
     """
+    reading.load()
     resolver.refuse()
     check_installed(Path("requirements.lock"))
     cells = plain.fast(resolver.CELLS)["cells"]

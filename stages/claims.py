@@ -31,8 +31,8 @@ def run() -> None:
     names = dict.fromkeys(claim.study for claim in declared.values())
     studies = {name: listed[name] for name in names if is_published(name)}
     evidence = {name: Evidence.read(name, study.seeds) for name, study in studies.items()}
-    terms = contrasts.resolved(declared, listed, evidence)
     decided = {name: claim for name, claim in declared.items() if claim.study in studies}
+    terms = contrasts.resolved(decided, studies, lambda study, name: name in evidence[study].names)
     with threadpool_limits(1):  # the thread count changes bits
         found = {
             name: estimates.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])

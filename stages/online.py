@@ -49,7 +49,8 @@ def run(cell: str) -> None:
     trained = policy, reference, corpus.tokenizer, arm.steps, rounds.rows_at
     if arm.method:
         args = training.options(compute, init, scratch, arm.prompts, arm.completions, **constants)
-        loss = partial(rooms.load("methods", arm.method).loss, options=arm.options)
+        method = rooms.load("methods", arm.method)
+        loss = partial(method.loss, options=method.Options(**arm.options))
         trainer = training.MethodTrainer(*trained, args, loss=loss)
     else:
         args = training.options(compute, init, scratch, arm.prompts, loss_type=list(arm.loss), **constants)

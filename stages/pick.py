@@ -23,7 +23,7 @@ def run(cell: str) -> None:
     where, settings = asked("pick", cell, "arms.{arm}", "evaluate", "compute")
     arm, of = settings.arms[where.arm], (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
-    models.prepare(settings.compute, key("evaluating", *of))
+    models.prepare(settings.compute, key("picking", *of))
     score = scoring.scorer(corpus, artifacts.reading(where.base), settings.compute)
     samples = pd.read_parquet(artifacts.reading(f"data/sample/{where.setting}/{where.seed}") / "samples.parquet")
     scores = pd.read_parquet(artifacts.reading(where.score) / "scores.parquet")

@@ -14,6 +14,7 @@ from stages.records.command import command
 from stages.records.sections import asked
 from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
+from stages.worlds.corpora import Corpus
 from stages.worlds.pairs import to_label
 
 COLUMNS = ("prompt_id", "split", "completion", "completion_ids", "true_reward")
@@ -26,24 +27,33 @@ def run(cell: str) -> None:
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)
     models.prepare(settings.compute, key("making preferences", *of))
-    design = rooms.load("designs", chosen.design)
-    tables = []
     if corpus.pairs is None:
         policy, score = models.load_policy(base, settings.compute), scoring.scorer(corpus, base, settings.compute)
-        for split, pairs in (("train", chosen.pairs), ("fresh", chosen.held_out), ("test", chosen.held_out)):
-            prompts = to_label(corpus.prompts, chosen, split, of)
-            count = design.needs(pairs, len(prompts), design.Options(**chosen.options))
-            luck = Uniforms("pairs", *of, split)
-            drawn = draw(policy, prompts.assign(visit=0), count, corpus.world, chosen.temperature, luck)
-            completions = [ids for several in drawn for ids in several]
-            rows = prompts.loc[prompts.index.repeat(count)].reset_index(drop=True)
-            reward = score(rows, completions)["true_reward"].to_numpy()
-            places = list(range(count)) * len(prompts)
-            columns = (rows["prompt_id"], [split] * len(rows), places, completions, reward)
-            tables.append(pd.DataFrame(dict(zip(COLUMNS, columns))))
+        found = pooled(policy, score, corpus, chosen, of)
+    else:
+        found = pd.DataFrame(columns=COLUMNS)
     with artifacts.writing(f"data/pool/{where.setting}/{where.seed}") as out:
-        found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
         found.to_parquet(out / "pool.parquet", index=False)
+
+
+def pooled(policy, score: scoring.Scorer, corpus: Corpus, chosen, of: tuple) -> pd.DataFrame:
+    """As many completions of each prompt as the design needs for the pairs of each split, with their true rewards.
+
+    chosen: the section ``preferences`` of a setting. Random numbers belong to ``of`` (setting and seed).
+    """
+    design, tables = rooms.load("designs", chosen.design), []
+    for split, pairs in (("train", chosen.pairs), ("fresh", chosen.held_out), ("test", chosen.held_out)):
+        prompts = to_label(corpus.prompts, chosen, split, of)
+        count = design.needs(pairs, len(prompts), design.Options(**chosen.options))
+        luck = Uniforms("pairs", *of, split)
+        drawn = draw(policy, prompts.assign(visit=0), count, corpus.world, chosen.temperature, luck)
+        completions = [ids for several in drawn for ids in several]
+        rows = prompts.loc[prompts.index.repeat(count)].reset_index(drop=True)
+        reward = score(rows, completions)["true_reward"].to_numpy()
+        places = list(range(count)) * len(prompts)
+        columns = (rows["prompt_id"], [split] * len(rows), places, completions, reward)
+        tables.append(pd.DataFrame(dict(zip(COLUMNS, columns))))
+    return pd.concat(tables, ignore_index=True)
 
 
 if __name__ == "__main__":

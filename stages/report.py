@@ -145,6 +145,9 @@ def judged_in_short(study: Study, setting: str, seed: int, verifier: str, cell: 
 def evidence(study: Study, evaluated: list[dict], judged: list[dict], prompts: dict[str, list[int]]) -> dict:
     """What this study says on claims: the test prompts of each setting, its arms, its reward models, how many pairs
     these need."""
+    if study.redraw == "world":  # one id is another prompt in each seed, and a claim resamples seeds alone
+        for row in (*evaluated, *judged):
+            row["prompts"] = {}
     verification = []
     for setting in study.verification:
         for seed in study.seeds:

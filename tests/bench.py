@@ -22,7 +22,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from stages.learning.sampling import draw
 from stages.records import numerics
 from stages.records.seeds import Uniforms
-from tests.conftest import edit_params, new_project
+from tests.conftest import CPU, edit_params, follow, new_project
 
 
 def seconds(work: Callable[[], object], runs: int = 5) -> list[float]:
@@ -50,7 +50,7 @@ def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object],
 def network(vocabulary: int, width: int, layers: int) -> GPTNeoXForCausalLM:
     """A GPT-NeoX with random weights, as the settings have it."""
     torch.manual_seed(0)
-    return GPTNeoXForCausalLM(
+    model = GPTNeoXForCausalLM(
         GPTNeoXConfig(
             vocab_size=vocabulary,
             hidden_size=width,
@@ -61,6 +61,8 @@ def network(vocabulary: int, width: int, layers: int) -> GPTNeoXForCausalLM:
             pad_token_id=0,
         )
     ).eval()
+    model.compute = CPU
+    return model
 
 
 def sampling(name: str, model: GPTNeoXForCausalLM, prompts: int, length: int, count: int, new: int) -> None:
@@ -86,8 +88,9 @@ def sampling(name: str, model: GPTNeoXForCausalLM, prompts: int, length: int, co
     )
 
 
-TRAINED = ("offline --arm offline", "online --arm online --start base")
+TRAINED = ("offline", "online")  # stages, of the arms of these names
 STEPS = 40  # of each
+NEEDED = ("corpus@gap", "base@gap", "pool@gap-0", "preferences@gap-0", "reward@gap-0-global", "sample@gap-0")
 
 
 def prices(project: Path) -> None:
@@ -96,22 +99,28 @@ def prices(project: Path) -> None:
     def shorten(data: dict) -> None:
         gap = data["settings"]["gap"]
         gap["base"].update(steps=60)
-        gap["sample"].update(completions=8, best_of=8)
-        gap["offline"].update(steps=STEPS, points=1)
-        gap["online"].update(steps=STEPS, points=1)
-        gap["arms"]["online"].update(rounds=STEPS)
+        gap["sample"].update(completions=8)
+        gap["arms"]["best_of"]["of"] = 8
+        gap["offline"].update(steps=STEPS)
+        gap["online"].update(steps=STEPS)
+        gap["curve"].update(points=1)
+        for arm in gap["arms"].values():
+            arm.update({"rounds": STEPS} if arm.get("rounds", 0) > STEPS else {})
 
-    new_project(project, "evidence")
+    new_project(project, "data")
+    edit_params(project, lambda data: data["study"].update(settings=["gap"], arms=["base", *TRAINED], seeds=[0]))
     edit_params(project, shorten)
-    for stage in ("digests", "corpus", "base", "preferences", "reward", "sample"):
-        seed = [] if stage in ("corpus", "base") else ["--seed", "0"]
-        run_stage(project, stage, *([] if stage == "digests" else ["--setting", "gap", *seed]))
-    for command in TRAINED:
-        stage, *words = command.split()
+    follow(project)
+    run_stage(project, "check")
+    for name in NEEDED:
+        stage, _, cell = name.partition("@")
+        run_stage(project, stage, "--cell", cell)
+    for stage in TRAINED:
         spent = {numerics.PORTABLE: [], numerics.NATIVE: []}
         for kind in [*spent] * 3:
             edit_params(project, lambda data: data["settings"]["gap"]["compute"].update(numerics=kind))  # noqa: B023
-            spent[kind].append(run_stage(project, stage, "--setting", "gap", "--seed", "0", *words))
+            follow(project)
+            spent[kind].append(run_stage(project, stage, "--cell", f"gap-0-{stage}"))
         ours, theirs = (statistics.median(times) for times in spent.values())
         print(
             f"{STEPS} {stage} steps, portable: {ours:.2f} s, native {theirs:.2f} s, ratio {theirs / ours:.2f}",

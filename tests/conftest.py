@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -23,14 +24,20 @@ TINY = {  # a network's sizes; so wide a start that its distributions are far fr
     "pad_token_id": 0,
 }
 
+CPU = SimpleNamespace(  # a setting's section ``compute``
+    device="cpu", dtype="float32", threads=1, device_batch=0, tokens=16384, rows=512, vocabulary=8192
+)
+
 
 def neox(vocabulary: int = 20, seed: int = 0):
-    """A tiny GPT-NeoX, the weights of which belong to the seed."""
+    """A tiny GPT-NeoX, the weights of which belong to the seed; it carries ``compute``, as one that was loaded."""
     import torch  # these imports take seconds, and most tests need no network
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     torch.manual_seed(seed)
-    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=vocabulary, **TINY)).eval()
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=vocabulary, **TINY)).eval()
+    model.compute = CPU
+    return model
 
 
 def asking(prompts: list):
@@ -41,7 +48,7 @@ def asking(prompts: list):
 
 
 def edit_params(project: Path, change) -> None:
-    """Rewrite params.yaml after ``change(data)``; cells.yaml follows with the next `roads` command, or by ``follow``."""
+    """Rewrite params.yaml after ``change(data)``; cells.yaml follows with the next `roads` command or ``follow``."""
     yaml = YAML()
     data = yaml.load(project / "params.yaml")
     change(data)

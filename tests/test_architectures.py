@@ -1,12 +1,10 @@
 """Causal LMs of many architectures: what is drawn from them, and what is said of texts, is the plain model's own."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from architectures import ARCHITECTURES, WINDOW, make
-from conftest import asking
+from conftest import CPU, asking
 
 from stages.learning import likelihood, models, plain, sampling, shared_prefix
 from stages.records.errors import UserError
@@ -15,7 +13,6 @@ from stages.records.seeds import Uniforms, key
 pytestmark = pytest.mark.slow
 
 PAD, EOS = 0, 1
-COMPUTE = SimpleNamespace(device="cpu")
 WORLD = {"max_prompt": 12, "max_completion": 7, "eos": EOS, "pad": PAD}
 NOT_CAUSAL = {"bert": "is no causal language model", "xlnet": "is no causal language model"}
 SHARED = {
@@ -77,7 +74,7 @@ def test_a_policy_never_writes_padding_and_what_else_it_says_is_the_plain_models
         head.weight[5] *= -3
     model.save_pretrained(tmp_path)
     plain_probs = [likelihood.log_probs(model, [p + c], [[PAD]])[0] for p, c in zip(prompts, completions)]
-    policy = models.load_policy(tmp_path, COMPUTE)
+    policy = models.load_policy(tmp_path, CPU)
     drawn = sampling.draw(policy, asking(prompts), 50, WORLD, 1.0, Uniforms("test"))
     assert not any(PAD in completion for several in drawn for completion in several)
     assert (likelihood.log_probs(policy, prompts, [[PAD]] * 6) < -20).all()
@@ -85,7 +82,7 @@ def test_a_policy_never_writes_padding_and_what_else_it_says_is_the_plain_models
     plain = [likelihood.log_probs(model, [p + c], [[7]])[0] for p, c in zip(prompts, completions)]
     assert np.allclose(other, np.array(plain) - np.log1p(-np.exp(plain_probs)), atol=1e-3), "the rest share its place"
     policy.save_pretrained(tmp_path / "again")
-    again = models.load_policy(tmp_path / "again", COMPUTE)
+    again = models.load_policy(tmp_path / "again", CPU)
     assert again.state_dict().keys() == model.state_dict().keys()
     assert np.array_equal(
         likelihood.log_probs(again, prompts, completions), likelihood.log_probs(policy, prompts, completions)
@@ -101,10 +98,10 @@ def test_a_reward_model_reads_each_text_at_its_last_token(named, tmp_path):
     model.save_pretrained(tmp_path)
     if name in UNREWARDED:
         with pytest.raises(UserError, match="take another model") as error:
-            models.new_reward(tmp_path, COMPUTE, PAD, key("test", "head"))
+            models.new_reward(tmp_path, CPU, PAD, key("test", "head"))
         assert "\n" not in str(error.value)
         return
-    reward = models.new_reward(tmp_path, COMPUTE, PAD, key("test", "head")).eval()
+    reward = models.new_reward(tmp_path, CPU, PAD, key("test", "head")).eval()
     every = []
     reward.score.register_forward_hook(lambda _head, _args, found: every.append(found))
     prompts, completions = texts(12, 5), [*texts(7, 3, seed=1), [5, PAD, 6], [7, EOS]]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from architectures import make
+from conftest import CPU
 from conftest import neox as network
 from datasets import Dataset
-from test_training import CPU, TOKENIZER, neox, plain_dpo
+from test_training import TOKENIZER, neox, plain_dpo
 from trl import RLOOConfig, RLOOTrainer
 
 from stages.learning import models, training
@@ -205,7 +206,7 @@ def test_every_method_has_a_finite_loss_of_each_prompt_that_moves_every_weight(t
 
 def test_params_are_checked_by_methods_without_torch():
     code = (
-        "import sys; from stages.records import params, rooms; params.load(); "
+        "import sys; from stages.records import reading, rooms; reading.load(); "
         "[rooms.load('methods', name) for name in rooms.names('methods')]; print('torch' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

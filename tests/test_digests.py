@@ -1,20 +1,16 @@
-"""An edit reruns the stages that import what was edited and no others (stages/digests.py): on a made-up package."""
+"""An edit reruns the stages that import what was edited and no others (stages/provenance/digests.py): on a
+made-up package; test_counted.py has the real one."""
 
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from stages.digests import Code, digests
+from stages.provenance.digests import digests, named
+from stages.provenance.pins import check_installed
 from stages.records.errors import UserError
-from stages.records.pins import check_installed
 
 ROOT = Path(__file__).parent.parent
+NAMES = ("train", "draw")
 STAGE = '\n\nif __name__ == "__main__":\n    command(run)\n'
 FILES = {
     "requirements.lock": "numpy==2.0\nTorch==2.1 ; python_version > '3'\npandas==3.0\npyarrow==20.0\nrapidfuzz==1.0\n"
@@ -59,18 +55,17 @@ def edit(project: Path, name: str, old: str, new: str) -> None:
 
 def changed_by(project: Path, name: str, old: str, new: str) -> dict[str, set[str]]:
     """Stage -> the modules, files and packages that an edit changes, for each stage that it changes."""
-    before = digests(project)
+    before = digests(NAMES, project)
     edit(project, name, old, new)
     changes = {}
-    for stage, after in digests(project).items():
+    for stage, after in digests(NAMES, project).items():
         then, now = ({**record["code"], **record["packages"]} for record in (before[stage], after))
         changes[stage] = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)}
     return {stage: found for stage, found in changes.items() if found}
 
 
 def test_a_stage_lists_the_modules_it_imports_and_the_packages_that_these_require(project):
-    found = digests(project)
-    assert found.keys() == {"train", "draw"}
+    found = digests(NAMES, project)
     assert found["draw"]["code"].keys() == {"stages", "stages.draw", "stages.far", "stages.start"}
     assert found["draw"]["packages"] == {"numpy": "2.0", "pandas": "3.0", "pillow": "9.0", "pyarrow": "20.0"}
     assert found["train"]["code"].keys() == {"stages", "stages.train", "stages.middle", "stages.start"} | {
@@ -135,36 +130,32 @@ def test_a_template_counts_for_who_looks_beside_its_own_file(project):
 
 
 def test_a_module_chosen_by_name_counts_for_who_names_it(project):
-    edit(project, "stages/draw.py", "import far", "import far, methods")
+    both = ("draw", "draw.methods-one")
 
-    def with_one() -> dict[str, dict[str, str]]:
-        return Code(project).digest("stages.draw", "stages.methods.one")
+    def now() -> list[dict]:
+        return list(digests(both, project).values())
 
-    alone, before = digests(project)["draw"], with_one()
-    assert before["code"].keys() - alone["code"].keys() == {"stages.methods.one"}
-    assert before["packages"].keys() - alone["packages"].keys() == {"rapidfuzz"}
+    alone, chosen = before = now()
+    assert chosen["code"].keys() - alone["code"].keys() == {"stages.methods", "stages.methods.one"}
+    assert chosen["packages"].keys() - alone["packages"].keys() == {"rapidfuzz"}
     edit(project, "stages/methods/two.py", "", "import torch\n")
-    assert (digests(project)["draw"], with_one()) == (alone, before)
+    edit(project, "stages/methods/__init__.py", '"one",', '"one", "two"')
+    assert now() == before, "adding a file to a room leaves those who did not choose it alone"
     edit(project, "stages/methods/one.py", "", "\nRATE = 3\n")
-    assert digests(project)["draw"] == alone and with_one() != before
-
-
-def test_who_computes_with_a_room_counts_every_file_that_the_room_lists(project):
-    edit(project, "stages/draw.py", "\n\ndef run", '\nROOMS = ("methods",)\n\n\ndef run')
-    assert {"stages.methods", "stages.methods.one"} <= digests(project)["draw"]["code"].keys()
-    assert changed_by(project, "stages/methods/one.py", "", "\nRATE = 3\n") == {"draw": {"stages.methods.one"}}
-    assert changed_by(project, "stages/methods/two.py", "", "import torch\n") == {}  # it is not in the list yet
-    entered = changed_by(project, "stages/methods/__init__.py", '"one",', '"one", "two"')
-    assert entered == {"draw": {"stages.methods.two", "torch"}}
-    edit(project, "stages/methods/__init__.py", '"two"', '"three"')
-    with pytest.raises(UserError, match=r"stages/methods/__init__\.py lists three, but there is no three\.py"):
-        digests(project)
+    assert now()[0] == alone and now()[1] != chosen
 
 
 def test_the_list_of_a_room_is_no_code_of_those_who_import_its_other_files(project):
     edit(project, "stages/draw.py", "import far", "import far\nfrom stages.methods import one")
     assert changed_by(project, "stages/methods/__init__.py", '"one",', '"one", "two"') == {}
     assert changed_by(project, "stages/methods/__init__.py", "", "WHY = 1\n") == {"draw": {"stages.methods"}}
+
+
+def test_the_digests_of_a_study_are_those_of_its_cells_and_one_for_each_stage_without_cells(project):
+    edit(project, "stages/check.py", "", FILES["stages/draw.py"])
+    assert named({"draw": {}}, project) == ["train"]
+    code = {"a": {"code": "data/digests/draw.methods-one.json"}, "b": {"code": "data/digests/draw.json"}}
+    assert named({"draw": code}, project) == ["draw", "draw.methods-one", "train"], "the first stage has none"
 
 
 @pytest.mark.parametrize(
@@ -180,71 +171,13 @@ def test_the_list_of_a_room_is_no_code_of_those_who_import_its_other_files(proje
 def test_mistakes_are_told_with_file_and_line(project, name, old, new, message):
     edit(project, name, old, new)
     with pytest.raises(UserError, match=message):
-        digests(project)
+        digests(NAMES, project)
 
 
 def test_a_missing_lock_is_a_mistake(project):
     (project / "requirements.lock").unlink()
     with pytest.raises(UserError, match=r"requirements\.lock is missing"):
-        digests(project)
-
-
-@pytest.mark.slow
-def test_the_real_stages(tmp_path):
-    """The files that dvc.yaml names, the same bytes whatever the hash seed, and comments leave them alone."""
-    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
-    folder = tmp_path / "data/digests"
-    folder.mkdir(parents=True)
-    (folder / "gone.json").write_text("{}")
-
-    def written(seed: str) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": ""}
-        subprocess.run([sys.executable, "-m", "stages.digests"], cwd=tmp_path, env=environment, check=True)
-        return {path.name: path.read_text() for path in folder.iterdir()}
-
-    first = written("0")
-    assert first.keys() == set(re.findall(r"data/digests/(\w+\.json)", (ROOT / "dvc.yaml").read_text()))
-    for path in (tmp_path / "stages").rglob("*.py"):
-        path.write_text("# first\n" + path.read_text() + "\n# last\n")
-    assert written("1") == first
-    found = {name.removesuffix(".json"): json.loads(text) for name, text in first.items()}
-    assert {"stages.sample", "stages.learning.sampling"} <= found["sample"]["code"].keys()
-    assert not any(
-        name.startswith(("stages.serve", "stages.client", "stages.evidence")) for name in found["sample"]["code"]
-    )
-    assert {"torch", "transformers", "trl", "accelerate", "safetensors", "numpy"} <= found["offline"]["packages"].keys()
-
-
-def test_nothing_but_an_import_or_a_room_leads_to_code():
-    """What is called by a name that is computed would be in no digest."""
-    reached = {name for record in digests(ROOT).values() for name in record["code"] if "/" not in name}
-    for path in filter(None, map(Code(ROOT).path, reached - {"stages", "stages.records.rooms"})):
-        assert not re.search(r"\b(import_module|__import__|runpy|pkgutil|exec)\b", path.read_text()), path
-
-
-def test_who_loads_from_a_room_says_so():
-    """Or the file would be in no digest. The schema and the names of a claim ask only what is allowed: the stage that
-    computes with what was asked for loads the file itself."""
-    for path in (ROOT / "stages").rglob("*.py"):
-        text, name = path.read_text(), path.relative_to(ROOT).as_posix()
-        loaded = {room for room in re.findall(r'rooms\.load\("(\w+)"', text) if name != "stages/records/rooms.py"}
-        said = {room for words in re.findall(r"^ROOMS = \((.*?)\)", text, re.M) for room in re.findall(r"\w+", words)}
-        assert said == loaded or name in ("stages/records/settings.py", "stages/evidence/contrasts.py"), name
-
-
-def test_who_scores_counts_the_worlds_and_who_reports_counts_none():
-    found = digests(ROOT)
-    counts = {stage for stage, record in found.items() if "stages.worlds.roads" in record["code"]}
-    assert {"corpus", "preferences", "sample", "offline", "online", "evaluate"} <= counts
-    assert not counts & {"theory", "variant", "report", "claims"}
-
-
-def test_a_new_key_of_studies_and_claims_is_no_change_of_code_for_a_stage_of_a_setting():
-    found = digests(ROOT)
-    knows = {stage for stage, record in found.items() if "stages.records.params" in record["code"]}
-    assert knows == {"theory", "claims", "report"}
-    assert {stage for stage, record in found.items() if "stages.records.settings" not in record["code"]} == {"variant"}
+        digests(NAMES, project)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, asking, edit_params, neox, roads
+from conftest import CPU, ROOT, asking, edit_params, neox, roads
 from safetensors.torch import load_file, save_file
-from test_training import CPU, TOKENIZER
+from test_training import TOKENIZER
 
 from stages.learning import callbacks, likelihood, models, sampling, scoring, training
 from stages.learning.finite import finite
 from stages.methods import rloo
-from stages.records import events, params
+from stages.records import events, reading
 from stages.records.errors import UserError
 from stages.records.seeds import Uniforms, key
 from stages.worlds import roads as roads_world
@@ -88,7 +88,7 @@ def test_a_learning_rate_that_is_far_too_high_ends_the_training_and_is_named(mad
 
 def test_an_arm_that_diverges_ends_the_run_with_a_sentence_and_without_a_report(micro_copy):
     def change(data):
-        data["settings"]["micro"]["arms"]["offline"]["learning_rate"] = 1e8
+        data["settings"]["micro"]["arms"]["offline"] = {"learning_rate": 1e8}
 
     edit_params(micro_copy, change)
     report = micro_copy / "data/report/results.json"
@@ -100,7 +100,7 @@ def test_an_arm_that_diverges_ends_the_run_with_a_sentence_and_without_a_report(
     assert done.returncode in (1, 2) and not report.exists()
     assert "data/policy/micro/0/offline, after step" in said and "at the learning rate 1e+08: the loss is nan" in said
     assert policy.read_bytes() == before, "what was there before is there again, and out of date"
-    assert "offline@micro-0-offline: settings.micro" in roads(micro_copy, "status").stdout
+    assert "offline@micro-0-offline: settings.micro.arms.offline" in roads(micro_copy, "status").stdout
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite_are_refused_when_a_model_is_read(tmp_path, 
 
 def test_weights_that_the_config_of_a_reward_model_leaves_aside_are_refused(tmp_path):
     neox().save_pretrained(tmp_path / "policy")
-    reward = models.new_reward(tmp_path / "policy", CPU, 0, "head")
+    reward = models.new_reward(tmp_path / "policy", CPU, 0, key("test", "head"))
     reward.config.num_hidden_layers -= 1
     reward.save_pretrained(tmp_path / "reward")
     with pytest.raises(UserError, match=r"reward has weights that .* does not use \(gpt_neox.layers"):
@@ -190,7 +190,7 @@ def test_a_state_that_is_not_finite_is_never_kept_to_be_resumed(monkeypatch):
 
 
 def test_a_true_reward_is_finite(monkeypatch, tmp_path):
-    corpus = roads_world.build(params.load(ROOT / "params.yaml").settings["micro"].corpus, tmp_path, "micro")
+    corpus = roads_world.build(reading.setting("micro", ROOT).corpus, tmp_path, ("micro",))
     corpus.world["name"] = "roads"
     score, asked = scoring.scorer(corpus, tmp_path, CPU), corpus.prompts.iloc[:2]
     assert len(score(asked, [[8, 9], [9, 8]])) == 2

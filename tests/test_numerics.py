@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import edit_params
+from conftest import edit_params, follow
 
 from flows.making import Makings
 from flows.slots import Need, need
@@ -27,7 +27,7 @@ import numpy, torch
 from stages.records.command import command
 from stages.records.numerics import CHOICES, of
 
-def run(setting: str) -> None:
+def run(cell: str) -> None:
     print(json.dumps({
         "of": of(os.environ), "pid": os.getpid(), "arguments": sys.argv[1:],
         "set": {name: value for name, value in os.environ.items() if CHOICES.fullmatch(name)},
@@ -43,18 +43,20 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def project(tmp_path):
-    """A folder with the project's stages, a stage that says by what it computes, and two settings."""
+    """A folder with the project's stages, one that says by what it computes, and two settings with a cell each."""
     shutil.copytree(Path(numerics.__file__).parents[1], tmp_path / "stages")
     (tmp_path / "stages" / "told.py").write_text(STAGE)
-    settings = {name: {"compute": {"numerics": name}} for name in (numerics.PORTABLE, numerics.NATIVE)}
-    (tmp_path / "params.yaml").write_text(json.dumps({"settings": settings}))
+    both = (numerics.PORTABLE, numerics.NATIVE)
+    settings = {name: {"compute": {"numerics": name}} for name in both}
+    cells = {"told": {f"{name}-0": {"setting": name} for name in both}}
+    (tmp_path / "cells.yaml").write_text(json.dumps({"resolved": {"settings": settings}, "cells": cells}))
     return tmp_path
 
 
-def stage(project, setting, **more):
+def stage(project, kind, **more):
     """Start the stage as plain `dvc repro` does: its code, what it says, its errors, the process that was started."""
     names = {name: value for name, value in os.environ.items() if not numerics.CHOICES.fullmatch(name)}
-    command = [sys.executable, "-m", "stages.told", "--setting", setting]
+    command = [sys.executable, "-m", "stages.told", "--cell", f"{kind}-0"]
     process = subprocess.Popen(
         command, cwd=project, env={**names, **more}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -62,26 +64,30 @@ def stage(project, setting, **more):
     return process.returncode, json.loads(output) if output else None, errors, process.pid
 
 
+@pytest.mark.slow
 def test_a_portable_stage_starts_itself_again_with_all_that_is_fixed_whatever_a_user_has_set(project):
     code, said, errors, pid = stage(project, "portable", **THEIRS)
     assert code == 0, errors
     assert said["of"] == "portable" and said["set"] == numerics.FIXED
     assert said["torch"] == "DEFAULT" and said["numpy"] == []
-    assert said["pid"] == pid and said["arguments"] == ["--setting", "portable"] and said["left"] == []
+    assert said["pid"] == pid and said["arguments"] == ["--cell", "portable-0"] and said["left"] == []
 
 
+@pytest.mark.slow
 def test_a_native_stage_is_left_as_its_user_wants_it(project):
     code, said, errors, _ = stage(project, "native", ATEN_CPU_CAPABILITY="default")
     assert code == 0, errors
     assert said["of"] == "native" and said["set"] == {"ATEN_CPU_CAPABILITY": "default"} and said["torch"] == "DEFAULT"
 
 
+@pytest.mark.slow
 def test_variables_that_something_sets_back_are_an_error_and_no_endless_loop(project):
     (project / "sitecustomize.py").write_text("import os; os.environ['MKL_CBWR'] = 'AVX2'")
     code, _, errors, _ = stage(project, "portable", PYTHONPATH=str(project))
     assert code == 2 and errors.startswith("error: ") and "MKL_CBWR" in errors and len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_library_that_knows_the_variables_by_other_names_is_noticed(project):
     """As a numpy with another word for its sets would, which it passes over in silence."""
     file = project / "stages" / "records" / "numerics.py"
@@ -100,21 +106,22 @@ def numpy_sets():
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--setting", "native", "--seed", "0"], "native"),
-        (["--setting", "portable"], "portable"),
-        (["--setting", "unknown"], "portable"),  # the stage will refuse it
-        (["--setting"], "portable"),
+        (["--cell", "native-0"], "native"),
+        (["--cell", "portable-0"], "portable"),
+        (["--cell", "unknown-0"], "portable"),  # the stage will refuse it
+        (["--cell"], "portable"),
         ([], "portable"),
     ],
 )
-def test_the_params_say_it_for_each_setting_and_portable_is_all_else(project, monkeypatch, arguments, says):
+def test_the_cells_say_it_for_each_setting_and_portable_is_all_else(project, monkeypatch, arguments, says):
     monkeypatch.chdir(project)
-    assert numerics.wanted(arguments) == says
-    for broken in ("settings: [", "settings: {native: 1}", "\x00"):
-        Path("params.yaml").write_text(broken)
-        assert numerics.wanted(arguments) == "portable"
-    Path("params.yaml").unlink()
-    assert numerics.wanted(arguments) == "portable"
+    assert numerics.wanted("told", arguments) == says
+    assert numerics.wanted("another", arguments) == "portable"
+    for broken in ("cells: [", "cells: {told: {native-0: 1}}", "cells: {told: 1}", "\x00"):
+        Path("cells.yaml").write_text(broken)
+        assert numerics.wanted("told", arguments) == "portable"
+    Path("cells.yaml").unlink()
+    assert numerics.wanted("told", arguments) == "portable"
 
 
 def test_a_run_starts_stages_and_server_as_the_params_say(micro):
@@ -154,9 +161,10 @@ def test_what_a_stage_needs_says_by_what_it_computes(micro_copy, monkeypatch):
     monkeypatch.chdir(micro_copy)
     edit_params(micro_copy, lambda data: data["settings"]["micro"]["compute"].update(numerics="native"))
     from flows.graph import Graph
-    from stages.records import params
+    from stages.records import reading
 
-    graph, settings = Graph(), params.load().settings
+    follow(micro_copy)
+    graph, settings = Graph(), reading.load().settings
     kinds = {name: need(one, settings).numerics for name, one in graph.stages.items() if one.command}
     assert kinds["theory"] == kinds["report"] == "portable" and kinds["base@micro"] == kinds["corpus@micro"] == "native"
     assert Need(1, 1, False, False).numerics == "portable"

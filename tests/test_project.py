@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 import pytest
 from conftest import ROOT
 
-from stages.records.pins import read_lock
+from stages.provenance.pins import read_lock
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"flows", "stages", "tests", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}

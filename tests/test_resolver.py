@@ -1,4 +1,4 @@
-"""From params.yaml and studies/ to the cells that dvc.yaml reads; the studies have the values of the first plan."""
+"""From params.yaml and studies/ to the cells that dvc.yaml reads."""
 
 import subprocess
 import sys
@@ -8,28 +8,12 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from stages.evidence import contrasts
-from stages.evidence.cells import ALWAYS
-from stages.records import arms, params, plain, reading, resolver
+from stages.records import arms, plain, resolver
 from stages.records.cells import NONE, OF, SLOTS, STAGES
 from stages.records.errors import UserError
 
-TARGET = ROOT / "docs/plan/target"
-FORMER = params.load(ROOT / "params.yaml")
-PARAMS = plain.read(TARGET / "params.yaml")
-NAMES = {
-    "best_of": "best_of__global",
-    "best_of_local": "best_of__local",
-}  # of arms, where they are called otherwise now
-NAMES |= {"online_local": "online__local", "online_true": "online__oracle"}
-LABELS = {None: None, "reward": "global", "local": "local", "true": "oracle"}
-NEW = {  # what params did not say, and what was a constant in the code or is the beginning of something
-    "compute": {"tokens": 16384, "rows": 512, "vocabulary": 8192},
-    "corpus": {"held_out": 0.02, "draw": 0},
-    "base": {"loss_on": "all"},
-    "preferences": {"design": "plain", "options": {}, "pool": 0},
-    "curve": {"completions": 256, "tokens": 4096},
-}
+PARAMS = plain.read(ROOT / "params.yaml")
+STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
 
 
 def study(name: str) -> dict:
@@ -47,111 +31,10 @@ def changed(*path: str, **values: object) -> dict:
     return resolver.over(PARAMS, above)
 
 
-def of_arm(study: str, former: str, setting: str) -> str:
-    """What an arm of the first plan is called."""
-    former = NAMES.get(former, former)
-    if study != "tuning" or former in ("base", "local", "best_of_soft", "best_of__global", "best_of__local"):
-        return former
-    if former == "offline":  # now the trial with the same values
-        return {"gap": "offline__1e4_1p5", "short": "offline__1e4_5", "hidden": "offline__3e4_1p5"}[setting]
-    kind = former.rsplit("_", 2)[0]
-    return f"{NAMES.get(kind, kind)}__{former.removeprefix(f'{kind}_')}"
-
-
-def of_setting(former, study: str, name: str, named: list[str]) -> dict:
-    """A setting of the first plan as the new schema has it: by section the values, by arm the recipe."""
-    data = former.model_dump()
-    reward = {key: value for key, value in data["reward"].items() if key != "local_beta"}
-    found = {key: data[key] for key in ("compute", "corpus", "base", "preferences", "evaluate")}
-    found["verifiers"] = {
-        "global": reward | {"verifier": "global"},
-        "local": reward | {"beta": data["reward"]["local_beta"], "verifier": "local"},
-        "oracle": {"verifier": "oracle"},
-    }
-    found["sample"] = {key: data["sample"][key] for key in ("completions", "temperature")}
-    assert data["offline"]["points"] == data["online"]["points"]
-    found["curve"] = {"points": data["offline"]["points"]}
-    if name == "gap_again":
-        found["corpus"] = data["corpus"] | {"draw": 1}
-    found = {key: NEW.get(key, {}) | value for key, value in found.items()}
-    found["verification"] = data["verification"]
-    best, soft = data["sample"]["best_of"], data["sample"]["beta"]
-    recipes = {
-        "base": {"start": "base"},
-        "local": {"start": "local"},
-        "best_of__global": {"pick": "best", "of": best, "labels": "global"},
-        "best_of__local": {"pick": "best", "of": best, "labels": "local"},
-        "best_of_soft": {"pick": "soft", "beta": soft, "labels": "global"},
-    }
-    for arm in named:
-        given = former.arms[arm]
-        road = given.over(former.online if given.rounds else former.offline).model_dump(exclude={"points"})
-        recipe = {
-            "start": "offline" if arm.startswith("online_after") else "base",
-            "labels": LABELS[given.labels],
-            **road,
-        }
-        recipe |= {"method": "rloo"} if given.loss == ["rloo"] else {"loss": given.loss}
-        recipe |= {"rounds": given.rounds, "share": given.prompts} if given.rounds else {}
-        if recipe["start"] == "offline":
-            recipe["start"] = of_arm(study, "offline", name)
-        recipes[of_arm(study, arm, name)] = recipe
-    found["arms"] = {arm: {k: v for k, v in recipe.items() if v is not None} for arm, recipe in recipes.items()}
-    return found
-
-
-@pytest.mark.parametrize("name", ["quick", *FORMER.studies])
-def test_every_study_has_exactly_the_values_of_the_first_plan(name):
-    former, now = FORMER.study if name == "quick" else FORMER.studies[name], reading.check(study(name), name)
-    assert (now.study.name, now.study.redraw, now.study.verifiers) == (name, "preferences", ["global", "local"])
-    for key in ("settings", "seeds", "looks", "verification"):
-        assert getattr(now.study, key) == getattr(former, key), key
-    assert now.theory == FORMER.theory
-    for setting in former.settings:
-        wanted = of_setting(FORMER.settings[setting], name, setting, former.arms)
-        found = now.settings[setting].model_dump()
-        shown = {key: found[key] for key in wanted if key != "arms"}
-        assert shown == {key: wanted[key] for key in shown}
-        said = {"start", "labels"}  # of each arm what it says and what it leaves to defaults
-        recipes = {one: arm.model_dump(exclude_defaults=True) for one, arm in now.settings[setting].arms.items()}
-        assert recipes.keys() == wanted["arms"].keys()
-        for one, recipe in wanted["arms"].items():
-            plainly = {k: v for k, v in recipe.items() if (k, v) not in (("start", "base"), ("share", 1.0))}
-            assert recipes[one] == plainly, (setting, one, said)
-
-
-def test_arms_that_every_study_had_are_still_there():
-    for name in ("quick", *FORMER.studies):
-        former = FORMER.study if name == "quick" else FORMER.studies[name]
-        resolved = resolver.resolve(study(name))["resolved"]["settings"]
-        for setting in former.settings:
-            assert set(resolved[setting]["arms"]) == {of_arm(name, arm, setting) for arm in [*ALWAYS, *former.arms]}
-
-
-def test_corpora_and_base_policies_are_shared_as_before():
-    for name in ("quick", *FORMER.studies):
-        former = FORMER.study if name == "quick" else FORMER.studies[name]
-        cells = resolver.resolve(study(name))["cells"]
-        assert {cell["setting"] for cell in cells["corpus"].values()} == set(former.worlds)
-        assert cells["base"].keys() == cells["corpus"].keys() == set(former.worlds)
-        for cell in cells["pool"].values():
-            owner = former.variants.get(cell["setting"], cell["setting"])
-            assert (cell["corpus"], cell["base"]) == (f"data/corpus/{owner}", f"data/base/{owner}")
-
-
-def test_the_claims_are_word_for_word_those_of_the_first_plan():
-    now = reading.claims(ROOT)
-    assert len(now) == 29 and now == FORMER.claims
-    for name, claim in FORMER.claims.items():
-        assert contrasts.identity_of(now[name]) == contrasts.identity_of(claim)
-        assert name in plain.read(ROOT / f"studies/{claim.study}.yaml")["claims"]
-    assert set(reading.studies(ROOT)) == set(FORMER.studies)
-
-
 def test_params_of_the_quick_study_are_short_and_every_number_has_a_comment():
-    lines = (TARGET / "params.yaml").read_text().splitlines()
+    lines = (ROOT / "params.yaml").read_text().splitlines()
     assert len(lines) <= 200
-    for path in (TARGET / "params.yaml", *(ROOT / "studies").glob("*.yaml")):
+    for path in (ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")):
         for number, text in enumerate(path.read_text().splitlines(), 1):
             entry = text.startswith("      ") and text[6] not in " -{}[]+0" and ": " in text and "{" not in text
             of_claim = text.startswith("    ") and text[4] != " "
@@ -159,13 +42,12 @@ def test_params_of_the_quick_study_are_short_and_every_number_has_a_comment():
 
 
 def test_the_cells_of_the_quick_study_are_as_committed_and_the_micro_study_is_small():
-    assert not resolver.write(TARGET)
-    resolver.refuse(TARGET)
-    assert plain.text(resolver.resolve(PARAMS), resolver.HEADER) == (TARGET / "cells.yaml").read_text()
+    resolver.refuse(ROOT)
+    assert plain.text(resolver.resolve(PARAMS), resolver.HEADER) == (ROOT / "cells.yaml").read_text()
     micro = resolver.resolve(study("micro"))["cells"]
     assert sum(map(len, micro.values())) + len(("check", "theory", "claims")) <= 75
     assert all(micro[stage] for stage in STAGES)
-    lines = (TARGET / "cells.yaml").read_text().splitlines()
+    lines = (ROOT / "cells.yaml").read_text().splitlines()
     cells = lines[lines.index("cells:") + 1 :]
     assert all(line.startswith("    ") or line.endswith((":", "{}")) or "}" in line for line in cells)
     number = sum(map(len, resolver.resolve(PARAMS)["cells"].values()))
@@ -175,7 +57,7 @@ def test_the_cells_of_the_quick_study_are_as_committed_and_the_micro_study_is_sm
 def test_cells_name_what_they_read():
     found = resolver.resolve(study("evidence"))["cells"]
     online, after = found["online"]["gap-0-online__oracle"], found["online"]["gap-0-online_after"]
-    assert online["labels"] == "data/reward/gap/0/oracle" and online["score"] == "data/score/gap/0/oracle"
+    assert online["labels"] == "data/reward/gap/0/oracle"
     assert online["start"] == f"{NONE}start" and online["sample"] == "data/sample/gap/0"
     assert after["start"] == "data/policy/gap/0/offline" and after["sample"] == f"{NONE}sample"
     assert after["code"] == "data/digests/online.worlds-roads.verifiers-global.json"
@@ -198,7 +80,7 @@ def test_cells_name_what_they_read():
     assert used <= {f"{NONE}{slot}" for slot in SLOTS}
 
 
-@pytest.mark.parametrize("name", ["quick", *FORMER.studies])
+@pytest.mark.parametrize("name", ["quick", *STUDIES])
 def test_whatever_a_cell_reads_another_one_makes(name):
     """Of the stages' outs, as dvc.yaml has them."""
     found = resolver.resolve(study(name))["cells"]
@@ -363,7 +245,7 @@ def project(folder: Path, data: dict) -> Path:
 def test_cells_are_written_where_they_do_not_follow_and_left_alone_where_they_do(tmp_path):
     assert resolver.write(project(tmp_path, PARAMS)) and not resolver.write(tmp_path)
     written = (tmp_path / "cells.yaml").read_bytes()
-    assert written == (TARGET / "cells.yaml").read_bytes(), "the same bytes, whoever writes them"
+    assert written == (ROOT / "cells.yaml").read_bytes(), "the same bytes, whoever writes them"
     (tmp_path / "cells.yaml").write_text("# by `-S`\n" + written.decode().replace(": 1.0,", ":   1.0,"))
     resolver.refuse(tmp_path)
     assert not resolver.write(tmp_path), "only what it says counts"
@@ -385,6 +267,9 @@ def test_a_refusal_says_what_dvc_exp_run_needs_beside(tmp_path):
         "cells.yaml does not follow params.yaml (resolved.settings.gap.sample.completions: 64, should be 32, and 2 "
         f"more): run `roads study` (`dvc exp run` needs {' '.join(flags)} beside its own)."
     )
+    project(tmp_path, changed("study", looks=2))
+    with pytest.raises(UserError, match=r"needs -S cells\.yaml:resolved\.study\.looks=2 beside"):
+        resolver.refuse(tmp_path)
     project(tmp_path, changed("study", seeds=[0]))
     with pytest.raises(UserError, match=r"run `roads study`\.$"):
         resolver.refuse(tmp_path)

@@ -11,12 +11,11 @@ import pytest
 from conftest import ROOT
 from trl.trainer import dpo_trainer
 
-from stages.records import plain, reading, resolver, schema
+from stages.records import plain, reading, resolver, sections, settings
 from stages.records.errors import UserError
 
-TARGET = ROOT / "docs/plan/target"
-TEXT = (TARGET / "params.yaml").read_text()
-PARAMS = plain.read(TARGET / "params.yaml")
+TEXT = (ROOT / "params.yaml").read_text()
+PARAMS = plain.read(ROOT / "params.yaml")
 
 
 def wrong(tmp_path, text: str) -> str:
@@ -31,7 +30,7 @@ def wrong(tmp_path, text: str) -> str:
 
 
 def test_the_target_is_right():
-    found = reading.load(TARGET / "params.yaml")
+    found = reading.load(ROOT / "params.yaml")
     assert found.settings["short"].arms["online"].beta == 3.0 and found.settings["short"].corpus.horizon == 1
     assert found.settings["gap"].verifiers.local.beta == 0.5
 
@@ -142,6 +141,31 @@ def test_what_is_no_params_at_all_is_a_sentence_too(tmp_path, text):
     wrong(tmp_path, text)
 
 
+def leaves(found, path=()):
+    """The path of everything within plain data."""
+    pairs = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for key, value in pairs:
+        yield (*path, key)
+        yield from leaves(value, (*path, key))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [None, [], {}, "x y", -1, float("nan"), True, [None], {"a": {"b": []}}], ids=repr)
+def test_whatever_stands_in_place_of_a_value_is_right_or_one_sentence(value):
+    """Also where the resolver is asked alone, as by `roads status`."""
+    for path in leaves({"study": PARAMS["study"], "settings": PARAMS["settings"]}):
+        found = resolver.over(PARAMS, {})
+        at = found
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+        for work in (lambda: reading.check(found, "params.yaml"), lambda: resolver.resolve(found)):  # noqa: B023
+            try:
+                work()
+            except UserError as error:
+                assert "\n" not in str(error), path
+
+
 def test_every_key_that_is_taken_out_is_missed_by_its_path(tmp_path):
     for section in ("compute", "corpus", "base", "preferences", "sample", "curve", "evaluate", "online", "offline"):
         for key in PARAMS["settings"]["gap"][section]:
@@ -160,7 +184,7 @@ def test_every_key_that_is_taken_out_is_missed_by_its_path(tmp_path):
 @pytest.fixture
 def project(tmp_path):
     shutil.copytree(ROOT / "studies", tmp_path / "studies")
-    shutil.copy(TARGET / "params.yaml", tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     return tmp_path
 
 
@@ -219,33 +243,33 @@ def test_a_mistake_in_a_claim_names_its_file(project, old, new, says):
 def test_a_stage_is_given_its_cell_and_what_it_asks_for_and_nothing_else(project, monkeypatch):
     monkeypatch.chdir(project)
     resolver.write()
-    names = ("arms.online", "compute.numerics", "preferences.noise", "verifiers.local", "curve")
-    cell, options = reading.asked("online", "short-1-online", *names)
+    names = ("arms.{arm}", "compute.numerics", "preferences.noise", "verifiers.local", "curve")
+    cell, options = sections.asked("online", "short-1-online", *names)
     assert (cell.setting, cell.seed, cell.arm, cell.base) == ("short", 1, "online", "data/base/short")
     assert options.arms["online"].beta == 3.0 and options.compute.numerics == "portable" and options.curve.points == 12
     assert options.verifiers.local.beta == 0.5 and not hasattr(options.verifiers, "global")
     assert not hasattr(options, "sample") and not hasattr(options.compute, "threads")
     with pytest.raises(UserError, match=r"--cell names short-1-onlin, .*; the nearest is short-1-online"):
-        reading.asked("online", "short-1-onlin")
+        sections.asked("online", "short-1-onlin")
     with pytest.raises(UserError, match=r"has no resolved\.settings\.short\.arms\.ipo"):
-        reading.asked("online", "short-1-online", "arms.ipo")
+        sections.asked("online", "short-1-online", "arms.ipo")
     text = (project / "cells.yaml").read_text()
     (project / "cells.yaml").write_text(text.replace("points: 12", "points: x"))
     with pytest.raises(UserError, match=r"cells\.yaml: resolved\.settings\.short\.curve\.points: .*'x'"):
-        reading.asked("online", "short-1-online", "curve")
+        sections.asked("online", "short-1-online", "curve")
     (project / "cells.yaml").unlink()
     with pytest.raises(UserError, match=r"cells\.yaml is missing or damaged"):
-        reading.asked("online", "short-1-online", "curve")
+        sections.asked("online", "short-1-online", "curve")
 
 
 def test_the_losses_are_those_that_trl_has():
     source = inspect.getsource(dpo_trainer)
-    assert set(get_args(schema.Loss)) == set(re.findall(r'loss_type == "(\w+)"', source))
+    assert set(get_args(settings.Loss)) == set(re.findall(r'loss_type == "(\w+)"', source))
 
 
 @pytest.mark.slow
 def test_params_are_checked_without_torch():
-    code = f"import sys; from stages.records import reading; reading.load({str(TARGET / 'params.yaml')!r}); "
+    code = f"import sys; from stages.records import reading; reading.load({str(ROOT / 'params.yaml')!r}); "
     code += "print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "dvc", "trl"} & set(modules.stdout.split())

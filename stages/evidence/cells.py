@@ -29,6 +29,7 @@ class Study:
     name: str
     settings: list[str]
     seeds: list[int]
+    redraw: str  # "world" where each seed has a map, a corpus and a base policy of its own
     verification: list[str]
     judged_on: list[str]  # arms on whose completions reward models are judged too
     params: dict[str, dict]  # by setting: its sections, with its arms by name, complete
@@ -54,7 +55,8 @@ class Study:
         first that learns from the pairs' own labels. None for a study that lacks one of the two."""
         ours = {arm: self.recipe(self.settings[0], arm) for arm in self.arms}
         offline = [arm for arm, one in ours.items() if self.kind(arm) == "offline" and "labels" not in one]
-        return (self.trained, offline[0]) if self.trained and offline else None
+        online = self.trained if self.trained and self.kind(self.trained) == "online" else None
+        return (online, offline[0]) if online and offline else None
 
     @property
     def trained(self) -> str | None:
@@ -108,7 +110,7 @@ def read_study() -> Study:
     found = plain.fast(CELLS)
     study, judged = found["resolved"]["study"], found["cells"]["judge"].values()
     return Study(
-        **{name: study[name] for name in ("name", "settings", "seeds", "verification", "judged_on")},
+        **{name: study[name] for name in ("name", "settings", "seeds", "redraw", "verification", "judged_on")},
         params={setting: found["resolved"]["settings"][setting] for setting in study["settings"]},
         verifiers=list(dict.fromkeys(cell["verifier"] for cell in judged)),
         listed=study["verifiers"],
@@ -202,17 +204,18 @@ def value(cell: Cell, split: str, metric: str) -> float | None:
     return None if found is None else float(found)
 
 
-def matrix(cells: list[Cell], split: str, metric: str) -> np.ndarray | None:
+def matrix(cells: list[Cell], split: str, metric: str, apart: bool = False) -> np.ndarray | None:
     """A metric by seed and prompt, (seeds, prompts), NaN where a seed has no such prompt; None if it does not apply.
 
     Prompts can be resampled only where what is stored by prompt is what the metric was computed from. Where it is not
-    (a KL known in closed form, pairs that crowd on few prompts), a seed counts as one number, (seeds, 1).
+    (a KL known in closed form, pairs that crowd on few prompts), a seed counts as one number, (seeds, 1); and where
+    seeds have worlds ``apart``, in which one id means another prompt.
     """
     values = [value(cell, split, metric) for cell in cells]
     if any(v is None for v in values):
         return None
     columns = [_of_prompts(cell, split, COLUMN.get(metric, metric)) for cell in cells]
-    if all(column is not None for column in columns):
+    if not apart and all(column is not None for column in columns):
         table = pd.concat(columns, axis=1).sort_index().to_numpy().T
         by_seed = np.nanmean(table, axis=1)
         close = CROWDED if split == "pairs" else 1e-3

@@ -14,16 +14,17 @@ lead_per_gap        ``fit(arm - arm)``: the slope of a straight line through the
 import hashlib
 import json
 import re
-from collections.abc import Collection
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
 from stages.evidence.published import Evidence
-from stages.records import reading, rooms
+from stages.records import rooms
 from stages.records.errors import UserError
 from stages.records.params import Claim, Study
+from stages.records.plain import STUDIES
 
 AT_KL, PER_GAP = "true_reward_at_kl", "lead_per_gap"
 NUMBER = r"\d+(?:\.\d+)?"
@@ -89,24 +90,23 @@ def opposed(terms: list[Term]) -> list[Term]:
 
 
 def resolved(
-    claims: dict[str, Claim], studies: dict[str, Study], published: dict[str, Evidence]
+    claims: dict[str, Claim], studies: dict[str, Study], has: Callable[[str, str], bool]
 ) -> dict[str, list[Term]]:
-    """The terms of claims, all of whose names their studies have published, or, before they have, are going to have.
+    """The terms of claims; has(study, name): whether a study has an arm or a reward model of this name.
 
-    Raises UserError naming the file and the claim otherwise.
+    Raises UserError naming the file and the claim that cannot be meant.
     """
     found = {}
     for name, claim in claims.items():
-        known = published[claim.study].names if claim.study in published else reading.names(claim.study)
         try:
-            found[name] = resolve(claim, studies[claim.study], known)
+            found[name] = resolve(claim, studies[claim.study], partial(has, claim.study))
         except ValueError as error:
-            raise UserError(f"{reading.STUDIES}/{claim.study}.yaml: claims.{name}.{error}.") from None
+            raise UserError(f"{STUDIES}/{claim.study}.yaml: claims.{name}.{error}.") from None
     return found
 
 
-def resolve(claim: Claim, study: Study, known: Collection[str]) -> list[Term]:
-    """The terms of a claim, all of whose names exist; ``known``: the arms and reward models of its study.
+def resolve(claim: Claim, study: Study, has: Callable[[str], bool]) -> list[Term]:
+    """The terms of a claim, all of whose names exist; has(name): whether its study has such an arm or reward model.
 
     Raises ValueError saying what is wrong.
     """
@@ -117,8 +117,11 @@ def resolve(claim: Claim, study: Study, known: Collection[str]) -> list[Term]:
     for term in terms:
         if term.setting and term.setting not in study.settings:
             raise ValueError(f"contrast names {term.setting}, which is not among the settings of the study")
-        if term.arm not in known:
-            raise ValueError(f"contrast names {term.arm}, which is no arm and no reward model of the study")
+        if not has(term.arm):
+            raise ValueError(
+                f"contrast names {term.arm}, which is no arm and no reward model of the study: correct it, or add it "
+                "there and run the study"
+            )
     if claim.measure == PER_GAP and len(study.verification) < 3:
         raise ValueError("measure: a line with an error needs at least 3 settings in the study's verification")
     return terms
@@ -136,7 +139,7 @@ def refuse_twins(claims: dict[str, Claim]) -> None:
     for name, claim in claims.items():
         twin = seen.setdefault(identity_of(claim), name)
         if twin != name:
-            where = f"studies/{claim.study}.yaml"
+            where = f"{STUDIES}/{claim.study}.yaml"
             raise UserError(f"{where}: claims.{name} says the same as claims.{twin}, in other words: remove one.")
 
 

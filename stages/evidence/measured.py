@@ -34,9 +34,13 @@ class Measured:
             )
             for arm in study.arms
             for split, metric, _, _, low, high in columns
-            if (values := reading.matrix(self.cells[arm], split, metric)) is not None
+            if (values := self.matrix(self.cells[arm], split, metric)) is not None
         }
         self.columns = [c for c in columns if any((arm, *c[:2]) in self.estimates for arm in study.arms)]
+
+    def matrix(self, cells: list[Cell], split: str, metric: str) -> np.ndarray | None:
+        """A metric by seed and prompt, or by seed alone (stages/evidence/cells.py)."""
+        return reading.matrix(cells, split, metric, apart=self.study.redraw == "world")
 
     def values(self, arm: str, split: str, metric: str) -> list[float | None]:
         """A metric of an arm in each seed, None where it does not apply."""
@@ -51,7 +55,7 @@ class Measured:
 
         None if one of them was not measured. Random numbers belong to ``parts``.
         """
-        pair = [reading.matrix(self.cells[arm], "test", "true_reward") for arm in (first, second)]
+        pair = [self.matrix(self.cells[arm], "test", "true_reward") for arm in (first, second)]
         if any(values is None for values in pair):
             return None
         if pair[0].shape != pair[1].shape:  # one of them is known by seed only
@@ -60,7 +64,7 @@ class Measured:
 
     def judging(self, verifier: str, metric: str) -> Estimate | None:
         """log_loss or accuracy of a reward model on held-out pairs; None where there were none."""
-        values = reading.matrix(self.judged[verifier], "pairs", metric)
+        values = self.matrix(self.judged[verifier], "pairs", metric)
         if values is None:
             return None
         luck = generator("report", self.name, verifier, "pairs", metric)

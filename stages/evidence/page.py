@@ -20,7 +20,7 @@ def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[st
         "study": study,
         "settings": settings,
         "theory": theory,
-        "caution": caution(len(study.seeds)),
+        "caution": caution(len(study.seeds), study.redraw),
         "arms": describe_arms(study),
         "params": params_table(study),
         "limits": limits(settings),
@@ -43,7 +43,7 @@ def limits(settings: list[Comparison]) -> dict[tuple, tuple[float, float]]:
     return {scale: (min(found) - margins[scale], max(found) + margins[scale]) for scale, found in ends.items()}
 
 
-def caution(seeds: int) -> str:
+def caution(seeds: int, redraw: str) -> str:
     """What a reader must know of the intervals before believing them."""
     more = "Studies of more seeds that the project has published are in data/studies."
     if seeds == 1:
@@ -57,6 +57,8 @@ def caution(seeds: int) -> str:
             "(typically 4 times as long with 2 seeds, and 1.8 times with 3, as if the spread of seeds were known), and "
             f"a headline of theirs may well lie outside the interval of more seeds. {more}"
         )
+    if redraw == "world":
+        return "The intervals are about other worlds of this kind: each seed has a corpus and a base policy of its own."
     return "The intervals are about another sample of seeds and of prompts."
 
 

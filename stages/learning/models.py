@@ -73,7 +73,7 @@ def load_policy(folder: str | Path, compute) -> PreTrainedModel:
 def _loaded(folder: str | Path, compute) -> PreTrainedModel:
     refuse_pickles(Path(folder))
     model = _whole(AutoModelForCausalLM.from_pretrained(folder, **LOADING), folder)
-    return finite_weights(model, folder).to(compute.device).eval()
+    return _ready(finite_weights(model, folder), compute).eval()
 
 
 def load_base(folder: str | Path, tokens: int, pad_id: int, compute) -> PreTrainedModel:
@@ -106,7 +106,7 @@ def load_reward(folder: str | Path, compute) -> PreTrainedModel:
     """The reward model in ``folder``: a sequence classifier with one output. Raises UserError as ``load_policy``."""
     refuse_pickles(Path(folder))
     model = _whole(AutoModelForSequenceClassification.from_pretrained(folder, **LOADING), folder)
-    return finite_weights(model, folder).to(compute.device).eval()
+    return _ready(finite_weights(model, folder), compute).eval()
 
 
 def new_reward(base: str | Path, compute, pad_id: int, key: int) -> PreTrainedModel:
@@ -128,6 +128,13 @@ def new_reward(base: str | Path, compute, pad_id: int, key: int) -> PreTrainedMo
     generator = torch.Generator().manual_seed(key)
     with torch.no_grad():
         model.score.weight.copy_(torch.randn((1, width), generator=generator) / (width + 1) ** 0.5)
+    return _ready(model, compute)
+
+
+def _ready(model: PreTrainedModel, compute) -> PreTrainedModel:
+    """The model on its device. It carries ``compute``, which says how much it is asked at once (likelihood.py and
+    sampling.py), as it carries its device."""
+    model.compute = compute
     return model.to(compute.device)
 
 

@@ -20,7 +20,6 @@ from stages.learning import plain, shared_prefix
 from stages.records.errors import UserError
 from stages.records.seeds import Uniforms, generator
 
-ROWS = 512  # completions decoded at once; changes memory and speed only
 SHOWN = 3  # tokens of each completion in the comparison with the plain forward pass
 CLOSE = 1e-3  # how far log-probabilities (nats) may differ there; rounding in float32 stays well below
 
@@ -47,6 +46,7 @@ def draw(
 ) -> list[list[list[int]]]:
     """``count`` completions of every prompt, sampled from the model at a temperature: [prompt][completion] -> tokens.
 
+    model: one of models.py, which carries ``compute``; about compute.rows completions are decoded at once.
     rows: one prompt each, with prompt_id, prompt_ids (tokens) and visit: how often the prompt has been asked before for
     the same purpose. world: the corpus's record; a completion has exactly ``max_completion`` tokens where ``eos`` is
     None, else it ends with EOS (counted) or after ``max_completion`` tokens. The random numbers of a completion belong
@@ -59,7 +59,7 @@ def draw(
     completions: list = [None] * len(prompts)
     way = exact_way(model, world)
     with inference(model):
-        for batch in _batches(prompts, max(1, ROWS // count), way.pads):
+        for batch in _batches(prompts, max(1, model.compute.rows // count), way.pads):
             luck = uniforms(ids[batch], visits[batch], count, longest).reshape(-1, longest)
             luck = torch.as_tensor(luck, device=model.device)
 

@@ -31,7 +31,8 @@ def run(folder: str, tokenizer: str, max_prompt: int, max_completion: int) -> No
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{tokenizer} has no tokenizer that can be loaded: {_first_line(error)}") from error
         tokens, world = len(found), world | {"eos": found.eos_token_id, "pad": found.pad_token_id}
-    trial(Path(folder), tokens, world, SimpleNamespace(device="cpu"))
+    compute = SimpleNamespace(device="cpu", tokens=2 * (max_prompt + max_completion), vocabulary=8192)
+    trial(Path(folder), tokens, world, compute)
 
 
 def trial(folder: Path, tokens: int, world: dict, compute) -> None:

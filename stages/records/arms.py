@@ -48,8 +48,10 @@ def word(value: object) -> str:
         return "_".join(map(word, value))
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
+    if not 0 < value < 0.01:
+        return f"{value:.10g}".replace(".", "p")
     mantissa, exponent = f"{value:e}".split("e")
-    return (f"{float(mantissa):g}e{-int(exponent)}" if 0 < value < 0.01 else f"{value:.10g}").replace(".", "p")
+    return f"{float(mantissa):g}e{-int(exponent)}".replace(".", "p")
 
 
 def complete(arm: dict, setting: dict) -> dict:

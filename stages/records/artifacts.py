@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 from stages.records import machine
 from stages.records.errors import UserError
@@ -107,14 +108,14 @@ def refuse_pickles(folder: Path) -> None:
             )
 
 
-def scratch(stage: str, *fingerprint: object) -> Path:
+def scratch(stage: str, where: SimpleNamespace, *fingerprint: object) -> Path:
     """A folder outside all outs for the checkpoints of exactly this computation (not created).
 
-    ``fingerprint``: whatever the result depends on (params, digests of inputs), to which the digest of the stage's
-    code and what decides bits of this machine are added, so that a checkpoint of anything else is never resumed.
+    ``where``: the cell of the stage; ``fingerprint``: whatever else the result depends on (params, digests of inputs),
+    to which the digest of the cell's code and what decides bits of this machine are added, so that a checkpoint of
+    anything else is never resumed.
     """
-    code = Path(f"data/digests/{stage}.json")
-    fingerprint = (*fingerprint, sha256(code) if code.exists() else None, machine.facts(gpu=True))
+    fingerprint = (vars(where), *fingerprint, sha256(Path(where.code)), machine.facts(gpu=True))
     name = hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:20]
     return Path(os.environ.get("ALL_ROADS_SCRATCH", ".roads/checkpoints")) / f"{stage}-{name}"
 

@@ -65,8 +65,9 @@ def _replicate(study: dict, settings: dict, line: list[str], seed: int) -> Itera
     yield "corpus", {"setting": of_corpus, "seed": drawn, "inputs": inputs, "out": world["corpus"]}, kind
     cell = {"setting": of_base, "seed": drawn, "inputs": imported, "corpus": world["corpus"], "out": world["base"]}
     yield "base", cell, kind
-    yield "pool", ours | world, kind
-    yield "preferences", ours | {"corpus": world["corpus"]}, f"designs-{found['preferences']['design']}"
+    design = f"designs-{found['preferences']['design']}"
+    yield "pool", ours | world, kind, design
+    yield "preferences", ours | {"corpus": world["corpus"]}, design
     yield "sample", ours | world, kind
 
     named = [arm.get(key) for arm in found["arms"].values() for key in ("labels", "start")]

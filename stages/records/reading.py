@@ -65,6 +65,11 @@ def prepare(name: str, project: Path = Path()) -> dict:
     source = f"{resolver.PARAMS} with {STUDIES}/{name}.yaml"
     try:
         mapping(data, "", ("study", "theory", "settings"))
+        checked(Study, {"name": name, **found["study"]}, "study")
+        for settings in (data["settings"], found.get("settings", {})):
+            mapping(settings, "settings")
+            for one, setting in settings.items():
+                mapping(setting, f"settings.{one}")
         given = resolver.prepared(data, found, name)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
@@ -74,10 +79,12 @@ def prepare(name: str, project: Path = Path()) -> dict:
 
 def setting(name: str, project: Path = Path()) -> Setting:
     """A setting of params.yaml, or of the first study that brings it. Raises UserError if there is none."""
-    files = sorted((project / STUDIES).glob("*.yaml"))
-    for found in (load(project / resolver.PARAMS), *(check(prepare(path.stem, project), path.name) for path in files)):
-        if name in found.settings:
-            return found.settings[name]
+    found = load(project / resolver.PARAMS).settings
+    for path in sorted((project / STUDIES).glob("*.yaml")):
+        if name not in found and name in _study_file(path).get("settings", {}):
+            found = check(prepare(path.stem, project), path.name).settings
+    if name in found:
+        return found[name]
     raise UserError(
         f"There is no setting {name}: add settings.{name} to {resolver.PARAMS} or to a study, then import again."
     )
@@ -144,6 +151,8 @@ def _arm(found: dict, where: str) -> Arm:
     """An arm without a grid, checked: it says what arms of its kind may say, and what they must."""
     arm, kind = checked(Arm, found, where), arms.kind(found)
     may, must = SAYS[kind]
+    for key in [key for key, value in found.items() if value is None]:
+        raise UserError(f"{where}.{key} is empty: give it a value, or take it out.")
     for key in [*(found.keys() - may), *sorted(must - found.keys())]:
         verb = "must say" if key in must else "cannot say"
         raise UserError(f"{where}: an arm {KIND[kind]} {verb} {key}: {'add it' if key in must else 'take it out'}.")
@@ -165,6 +174,11 @@ def _fits(name: str, setting: Setting, study: Study) -> None:
     where, sample = f"settings.{name}", setting.sample
     if name in study.verification and setting.verification is None:
         raise UserError(f"study.verification names {name}, but there is no {where}.verification: add it.")
+    if study.redraw == "world" and setting.base.judge:
+        raise UserError(
+            f"study.redraw is world, and the true reward of {where} is a judge: each seed would have one of its own, "
+            "and their scores cannot be compared; write redraw: preferences."
+        )
     for one, arm in setting.arms.items():
         at, road = f"{where}.arms.{one}", f"{where}.online"
         judge = getattr(setting.verifiers, arm.start, None)

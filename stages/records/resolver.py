@@ -81,7 +81,7 @@ def resolve(params: dict) -> dict:
         for name in study["verification"]:
             known(name, study["settings"], "study.verification", "study.settings")
         cells = cells_of(study, settings, lines)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"it lacks a key or has a value of another kind ({error!r}): `roads run` says where."
         ) from error
@@ -99,26 +99,23 @@ def follows(params: dict, cells: Any) -> list[str]:
 
 def refuse(project: Path = Path()) -> None:
     """Raise UserError if cells.yaml does not follow params.yaml, with what to do, also for `dvc exp run -S`."""
-    if not (apart := list(_apart(_written(project / CELLS)[1], _wanted(project)))):
-        return
-    more = f", and {len(apart) - 1} more" if apart[1:] else ""
-    beside = [f"-S {CELLS}:{at}={plain.flow(value)}" for at, _, value in apart if at.startswith("resolved.settings.")]
-    values = len(beside) == len(apart) <= 3 and not any(... in both for _, *both in apart)
-    hint = f" (`dvc exp run` needs {' '.join(beside)} beside its own)" if values else ""
-    raise UserError(f"{CELLS} does not follow {PARAMS} ({_told(*apart[0])}{more}): run `roads study`{hint}.")
+    _, apart = _compared(project)
+    if apart:
+        more = f", and {len(apart) - 1} more" if apart[1:] else ""
+        values = len(apart) <= 3 and all(at.startswith("resolved.") and _plain(*both) for at, *both in apart)
+        beside = " ".join(f"-S {CELLS}:{at}={plain.flow(value)}" for at, _, value in apart) if values else ""
+        hint = f" (`dvc exp run` needs {beside} beside its own)" if values else ""
+        raise UserError(f"{CELLS} does not follow {PARAMS} ({_told(*apart[0])}{more}): run `roads study`{hint}.")
 
 
 def write(project: Path = Path()) -> bool:
     """Write cells.yaml anew if it does not follow params.yaml; whether it did. Raises UserError as ``resolve``."""
-    path, wanted = project / CELLS, _wanted(project)
-    new = plain.text(wanted, HEADER)
-    before, found = _written(path)
-    if before == new or found == wanted:
-        return False
-    draft = path.with_name(f"{CELLS}.new")
-    draft.write_text(new, encoding="utf-8")
-    draft.replace(path)
-    return True
+    text, apart = _compared(project)
+    if apart:
+        draft = project / f"{CELLS}.new"
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(project / CELLS)
+    return bool(apart)
 
 
 def _choose(study: dict, found: dict, name: str) -> None:
@@ -130,22 +127,21 @@ def _choose(study: dict, found: dict, name: str) -> None:
         known(arm, found["arms"], "study.judged_on", "study.arms")
 
 
-def _wanted(project: Path) -> dict:
-    """What cells.yaml should hold. Raises UserError."""
-    params = plain.read(project / PARAMS)
+def _compared(project: Path) -> tuple[str, list[tuple[str, Any, Any]]]:
+    """What cells.yaml should read, and where it says something else. Raises UserError for params.yaml."""
+    params, path = plain.read(project / PARAMS), project / CELLS
     try:
-        return resolve(params)
+        wanted = resolve(params)
     except UserError as error:
         raise UserError(f"{PARAMS}: {error}") from error
-
-
-def _written(path: Path) -> tuple[str, Any]:
-    """The text and the content of cells.yaml; empty where it cannot be read."""
+    text = plain.text(wanted, HEADER)
     try:
-        text = path.read_text(encoding="utf-8")
-        return text, YAML(typ="safe").load(text)
+        if (written := path.read_text(encoding="utf-8")) == text:
+            return text, []
+        found = YAML(typ="safe").load(written)
     except (FileNotFoundError, UnicodeDecodeError, YAMLError):
-        return "", {}
+        found = {}
+    return text, list(_apart(found, wanted))  # only what it says counts: `-S` writes it in DVC's own way
 
 
 def _apart(found: Any, wanted: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -155,6 +151,10 @@ def _apart(found: Any, wanted: Any, at: str = "") -> Iterator[tuple[str, Any, An
             yield from _apart(found.get(key, ...), wanted.get(key, ...), f"{at}.{key}" if at else str(key))
     elif found != wanted:
         yield at or CELLS, found, wanted
+
+
+def _plain(*values: Any) -> bool:
+    return not any(value is ... or isinstance(value, dict | list) for value in values)
 
 
 def _told(at: str, *values: Any) -> str:

@@ -14,7 +14,7 @@ from stages.records.errors import UserError
 def load(room: str, name: str) -> ModuleType:
     """The file of a room: ``load("worlds", "roads")`` is the module stages.worlds.roads.
 
-    Raises UserError for a name that the room lacks, with the nearest that it has.
+    Raises UserError for a name that the room lacks, with the nearest that it has, and for one without its file.
     """
     known = names(room)
     if name not in known:
@@ -23,7 +23,15 @@ def load(room: str, name: str) -> ModuleType:
             f"stages/{room} has no {name}; the nearest is {nearest}: correct the name, or add {name}.py there and its "
             f"name to NAMES in stages/{room}/__init__.py."
         )
-    return import_module(f"stages.{room}.{name}")
+    module = f"stages.{room}.{name}"
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise UserError(
+            f"stages/{room}/__init__.py lists {name}, but there is no {name}.py beside it: add it or take the name out."
+        ) from None
 
 
 def names(room: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ def shape(found: dict, where: str) -> type[Section]:
         world = file_of("worlds", found["corpus"].get("world"), f"{where}.corpus.world").Options
         fields["corpus"] = create_model("Corpus", __base__=world, held_out=(Share, ...), draw=(int, ...)), ...
     if "verifiers" in found:
-        own = {}
+        own: dict[str, Any] = {}
         for name, given in found["verifiers"].items():
             mapping(given, f"{where}.verifiers.{name}")
             file = file_of("verifiers", given.get("verifier", name), f"{where}.verifiers.{name}")
@@ -83,14 +83,16 @@ def checked(schema: type[Section], data: Any, where: str) -> Any:
 def _fields(schema: Any, loc: Iterable) -> list[str]:
     """The keys that the section allows to which a path leads."""
     for part in loc:
-        kinds = [schema, *get_args(schema)]
-        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        named = [kind for kind in sections if part in kind.model_fields]
-        if named:
-            schema = named[0].model_fields[part].annotation
+        of_part = [kind.model_fields[part].annotation for kind in _sections(schema) if part in kind.model_fields]
+        if of_part:
+            schema = of_part[0]
         elif get_origin(schema) is dict:
             schema = get_args(schema)[1]
-    kinds = [schema, *get_args(schema)]
+    return [key for kind in _sections(schema) for key in kind.model_fields]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections among what a key may be."""
     return [
-        key for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for key in kind.model_fields
+        kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)
     ]

@@ -48,6 +48,7 @@ PURPOSES = {
     "scoring": "the global generators while samples are scored",
     "judging": "the global generators while a reward model is judged",
     "evaluating": "the global generators while a policy is evaluated",
+    "picking": "the global generators while an arm picks among samples",
     # A model is tried.
     "comparison with a plain forward pass": "the texts on which ways to sample are compared",
     "trial of a model": "the texts on which a model is tried",
@@ -93,7 +94,9 @@ class Uniforms:
     def __init__(self, purpose: str, *of: object):
         self.key = key(purpose, *of)
 
-    def __call__(self, ids: Sequence[int], visits: Sequence[int], count: int, length: int) -> np.ndarray:
+    def __call__(
+        self, ids: Sequence[int] | np.ndarray, visits: Sequence[int] | np.ndarray, count: int, length: int
+    ) -> np.ndarray:
         """Shape (prompts, count, length): ``count`` completions of ``length`` tokens for each prompt's id and visit."""
         fours = -(-length // 4)
         found = np.empty((len(ids), fours, count, 4))

@@ -99,7 +99,7 @@ def build(params: Options, inputs: Path, of: tuple) -> Corpus:
     }
     texts = _with_roles(given, params, of)
     _refuse_empty(texts, params, of)
-    tokenizer = brought or encoding.train_tokenizer(_learnt_from(texts, of), params.tokenizer)
+    tokenizer = brought or encoding.train_tokenizer(_learnt_from(texts, of), int(params.tokenizer))
     encoded = {kind: _encoded(rows, tokenizer, params) for kind, rows in texts.items()}
     texts = rules.on_encoded(encoded, params, tally)
     _refuse_empty(texts, params, of)

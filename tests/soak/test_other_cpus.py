@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import edit_params
+from conftest import edit_params, follow
 from ruamel.yaml import YAML
 
 from flows.slots import environment
@@ -24,15 +24,19 @@ CPUS = ("Haswell", "Nehalem")  # Intel's, with AVX2 and FMA, and without AVX
 KINDS = (  # a stage of each, those that read from others first
     "report",
     "theory",
-    "verification@micro-0",
-    "evaluate_best_of@micro-0-best_of_soft",
-    "evaluate_online@micro-0-online",
+    "verification@micro-0-global",
+    "judge@micro-0-local",
+    "pick@micro-0-best_of_soft",
+    "evaluate@micro-0-online",
     "online@micro-0-online_rloo",
     "online@micro-0-online",
     "offline@micro-0-offline",
+    "score@micro-0-local",
     "sample@micro-0",
-    "reward@micro-0",
+    "reward@micro-0-global",
+    "reward@micro-0-local",
     "preferences@micro-0",
+    "pool@micro-0",
     "base@micro",
     "corpus@micro",
 )
@@ -109,8 +113,9 @@ def test_every_kind_of_stage_gives_the_same_bytes_on_another_cpu(native, tmp_pat
 def test_without_portable_numerics_another_cpu_gives_other_bytes(native, tmp_path):
     """So that the test above could have failed."""
     project, policy = shutil.copytree(native, tmp_path / "project"), ["data/base/micro"]
-    edit_params(project, lambda data: data["settings"]["micro"]["compute"].update(numerics=numerics.NATIVE))
-    command = "python -m stages.base --setting micro"
+    edit_params(project, lambda data: data["settings"]["gap"]["compute"].update(numerics=numerics.NATIVE))
+    follow(project)
+    command = "python -m stages.base --cell micro"
     subprocess.run([sys.executable, *command.split()[1:]], cwd=project, check=True)
     ours = contents(project, policy)
     emulate("Nehalem", project, numerics.NATIVE, [command])

@@ -1,4 +1,4 @@
-"""The graph that is going to be (docs/plan/target) under the real DVC, with stages that write what they were told."""
+"""dvc.yaml under the real DVC, with stages that only write what they were told."""
 
 import json
 import os
@@ -16,8 +16,7 @@ from stages.records.cells import STAGES
 
 pytestmark = pytest.mark.slow
 
-TARGET = ROOT / "docs/plan/target"
-PARAMS = plain.read(TARGET / "params.yaml")
+PARAMS = plain.read(ROOT / "params.yaml")
 SMALL = {"settings": ["gap", "short"], "seeds": [0], "verifiers": ["global"], "arms": ["base", "offline", "online"]}
 WHOLE = ("check", "theory", "claims", "report")  # stages of no cell
 CHECK = """
@@ -96,7 +95,7 @@ class Project:
         self.folder = folder
         self.write("params.yaml", plain.text(params))
         resolver.write(folder)
-        shutil.copy(TARGET / "dvc.yaml", folder)
+        shutil.copy(ROOT / "dvc.yaml", folder)
         for name in (
             "__init__",
             "worlds/__init__",
@@ -178,12 +177,22 @@ def project(made):
     made.back()
 
 
-def test_dvc_makes_one_stage_of_each_cell(tmp_path):
-    for name in ("dvc.yaml", "params.yaml", "cells.yaml"):
-        shutil.copy(TARGET / name, tmp_path)
+def of_a_study(name: str) -> dict:
+    if name == "quick":
+        return PARAMS
+    if name == "worlds":  # drawn anew by every seed
+        return resolver.over(PARAMS, {"study": {"redraw": "world", "settings": ["gap"]}})
+    return resolver.prepared(PARAMS, plain.read(ROOT / f"studies/{name}.yaml"), name)
+
+
+@pytest.mark.parametrize("name", ["quick", "micro", "pythia", "worlds"])
+def test_dvc_makes_one_stage_of_each_cell(tmp_path, name):
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text(plain.text(of_a_study(name)))
+    assert resolver.write(tmp_path)
     told(tmp_path, "dvc", "init", "-q", "--no-scm")
     names = told(tmp_path, "dvc", "stage", "list", "--name-only").split()
-    cells = plain.fast(TARGET / "cells.yaml")["cells"]
+    cells = plain.fast(tmp_path / "cells.yaml")["cells"]
     assert names[0] == "check" and len(set(names)) == len(names)
     assert set(names) == {f"{stage}@{cell}" for stage in STAGES[:-1] for cell in cells[stage]} | set(WHOLE)
 
