@@ -1,138 +1,21 @@
-"""What MLflow is told: curves while a stage runs, models by reference, the chain back to the data; and that no fault of
-MLflow's reaches the study."""
+"""What MLflow is told: curves while a stage runs, models by reference, the chain back to the data."""
 
-import contextlib
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
-import textwrap
 import time
-import urllib.request
 from pathlib import Path
 
+import mlflow_chain
 import pytest
+from mlflow_chain import client_and_runs, emit, stages
 
-from flows import names, tracking, views
+from flows import tracking
 from stages.records import artifacts
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
-MAKE = """
-import json, pathlib, sys
-import numpy as np
-from safetensors.numpy import save_file
-from stages.records import artifacts
-
-out, value, kind = sys.argv[1], float(sys.argv[2]), sys.argv[3]
-with artifacts.writing(out) as folder:
-    if kind == "model":
-        (folder / "config.json").write_text("{}")
-        save_file({"w": np.full((300, 300), value, np.float32)}, folder / "model.safetensors")
-    else:
-        (folder / "metrics.json").write_text(json.dumps({"test": {"true_reward": value}}))
-"""
-DVC = """
-stages:
-  corpus:
-    matrix: {setting: [gap]}
-    cmd: python make.py data/corpus/gap 0 data
-    deps: [make.py]
-    outs: [data/corpus/gap]
-    meta: {task: corpus, setting: "${item.setting}"}
-  base:
-    matrix: {setting: [gap]}
-    cmd: python make.py data/base/gap 1 model
-    deps: [data/corpus/gap]
-    params:
-    - cells.yaml: [resolved.settings.gap.base]
-    outs: [data/base/gap]
-    meta: {task: base, setting: "${item.setting}"}
-  online:
-    matrix: {setting: [gap], seed: [0], arm: [online]}
-    cmd: python make.py data/policy/gap/0/online 2 model
-    deps: [data/base/gap]
-    params:
-    - cells.yaml: [resolved.settings.gap.arms.online]
-    outs: [data/policy/gap/0/online]
-    meta: {task: online, setting: "${item.setting}", seed: "${item.seed}", arm: "${item.arm}"}
-  evaluate:
-    matrix: {setting: [gap], seed: [0], arm: [online]}
-    cmd: python make.py data/evaluation/gap/0/online 4.5 numbers
-    deps: [data/corpus/gap, data/policy/gap/0/online]
-    params:
-    - cells.yaml: [resolved.settings.gap.arms.online]
-    outs: [data/evaluation/gap/0/online]
-    meta:
-      task: evaluate
-      setting: ${item.setting}
-      seed: ${item.seed}
-      arm: ${item.arm}
-      measures: data/policy/gap/0/online
-"""
-PARAMS = {"base": {"steps": 60}, "arms": {"online": {"loss": ["sigmoid"], "learning_rate": 0.001}}}
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory):
-    """A small DVC project that was reproduced: corpus -> base -> online -> evaluate."""
-    root = tmp_path_factory.mktemp("project")
-    (root / "make.py").write_text(MAKE)
-    (root / "dvc.yaml").write_text(DVC)
-    (root / "params.yaml").write_text("settings: {}\n")
-    (root / "cells.yaml").write_text(json.dumps({"resolved": {"settings": {"gap": PARAMS}}}))
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-    }
-    for command in (["init", "--no-scm", "-q"], ["repro", "-q"]):
-        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, env=environment, check=True)
-    return root
-
-
-@pytest.fixture
-def project(chain, tmp_path, monkeypatch):
-    """A copy of the chain as the working directory; MLflow has not been there."""
-    shutil.copytree(chain, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
-def stages(root):
-    """The locked stages as the flow hands them over, in order."""
-    from ruamel.yaml import YAML
-
-    from flows.graph import Graph
-
-    locked, described = YAML(typ="safe").load(root / "dvc.lock")["stages"], Graph(root).stages
-    return [
-        tracking._stage(name, locked[name])
-        | {"events": str(root / f"{name}.jsonl"), "log": str(root / f"{name}.log"), "seconds": 1.0}
-        | {"meta": described[name].meta}
-        for name in tracking._ordered(locked)
-    ]
-
-
-def emit(stage, *points):
-    with open(stage["events"], "a") as file:
-        file.writelines(
-            json.dumps({"time": time.time(), "step": step, "metrics": {"loss": loss}}) + "\n" for step, loss in points
-        )
-
-
-def client_and_runs(root):
-    """The client and {run name, of studies without the time: run} of the newest run of each name."""
-    client, experiment = tracking.connect(root)
-    runs = reversed(client.search_runs([experiment]))
-    return client, {run.data.tags.get("study", run.info.run_name): run for run in runs}
+chain, project = mlflow_chain.chain, mlflow_chain.project
 
 
 def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
@@ -223,60 +106,6 @@ def test_roads_log_adds_each_stage_once(project):
     assert len(client.search_runs([runs["base@gap"].info.experiment_id])) == count
 
 
-def test_metrics_belong_to_the_model_that_an_arm_is_or_to_the_reward_model_that_is_judged():
-    """As dvc.yaml says, where an arm that nothing trains is the base policy or a reward model, or picks and is none."""
-    from flows.graph import Graph
-
-    graph = Graph(ROOT)
-    about = {}
-    for name, stage in graph.stages.items():
-        if stage.labels.get("setting") == "gap" and stage.labels.get("seed") == "0":
-            described = {"meta": stage.meta, "deps": [{"path": d.def_path} for d in graph.dvc_stage(name).deps]}
-            if names.is_worth(described) or "measures" in stage.meta:
-                about[name] = names.about(described)
-                assert names.is_worth(described) == (stage.group != "judge")
-    arms = ("offline", "online_batch", "online")
-    assert about == {
-        "evaluate@gap-0-base": ("data/base/gap", None),
-        "evaluate@gap-0-local": ("data/reward/gap/0/local", None),
-        **{f"evaluate@gap-0-{arm}": (f"data/policy/gap/0/{arm}", None) for arm in arms},
-        **{f"pick@gap-0-{arm}": (None, None) for arm in ("best_of__global", "best_of__local", "best_of_soft")},
-        **{f"judge@gap-0-{kind}": (None, f"data/reward/gap/0/{kind}") for kind in ("global", "local")},
-    }
-    paths = ["data/policy/gap_half/0/offline_relabelled", "data/base/gap_half", "data/reward/gap_half/0/local"]
-    assert [names.model(path) for path in paths] == [
-        "gap_half-policy-offline_relabelled", "gap_half-base", "gap_half-reward-local"
-    ]  # fmt: skip
-
-
-def test_runs_have_the_params_of_their_own_setting():
-    """Under the same names for all settings; the report reads all settings, and has what is of none alone."""
-    meta = {"task": "evaluate", "setting": "gap", "seed": 0, "verifier": "global", "runner": "gpu"}
-    params = {
-        "cells.verification.gap-0-global": {"corpus": "data/corpus/gap"},
-        "resolved.settings.gap.verifiers.global": {"epochs": 3},
-        "resolved.settings.gap.verification": {"halvings": 4},
-    }
-    assert names.params({"meta": meta, "params": params}) == {
-        "setting": "gap", "seed": "0", "verifier": "global", "epochs": 3, "verification.halvings": 4
-    }  # fmt: skip
-    settings = {"gap": {"curve": {"points": 12}}}
-    report = {"resolved": {"settings": settings, "study": {"seeds": [0]}}, "cells.pick": {}, "theory.seeds": 5}
-    assert names.params({"meta": {"task": "report"}, "params": report}) == {"theory.seeds": 5}
-
-
-def test_an_arm_shows_what_counts_for_it():
-    """What it was trained with, under the same names where it is trained and where it is measured."""
-    arm = {"start": "base", "loss": ["sigmoid", "sft"], "labels": "local", "rounds": 4, "steps": 400}
-    arm |= {"learning_rate": 1e-3, "beta": 1.5, "completions": 8}
-    own = {"setting": "gap", "seed": "0", "arm": "online_rounds4", **arm, "loss": "sigmoid+sft"}
-    meta = {"setting": "gap", "seed": 0, "arm": "online_rounds4"}
-    for section, content in (("curve", {"points": 12}), ("evaluate", {"completions": 16, "temperature": 1.0})):
-        params = {"resolved.settings.gap.arms.online_rounds4": arm, f"resolved.settings.gap.{section}": content}
-        shown = {f"{section}.{name}": value for name, value in content.items()}
-        assert names.params({"meta": meta, "params": params}) == own | shown
-
-
 def test_each_model_of_a_stage_has_a_run_and_what_was_held_out_from_it(project):
     """What was held out comes from the stage that measures it, and stands also in the run of the model."""
     corpus, *_ = stages(project)
@@ -347,108 +176,3 @@ def test_arms_of_the_micro_study_can_be_plotted_against_what_they_were_trained_w
     named = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
     assert {f.path for f in client.list_artifacts(named["report"])} >= {"report.html", "report.md", "report.log"}
     assert [f.path for f in client.list_artifacts(named["online@micro-0-online"])] == ["online@micro-0-online.log"]
-
-
-def test_an_outcome_is_there_also_when_what_belongs_to_it_cannot_be_written(project, monkeypatch, capfd):
-    from mlflow import MlflowClient
-
-    def full(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(MlflowClient, "log_artifact", full)
-    corpus, base, *_ = stages(project)
-    for stage in (corpus, base):
-        Path(stage["log"]).write_text("What the stage said.\n")
-    with tracking.Study("quick") as study:
-        study.started(corpus)
-        study.finished(corpus, "Completed")
-        study.started(base)
-        study.finished(base | {"message": "The loss is not finite."}, "Failed")
-    assert capfd.readouterr().err.count("warning: MLflow") == 1
-    _, runs = client_and_runs(project)
-    assert [runs[name].info.status for name in ("quick", "corpus@gap", "base@gap")] == ["FAILED", "FINISHED", "FAILED"]
-    assert runs["base@gap"].data.tags["mlflow.note.content"] == "The loss is not finite."
-    monkeypatch.undo()
-    monkeypatch.chdir(project)
-    assert tracking.backfill(project).startswith("Logged 4 of the 4 stages")  # one whose log is missing counts
-
-
-def test_two_processes_that_start_at_once_both_log(project):
-    script = """
-        from flows import tracking
-        tracking.prepare()
-        with tracking.Study("race") as study:
-            study.finished({"name": "x", "cmd": "x", "params": {}, "deps": [], "outs": []}, "Completed")
-    """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert ["warning" in process.communicate(timeout=60)[1] for process in racing] == [False, False]
-    client, experiment = tracking.connect(project)
-    names_of_runs = sorted(run.info.run_name.split()[0] for run in client.search_runs([experiment]))
-    assert names_of_runs == ["race", "race", "x", "x"]
-
-
-@pytest.mark.parametrize("fault", ["unreachable", "no database", "locked", "breaks meanwhile"])
-def test_a_fault_of_mlflow_is_one_line_and_nothing_else(project, fault, monkeypatch, capfd):
-    if fault == "unreachable":
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    if fault == "no database":
-        Path("mlflow.db").write_bytes(b"this is no database" * 100)
-    if fault == "locked":
-        other = sqlite3.connect("mlflow.db")
-        other.execute("BEGIN EXCLUSIVE")
-    if fault == "breaks meanwhile":
-        tracking.prepare()
-    with tracking.Study("quick") as study:
-        for i, stage in enumerate(stages(project)):
-            if fault == "breaks meanwhile" and i == 1:
-                with contextlib.closing(sqlite3.connect("mlflow.db", timeout=20)) as connection:
-                    while not connection.execute("SELECT count(*) FROM runs").fetchone()[0]:
-                        time.sleep(0.1)
-                    connection.execute("DROP TABLE tags")
-            study.started(stage)
-            study.finished(stage, "Completed")
-        if fault == "locked":  # the caller never waits: the lock has not yet been given up
-            assert not capfd.readouterr().err
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("warning: MLflow at ") and "roads log" in error
-
-
-def test_roads_ui_opens_both_and_leaves_nothing_running(project):
-    command = [sys.executable, "-c", "from flows import ui; ui.serve()"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    taken = socket.socket()
-    with contextlib.suppress(OSError):  # somebody else may have taken Prefect's default port
-        taken.bind(("127.0.0.1", 4200))
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        addresses = []
-        for line in process.stdout:
-            addresses += re.findall(r"http://\S+", line)
-            if len(addresses) == 2:
-                break
-        for address in addresses:
-            with urllib.request.urlopen(address, timeout=20) as response:
-                assert response.status == 200 and b"<html" in response.read().lower()
-        with urllib.request.urlopen(f"{addresses[0]}/ui-settings", timeout=20) as response:
-            assert json.load(response)["api_url"] == f"{addresses[0]}/api"
-        # the address opens a table of what people compare
-        client, experiment = tracking.connect(project)
-        view = re.search(r"viewStateShareKey=([\w-]+)", addresses[1])[1]
-        saved = json.loads(client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{view}"])
-        columns = json.loads(saved["state"])["selectedColumns"]
-        assert {"params.`arm`", "params.`learning_rate`", "params.`beta`", "metrics.`true_reward`"} <= set(columns)
-        assert views.install(client, experiment) == view  # and is left as a person has changed it
-        started = descendants(process.pid)
-        assert len(started) >= 2
-    finally:
-        taken.close()
-        process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
-
-
-def descendants(pid):
-    children = [int(c) for task in Path(f"/proc/{pid}/task").glob("*/children") for c in task.read_text().split()]
-    return children + [d for child in children for d in descendants(child)]
