@@ -1,4 +1,4 @@
-"""From ``python -m stages.X --setting gap`` to ``run(setting="gap")``, and from errors to exit codes."""
+"""From ``python -m stages.X --cell gap-0`` to ``run(cell="gap-0")``, and from errors to exit codes."""
 
 import argparse
 import errno
