@@ -46,16 +46,7 @@ def test_the_claims_of_all_studies_are_right():
         ("pythia", "world: text", "work: text", r"settings\.pythia\.corpus\.world names None, .*nearest is "),
         ("micro", "verification: [micro]", "verification: [micro, micro]", r"study: verification lists micro twice"),
         ("micro", "verification: [micro]", "verification: [gap]", r"study\.verification names gap, .*micro"),
-<<<<<<< HEAD
-        (
-            "micro",
-            "judged_on: [online]",
-            "judged_on: [best_of]",
-            r"study\.judged_on names best_of, .* among study\.arms",
-        ),
-=======
         ("micro", "judged_on: [online]", "judged_on: [best_of]", r"study\.judged_on names best_of, .*study\.arms"),
->>>>>>> ta
     ],
 )
 def test_a_mistake_in_a_study_is_one_sentence_that_says_where(tmp_path, study, old, new, says):
