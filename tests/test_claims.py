@@ -90,6 +90,8 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
     assert html.count("<svg") == html.count("</svg>") == 1 + len(DECLARED.claims) + 3 + 3 + 3 + 1 + 10
     assert "#0a0b" not in html  # no stand-in colour is left
     rows = json.loads((project / "data/report/claims.json").read_text())
+    titles = [title for title in claims_page.HYPOTHESES.values() if f"## {title}\n" in text]
+    assert re.findall("^## (.*)$", text, re.M)[: len(titles)] == titles, "in the paper's order, not that of files"
     for row in rows:
         assert f'id="{row["id"]}"' in html and f'href="#{row["id"]}"' in html
         line = next(line for line in text.splitlines() if line.startswith(f"| {row['statement']} |"))

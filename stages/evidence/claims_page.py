@@ -44,12 +44,12 @@ def render(
     sizes: family -> how many claims it has; evidence: study -> what it published, of the studies that a claim names;
     verified: study -> settings whose verification it measured; missing: the studies that have published nothing yet.
     """
-    groups = {}
+    groups = {name: [] for name in HYPOTHESES}
     for claim in judged:
         groups.setdefault(claim.claim.hypothesis, []).append(claim)
     words = {
         "claims": judged,
-        "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items()},
+        "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items() if members},
         "tallies": [(name, tally(judged, name)) for name in sizes],
         "marks": marks(judged),
         "reading": reading(sizes),
