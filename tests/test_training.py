@@ -221,9 +221,9 @@ def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
         ]
 
     before = divergence(beta)
-    trainer = policy_gradient(policy, reference, tmp_path, 120, groups_at, 2, 64, beta=beta, learning_rate=2e-3)
+    trainer = policy_gradient(policy, reference, tmp_path, 240, groups_at, 2, 64, beta=beta, learning_rate=2e-3)
     training.train(trainer, tmp_path, "a policy")
-    assert divergence(beta) < before / 20  # it is a sixty-sixth here
+    assert divergence(beta) < before / 20  # it is a ninety-fourth here
     assert min(divergence(2 * beta), divergence(beta / 2)) > 4 * divergence(beta), "and to that of no other beta"
 
 
