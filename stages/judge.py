@@ -8,6 +8,7 @@ reward of best-of-k among the samples ("best_of"). prompts.parquet has by test p
 """
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,7 @@ def run(cell: str) -> None:
         table = pd.concat(by_prompt.values(), axis=1) if by_prompt else pd.DataFrame()
         table.rename_axis("prompt_id").to_parquet(out / "prompts.parquet")
         (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+        shutil.copyfile(reward / artifacts.VERIFIER, out / artifacts.VERIFIER)
 
 
 def best_of_curve(samples: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,6 @@ Out: what the verifier trains (stages/verifiers has one file per kind).
 
 import json
 
-from stages.learning import judging
 from stages.records import artifacts, rooms
 from stages.records.command import command
 from stages.records.sections import asked
@@ -26,8 +25,9 @@ def run(cell: str) -> None:
     with artifacts.writing(f"data/reward/{where.setting}/{where.seed}/{where.verifier}") as out:
         verifier = rooms.load("verifiers", options.verifier)
         verifier.train(base, corpus, pairs, options, settings.compute, of, scratch, out)
-        said = {"verifier": options.verifier, "options": options.model_dump(exclude={"verifier"})}
-        (out / judging.WHAT).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        own = options.model_dump(exclude={"verifier"})
+        said = {"verifier": options.verifier, "options": own, "line": verifier.LINE}
+        (out / artifacts.VERIFIER).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     artifacts.forget(scratch)
 
 

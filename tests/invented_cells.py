@@ -15,6 +15,7 @@ PROJECT = Path(__file__).parent.parent
 SKILL = {"base": 0.3, "local": 0.4, "offline": 0.45, "online_batch": 0.5, "online": 0.75, "online_after": 0.8}
 SKILL |= {"best_of__global": 0.8}
 LOSS = {"global": 0.56, "local": 0.65, "oracle": 0.5}  # held-out log-loss (nats per pair); of any other judge 0.65
+LINES = {"global": "a scalar head on the base policy", "local": "a policy", "oracle": "the true reward itself"}
 REAL = {"roads": "gap", "text": "tldr", "judge": "ukp"}  # kind of world -> a setting of the project that has it
 TOWNS = ["Arbon", "Belt", "Corin", "Dale", "Esk", "Fenn", "Gorse", "Holt"]
 QUICK = ["base", "local", "best_of", "best_of_soft", "offline", "online_batch", "online"]
@@ -148,6 +149,7 @@ def add_cells(root: Path, data: dict, setting: str, seed: int, kind: str, prompt
             with artifacts.writing(root / "data/judge" / name) as folder:
                 (folder / "metrics.json").write_text(json.dumps(metrics))
                 by_prompt.to_parquet(folder / "prompts.parquet")
+                (folder / artifacts.VERIFIER).write_text(json.dumps({"line": LINES[cell["verifier"]]}))
     for cell in found["cells"]["verification"].values():
         if (cell["setting"], cell["seed"]) == (setting, seed):
             losses = {"pairs": [1000, 500, 250], "log_loss": LOSS[cell["verifier"]] + 0.02 * np.arange(3)}

@@ -155,7 +155,7 @@ def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
     git = subprocess.run(["git", "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True).stdout
     assert "data/inputs/tldr.dvc" in git and "other.parquet" not in git and ".roads" not in git
 
-    corpus = text.build(params(tokenizer="model", reward="judge", judge=0.3), folder, "tldr")
+    corpus = text.build(params(tokenizer="model", reward="judge", judge=0.3), folder, ("tldr",))
     assert len(corpus.tokenizer) == 300 and len(corpus.judge_pairs)
 
 

@@ -82,7 +82,7 @@ def test_true_reward_equals_the_brute_force_one_on_every_route(overlap):
 
 
 def test_the_scorer_reads_routes_from_tokens():
-    corpus = roads.build(params(reward="overlap"), INPUTS, "test")
+    corpus = roads.build(params(reward="overlap"), INPUTS, ("test",))
     score = roads.reward(corpus, INPUTS, None)
     assert (score(corpus.prompts, corpus.prompts["hidden_ids"].tolist())["true_reward"] == 6).all()
     words = corpus.prompts["prompt_ids"].tolist()
@@ -104,7 +104,7 @@ def test_travellers_jump_and_know_the_way_as_often_as_params_say():
 
 
 def test_verdicts_say_what_happened():
-    corpus = roads.build(params(), INPUTS, "test")
+    corpus = roads.build(params(), INPUTS, ("test",))
     world = roads.Map(np.array(corpus.world["roads"], dtype=bool))
     first = len(roads.vocabulary(0))
     names = corpus.tokenizer.convert_ids_to_tokens
@@ -119,7 +119,7 @@ def test_verdicts_say_what_happened():
 
 
 def test_splits_share_no_prompt_and_cover_all():
-    prompts = roads.build(params(), INPUTS, "test").prompts
+    prompts = roads.build(params(), INPUTS, ("test",)).prompts
     assert prompts["prompt"].is_unique
     assert set(prompts["split"]) == {"train", "validation", "test"}
     starts = prompts.assign(start=prompts["prompt_ids"].str[3]).groupby("split")["start"].nunique()
@@ -130,7 +130,9 @@ def test_what_is_held_out_decides_how_much_of_a_test_prompt_training_has_seen():
     """Single prompts share nearly all towns with train prompts, regions none; demonstrations are the same for both."""
     seen, corpora = {}, {}
     for split in ("prompts", "starts", "regions"):
-        corpora[split] = roads.build(params(split=split, rows=6, columns=6, validation=0.2, test=0.3), INPUTS, "test")
+        corpora[split] = roads.build(
+            params(split=split, rows=6, columns=6, validation=0.2, test=0.3), INPUTS, ("test",)
+        )
         prompts = corpora[split].prompts
         towns = {s: set(np.array(rows["prompt_ids"].tolist())[:, [1, 3]].flat) for s, rows in prompts.groupby("split")}
         assert set(towns) == {"train", "validation", "test"}
@@ -141,18 +143,18 @@ def test_what_is_held_out_decides_how_much_of_a_test_prompt_training_has_seen():
 
 
 def test_what_a_report_is_told():
-    found = roads.build(params(horizon=1), INPUTS, "test").world["facts"]
+    found = roads.build(params(horizon=1), INPUTS, ("test",)).world["facts"]
     assert found["title"] == "Road world, 1 move" and (found["low"], found["high"], found["decimals"]) == (0, 6, 2)
     assert "that ends at the goal" in found["truth"]
     other = roads.facts(params(reward="overlap"))
     assert other.title == "Road world, 3 moves" and "agree with a hidden route" in other.truth
-    corpus = roads.build(params(), INPUTS, "test")
+    corpus = roads.build(params(), INPUTS, ("test",))
     table = roads.reward(corpus, INPUTS, None)(corpus.prompts, [[0] * 3] * len(corpus.prompts))
     assert list(table) == ["true_reward", *(name for name, *_ in found["columns"])]
 
 
 def test_the_share_of_verdicts_is_a_dial():
-    none = roads.build(params(verdicts=0.0), INPUTS, "test").demonstrations["completion_ids"]
+    none = roads.build(params(verdicts=0.0), INPUTS, ("test",)).demonstrations["completion_ids"]
     assert {len(c) for c in none} == {3}
-    half = roads.build(params(verdicts=0.5), INPUTS, "test").demonstrations["completion_ids"]
+    half = roads.build(params(verdicts=0.5), INPUTS, ("test",)).demonstrations["completion_ids"]
     assert np.mean([len(c) == 4 for c in half]) == pytest.approx(0.5, abs=0.05)

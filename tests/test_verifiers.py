@@ -12,7 +12,7 @@ from test_training import neox
 
 from stages.learning import judging, models, scoring
 from stages.records import reading, rooms
-from stages.records.artifacts import MANIFEST
+from stages.records.artifacts import MANIFEST, VERIFIER
 from stages.records.seeds import key
 from stages.worlds import roads
 
@@ -44,7 +44,7 @@ def trained(request, given, tmp_path_factory):
     options = verifier.Options(**OPTIONS[request.param])
     pairs = rows[["prompt_id", "prompt_ids"]].assign(chosen_ids=completions, rejected_ids=completions[::-1])
     verifier.train(base, corpus, pairs, options, CPU, ("micro", 0), out / "scratch", out)
-    (out / judging.WHAT).write_text(json.dumps({"verifier": request.param, "options": OPTIONS[request.param]}))
+    (out / VERIFIER).write_text(json.dumps({"verifier": request.param, "options": OPTIONS[request.param]}))
     return request.param, verifier, options, out
 
 
@@ -90,7 +90,7 @@ def test_training_moves_what_is_judged_towards_the_labels(given, trained):
     judge = verifier.judge(folder, base, corpus, options, CPU)
     margin = judge(rows, completions) - judge(rows, completions[::-1])
     if name == "oracle":
-        assert not [path for path in folder.iterdir() if path.name not in (judging.WHAT, MANIFEST)], "it has no weights"
+        assert not [path for path in folder.iterdir() if path.name not in (VERIFIER, MANIFEST)], "it has no weights"
     else:
         assert np.logaddexp(0, -margin).mean() < np.log(2), "the loss of a reward model that says nothing"
 

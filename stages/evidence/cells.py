@@ -103,6 +103,7 @@ class Cell:
     by_prompt: pd.DataFrame  # index (split, prompt_id), one column a measure: means over a prompt's completions
     prompts: pd.DataFrame  # index prompt_id of test prompts, one column per measure of pairs
     curve: pd.DataFrame | None  # validation prompts during training, by step; None for arms that train nothing
+    line: str = ""  # of a reward model: what it is
 
 
 def read_study() -> Study:
@@ -186,7 +187,8 @@ def read_judged(setting: str, seed: int, verifier: str, *arm: str) -> Cell:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     for part, numbers in metrics.items():
         _refuse_infinite(numbers, f"{folder / 'metrics.json'}, {part}", f"judge@{name}")
-    return Cell(folder, metrics, pd.DataFrame(), pd.DataFrame(), _by_prompt(folder, f"judge@{name}"), None)
+    line = json.loads((folder / artifacts.VERIFIER).read_text(encoding="utf-8"))["line"]
+    return Cell(folder, metrics, pd.DataFrame(), pd.DataFrame(), _by_prompt(folder, f"judge@{name}"), None, line)
 
 
 def read_verification(setting: str, seed: int, verifier: str) -> tuple[Path, pd.DataFrame]:

@@ -8,7 +8,7 @@ from stages.evidence.answers import Answer
 from stages.evidence.cells import Cell, Study, World
 from stages.evidence.measured import Measured
 from stages.evidence.truth import truth
-from stages.records import arms, rooms
+from stages.records import arms
 from stages.records.seeds import key
 
 EXAMPLES = 3  # prompts a setting
@@ -133,15 +133,10 @@ class Comparison(Measured):
         text."""
         found = {name: [self.judging(name, metric) for metric in ("log_loss", "accuracy")] for name in self.judged}
         return [
-            (f"{name} RM", self._line(name), *(words.written(estimate, 3) for estimate in estimates))
+            (f"{name} RM", self.judged[name][0].line, *(words.written(estimate, 3) for estimate in estimates))
             for name, estimates in found.items()
             if None not in estimates
         ]
-
-    def _line(self, verifier: str) -> str:
-        """What a reward model is, in the words of its file."""
-        options = self.study.params[self.name]["verifiers"][verifier]
-        return rooms.load("verifiers", options.get("verifier", verifier)).LINE
 
     def table_caption(self) -> str:
         """What the table shows, and of how many."""

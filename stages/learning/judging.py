@@ -10,11 +10,11 @@ from scipy.special import expit
 
 from stages.learning import likelihood
 from stages.records import rooms
+from stages.records.artifacts import VERIFIER
 from stages.worlds import corpora
 from stages.worlds.corpora import Corpus
 from stages.worlds.pairs import SIDES
 
-WHAT = "verifier.json"  # in the folder of a reward model: its file in stages/verifiers, and its options
 BINS = 10  # of the calibration error
 
 Judge = Callable[[pd.DataFrame, list], np.ndarray]  # (rows of prompts, completions), one completion per row -> scores
@@ -22,7 +22,7 @@ Judge = Callable[[pd.DataFrame, list], np.ndarray]  # (rows of prompts, completi
 
 def load(folder: Path, base: Path, corpus: Corpus, compute) -> Judge:
     """The reward model that the stage reward left in ``folder``, ready to judge; it says itself what kind it is."""
-    said = json.loads((folder / WHAT).read_text(encoding="utf-8"))
+    said = json.loads((folder / VERIFIER).read_text(encoding="utf-8"))
     verifier = rooms.load("verifiers", said["verifier"])
     return verifier.judge(folder, base, corpus, verifier.Options(**said["options"]), compute)
 

@@ -18,6 +18,7 @@ from stages.records import machine
 from stages.records.errors import UserError
 
 MANIFEST = "manifest.json"
+VERIFIER = "verifier.json"  # of a reward model: its file in stages/verifiers, its options, and what it is in words
 PUBLISHED = Path("data/studies")  # what named studies have found: `roads run --study` writes it, claims read it
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
@@ -115,7 +116,8 @@ def scratch(stage: str, where: SimpleNamespace, *fingerprint: object) -> Path:
     to which the digest of the cell's code and what decides bits of this machine are added, so that a checkpoint of
     anything else is never resumed.
     """
-    fingerprint = (vars(where), *fingerprint, sha256(Path(where.code)), machine.facts(gpu=True))
+    code = Path(where.code)
+    fingerprint = (vars(where), *fingerprint, sha256(code) if code.exists() else None, machine.facts(gpu=True))
     name = hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:20]
     return Path(os.environ.get("ALL_ROADS_SCRATCH", ".roads/checkpoints")) / f"{stage}-{name}"
 
