@@ -1,9 +1,16 @@
-# `make run` and `make test` set themselves up on a fresh machine with Python 3.11.
+# `make run` and `make test` set themselves up on a fresh machine with Python 3.11, the version that pyproject.toml names.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 READY := .venv/ready
 
 run: $(READY)
 	.venv/bin/roads run
+
+# Before every commit: a minute. What is slow is said in tests/conftest.py.
+check: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 test: $(READY)
 	.venv/bin/python -m pytest --numprocesses 2 --dist worksteal
@@ -15,16 +22,13 @@ soak: $(READY)
 bench: $(READY)
 	.venv/bin/python -m tests.bench
 
-lint: $(READY)
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-
 # torch first, with its dependencies: they differ between machines with and without a GPU, and a lock cannot say so.
 $(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; found = "%d.%d" % sys.version_info[:2]; found == "3.11" or sys.exit("error: $(PYTHON) is Python " + found + ", and only 3.11 is tested: install that, or say where it is with make PYTHON=/path/to/python3.11.")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: run test soak bench lint
+.PHONY: run check test soak bench

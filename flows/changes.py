@@ -1,4 +1,4 @@
-"""Which pieces of code changed, by the digests that stages depend on (stages/digests.py)."""
+"""Which modules and packages changed, by the digests that stages depend on (stages/provenance/digests.py)."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ SHOWN = 3  # changes that are named; the report depends on all settings, and tho
 
 
 def expected(graph: Graph) -> dict[str, list[str]] | None:
-    """What the stage `digests`, which is out of date, is going to find: for each stage that it changes, what changed.
+    """What the stage `check`, which is out of date, is going to find: for each stage that it changes, what changed.
 
     None if the pipeline has no such stage. Raises UserError for source that is not valid Python.
     """
@@ -26,14 +26,16 @@ def expected(graph: Graph) -> dict[str, list[str]] | None:
 
 
 def current(graph: Graph) -> dict[str, dict]:
-    """For each stage the digest of its code as it is now, as stages/digests.py writes it; read anew once per process.
+    """For each stage the digest of its code as it is now, as the stage `check` writes it; read anew once per process.
 
     Raises UserError for source that is not valid Python.
     """
-    from stages.digests import digests
+    from stages.provenance.digests import digests, named
+    from stages.records import plain, resolver
 
     if graph.root not in _found:
-        _found[graph.root] = digests(graph.root)
+        cells = plain.fast(graph.root / resolver.CELLS)["cells"]
+        _found[graph.root] = digests(named(cells, graph.root), graph.root)
     return _found[graph.root]
 
 

@@ -7,15 +7,17 @@ git nor an out of DVC's: a commit that holds what it is about would change what 
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from flows.declared import Declared, Past
 from flows.history import NOW
 from stages.evidence import contrasts
 from stages.evidence.words import count
-from stages.records import params
+from stages.records import reading
 from stages.records.artifacts import write_file
 from stages.records.errors import UserError
+from stages.records.params import Claim, Study
 
 VERDICTS = Path("data/report/claims.json")
 PAGE = Path("data/report/declared.html")
@@ -76,27 +78,29 @@ class Account:
 
 
 def account(project: Path) -> Account:
-    """What git says of the claims in params.yaml. Raises UserError for wrong params."""
-    declared = params.load(project / params.PATH)
+    """What git says of the claims in studies/. Raises UserError for wrong params."""
+    declared, studies = reading.claims(project), reading.studies(project)
     past, verdicts = Past(project), _verdicts(project / VERDICTS)
+    planned = cache(lambda study: reading.names(study, project))
+    contrasts.resolved(declared, studies, lambda study, name: name in past.names(study) or name in planned(study))
     rows, present = [], []
-    for name, claim in declared.claims.items():
-        contrasts.resolve(name, claim, declared.studies)
+    for name, claim in declared.items():
         decides = Declared(claim.study, claim.contrast, claim.measure, claim.expect, claim.margin, name, claim.family)
         verdict = verdicts.get((name, decides.identity, claim.family), "not decided yet")
         rows.append(_row(past, decides, claim.late, claim.statement, verdict))
         present.append(decides)
-    studies = dict.fromkeys(claim.study for claim in present)
     refused = [row.wrong for row in rows if row.wrong]
-    refused += _looks(past, present, declared)
+    refused += _looks(past, present, declared, studies)
     doubts = _taken_out(past, present)
     if unknown := [claim.name for claim, row in zip(present, rows) if row.says == UNKNOWN]:
         reason = past.history.missing or "the history begins with their results"
         doubts.append(f"Which was first, claim or results, is not known of {', '.join(unknown)}: {reason}.")
     notes = []
-    for study in studies:
+    for study in dict.fromkeys(claim.study for claim in present):
         if changes := [f"{', '.join(keys)} {past.at(commit)}" for commit, keys in past.changes(study)]:
-            notes.append(f"studies.{study} changed after claims on it were declared: {'; '.join(changes)}.")
+            notes.append(
+                f"studies/{study}.yaml: its study changed after claims on it were declared: {'; '.join(changes)}."
+            )
         if tuned := [f"{_named(keys)} {past.at(commit)}" for commit, keys in past.tuned(study)]:
             notes.append(
                 f"Settings of the study {study} changed after claims on it were declared, and results came after that: "
@@ -135,7 +139,7 @@ def _row(past: Past, claim: Declared, says_late: bool, statement: str, verdict: 
     if says == LATE and not says_late:
         wrong = (
             f"{claim.name} is late: declared {begun}, and its results were there {results}. Give it `family: late` in "
-            f"{params.PATH}, and let `roads run` decide anew."
+            f"studies/{claim.study}.yaml, and let `roads run` decide anew."
         )
     elif says == IN_TIME and not says_late and claim.family not in (then := past.families(claim)):
         wrong = f"{claim.name} was in the family {min(then)} when its results came ({results}): put it back there."
@@ -157,22 +161,22 @@ def _taken_out(past: Past, present: list[Declared]) -> list[str]:
     return said
 
 
-def _looks(past: Past, present: list[Declared], declared: params.Params) -> list[str]:
+def _looks(past: Past, present: list[Declared], declared: dict[str, Claim], studies: dict[str, Study]) -> list[str]:
     """A sentence on claims whose numbers were published in more versions than their ``looks`` count."""
     said = defaultdict(list)
     for claim in present:
-        study, looks = declared.studies[claim.study], past.looks(claim)
-        counted = declared.claims[claim.name].looked_at(study)
+        study, looks = studies[claim.study], past.looks(claim)
+        counted = declared[claim.name].looked_at(study)
         if len(looks) > counted:
             listed = "; ".join(f"{count(len(at.seeds), 'seed')} {past.at(commit)}" for commit, at in looks)
             said[claim.study, counted, len(looks), listed].append(claim.name)
     sentences = []
-    for (study, counted, number, listed), names in said.items():
+    for (study, counted, number, listed), names in said.items():  # type: ignore[assignment]
         alone = len(names) < sum(claim.study == study for claim in present)
-        where = ", ".join(f"claims.{name}.looks" for name in names) if alone else f"studies.{study}.looks"
+        where = ", ".join(f"claims.{name}.looks" for name in names) if alone else "study.looks"
         sentences.append(
-            f"{params.PATH}: p counts {count(counted, 'look')} at {', '.join(names)}, but git has {number} versions of "
-            f"the deciding numbers ({listed}): set {where} to {number}, so that p counts each."
+            f"studies/{study}.yaml: p counts {count(counted, 'look')} at {', '.join(names)}, but git has {number} "
+            f"versions of the deciding numbers ({listed}): set {where} to {number}, so that p counts each."
         )
     return sentences
 

@@ -1,5 +1,6 @@
 """The `roads` command. What a command needs is imported inside it: `roads status` has no time for the rest."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From one preference data set to policies by every road, and to a report that compares them.",
 )
-StudyName = Annotated[str | None, typer.Option("--study", help="A study of params.yaml; without it the default one.")]
+StudyName = Annotated[str | None, typer.Option("--study", help="A study of studies/; without it that of params.yaml.")]
 
 
 @app.callback()
@@ -53,11 +54,11 @@ def run_command(
     from flows.graph import Graph
     from flows.plan import plan, select
     from flows.reasons import describe, remarks
-    from stages.records import params
+    from stages.records import reading
 
-    checked = params.load()
+    checked = reading.load()
     graph = Graph(publishing=bool(study))
-    where = f"studies.{study}" if study else "study"
+    where = f"studies/{study}.yaml" if study else "params.yaml"
     chosen = select(graph, _list(settings), _list(seeds), _list(stages), checked.study, where)
     if dry:
         if stale := graph.stale():
@@ -91,7 +92,7 @@ def run_command(
         if study and code == 0:
             from flows.publishing import publish
 
-            if published := publish(study, todo, checked, here):
+            if published := publish(study, todo, here):
                 typer.echo(published)
         if code:
             raise typer.Exit(code)
@@ -126,7 +127,7 @@ def verify(study: StudyName = None) -> None:
 
 @app.command(name="import")
 def import_command(
-    setting: Annotated[str, typer.Argument(help="The setting of params.yaml that the data is for.")],
+    setting: Annotated[str, typer.Argument(help="The setting, of params.yaml or a study, that the data is for.")],
     source: Annotated[str, typer.Argument(help="A file, a folder, or the id of a data set or model on the hub.")],
 ) -> None:
     """Put data or a model below data/inputs/SETTING/, tracked by DVC."""
@@ -147,6 +148,19 @@ def claims() -> None:
     typer.echo(found.table())
     typer.echo("\n".join([found.summary, *found.notes, *found.wrong]))
     raise typer.Exit(1 if found.wrong else 0)
+
+
+@app.command(name="study")
+def study_command(
+    name: Annotated[str | None, typer.Argument(help="A study of studies/; without it that of params.yaml.")] = None,
+) -> None:
+    """Write cells.yaml from params.yaml; of a named study prepare its folder, runs/NAME, where `dvc` works too."""
+    here = Path.cwd()
+    _go_to(name)
+    from stages.records import reading
+
+    checked = reading.load()
+    typer.echo(f"{checked.study.name}: cells.yaml follows params.yaml ({os.path.relpath(Path.cwd(), here)}).")
 
 
 @app.command()
@@ -193,11 +207,18 @@ def main() -> None:
 
 
 def _go_to(study: str | None) -> None:
-    """Work in the workspace of a named study; without a name, in the project."""
+    """Work in the workspace of a named study; without a name, in the project. Its cells follow its params, but while a
+    run works there, which reads them."""
     if study:
         from flows.workspace import enter
 
         enter(study)
+    from flows.alone import Busy, alone
+    from stages.records import plain, resolver
+
+    if f"vars: [{plain.CELLS}]" in Path("dvc.yaml").read_text(encoding="utf-8"):
+        with contextlib.suppress(Busy), alone(Path()):
+            resolver.write()
 
 
 def _fail(sentence: str, code: int) -> int:

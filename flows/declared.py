@@ -3,7 +3,11 @@
 A claim is what decides it (stages/evidence/contrasts.identity), not its words. Its results could be seen from the first
 commit on in which its study has every arm of its contrast for one seed, or in which the record of another study, or
 dvc.lock, has the very same artifacts (a study that was renamed, or that shares a setting). It is in time if it stood in
-params.yaml just before each such commit. The order of commits counts, and no date does.
+the project's files just before each such commit. The order of commits counts, and no date does.
+
+Claims stand in the file of their study, studies/NAME.yaml; of older commits in params.yaml, with all studies and their
+settings. In which of the two a claim stands is no part of it. What a study is and the numbers of its settings are
+compared within either of the two only: a commit that moves them shows no change.
 """
 
 import json
@@ -13,19 +17,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from flows.history import NOW, History
 from flows.looks import Deciding, deciding
 from stages.evidence import contrasts
+from stages.records import resolver
 from stages.records.artifacts import PUBLISHED
+from stages.records.errors import UserError
 from stages.records.params import Claim
 
-SOURCES = ("params.yaml",)  # the files that declare claims
+SOURCES = ("params.yaml", "studies/*.yaml")  # the files that declare claims
+STUDY = re.compile(r"studies/(\w+)\.yaml")
 RECORDS = ("dvc.lock", f"{PUBLISHED}/*/artifacts.json")  # the files that name artifacts by their hash
 RESULTS = f"{PUBLISHED}/*/evidence.json"
 FAMILY = Claim.model_fields["family"].default
 HASH = re.compile(rb"[0-9a-f]{32}(?:\.dir)?")
-EVALUATION = re.compile(rb'"data/evaluation/(\w+)/(\d+)/(\w+)": "md5 ([0-9a-f]{32}(?:\.dir)?)"')
-Cell = tuple[str, int, str]  # setting, seed, arm
+MEASURED = re.compile(  # an arm, or a reward model
+    rb'"data/(?:evaluation/(\w+)/(\d+)/(\w+)|judge/(\w+)-(\d+)-(\w+))": "md5 ([0-9a-f]{32}(?:\.dir)?)"'
+)
+Cell = tuple[str, int, str]  # setting, seed, arm or reward model
 Cells = frozenset[Cell]
 
 
@@ -104,7 +116,9 @@ class Past:
         """Commit -> identity -> the claim."""
         return {
             commit: {
-                identity: claim for version in self._versions(commit) for identity, claim in version.claims.items()
+                identity: claim
+                for version in self._versions(commit).values()
+                for identity, claim in version.claims.items()
             }
             for commit in self.commits
         }
@@ -121,6 +135,16 @@ class Past:
         """The commits that changed what a study has published, and what it was then."""
         at = {commit: self._of(commit, _results(study), published) for commit in self.commits}
         return [(c, found) for c, found in at.items() if found and all(at[p] != found for p in self._parents(c))]
+
+    def names(self, study: str) -> set[str]:
+        """The arms and reward models that a study has published as it is now; none where it has published nothing.
+
+        Raises UserError where that cannot be read.
+        """
+        found: Published | None = self._of(NOW, _results(study), published)
+        if found and found.cells is None:
+            raise UserError(f"{_results(study)} cannot be read: bring it back from git.")
+        return {name for _, _, name in found.cells} if found else set()
 
     def looks(self, claim: Declared) -> list[tuple[str, Published]]:
         """Those publications that decided a claim by numbers that none before them had."""
@@ -144,22 +168,28 @@ class Past:
     def tuned(self, study: str) -> list[tuple[str, list[tuple[str, str]]]]:
         """The commits between a claim and a publication that changed settings of its study; (key, setting) of each."""
         order, shown = list(self.commits), [commit for commit, _ in self.publications(study)]
-        found = []
-        for commit in order[: order.index(shown[-1]) + 1] if shown else []:
-            standing = [p for p in self._parents(commit) if any(c.study == study for c in self.declared[p].values())]
-            before, now = [self._settings(p, study) for p in standing], self._settings(commit, study)
-            if now and before and all(then and then != now for then in before):
-                found.append((commit, [at for at in {**before[0], **now} if before[0].get(at) != now.get(at)]))
-        return found
+        upto = order[: order.index(shown[-1]) + 1] if shown else []
+        return self._changed(upto, study, {commit: self._settings(commit, study) for commit in upto})
 
     def changes(self, study: str) -> list[tuple[str, list[str]]]:
         """The commits that changed a study of which a claim stood, and which of its keys."""
-        at = {c: {n: s for v in self._versions(c) for n, s in v.studies.items()}.get(study) for c in self.commits}
+        found = {commit: self._versions(commit) for commit in self.commits}
+        sections = {
+            c: {path: v.studies[study] for path, v in of.items() if study in v.studies} for c, of in found.items()
+        }
+        return self._changed(list(self.commits), study, sections)
+
+    def _changed(self, commits: list[str], study: str, at: dict[str, dict[str, dict]]) -> list[tuple[str, list]]:
+        """Those of the commits that changed something while a claim on the study stood, and the keys that changed.
+
+        ``at``: commit -> file -> key -> value; only what the same file said before and after is compared.
+        """
         found = []
-        for commit, now in at.items():
-            before = [at[p] for p in self._parents(commit) if any(c.study == study for c in self.declared[p].values())]
-            if now and before and all(then and then != now for then in before):
-                found.append((commit, [key for key in {**before[0], **now} if before[0].get(key) != now.get(key)]))
+        for commit in commits:
+            standing = [p for p in self._parents(commit) if any(c.study == study for c in self.declared[p].values())]
+            keys = [_differing(at[parent], at[commit]) for parent in standing]
+            if keys and all(keys):
+                found.append((commit, keys[0]))
         return found
 
     def firsts(self, commits: set[str]) -> list[str]:
@@ -191,12 +221,24 @@ class Past:
         found = self.commits[commit]
         return "now (not committed)" if commit == NOW else f"{found.short} ({found.date})"
 
-    def _versions(self, commit: str) -> list[Version]:
-        return [found for source in SOURCES if (found := self._of(commit, source, declarations))]
+    def _versions(self, commit: str) -> dict[str, Version]:
+        """File -> what it declares."""
+        found = {}
+        for path in self.commits[commit].files:
+            study = STUDY.fullmatch(path)
+            if study or path == SOURCES[0]:
+                found[path] = self._of(commit, path, declarations, *(study.groups() if study else ()))
+        return found
 
-    def _settings(self, commit: str, study: str) -> dict[tuple[str, str], Any]:
-        versions = [version for version in self._versions(commit) if study in version.studies]
-        return {at: value for version in versions for at, value in version.of(study).items()}
+    def _settings(self, commit: str, study: str) -> dict[str, dict[tuple[str, str], Any]]:
+        """File -> the numbers of the settings of a study; those of a study's file rest on params.yaml as well."""
+        versions = self._versions(commit).items()
+        found = {path: version.of(study) for path, version in versions if study in version.studies and version.settings}
+        files, path = self.commits[commit].files, f"studies/{study}.yaml"
+        if path in files and SOURCES[0] in files:
+            params, own = (self.history.content(commit, name) for name in (SOURCES[0], path))
+            found[path] = self._once(lambda: numbers(params, own, study), path, files[SOURCES[0]], files[path])
+        return found
 
     def _parents(self, commit: str) -> list[str]:
         """Without those that a shallow clone lacks."""
@@ -213,19 +255,19 @@ class Past:
         return self._once(lambda: claim.decided_by(cells), claim.identity, cells)
 
     def _same(self, commit: str, record: str, study: str) -> Cells:
-        """Those evaluations that the study rests on today which are in a record of that commit, by their hash."""
-        ours = self._of(NOW, f"{PUBLISHED}/{study}/artifacts.json", evaluations) or {}
+        """What the study rests on today, of arms and reward models, that is in a record of that commit, by its hash."""
+        ours = self._of(NOW, f"{PUBLISHED}/{study}/artifacts.json", measured) or []
 
         def found() -> Cells:
             digests = {digest.decode() for digest in HASH.findall(self.history.content(commit, record))}
-            return frozenset(cell for cell, digest in ours.items() if digest in digests)
+            return frozenset(cell for cell, digest in ours if digest in digests)
 
         return self._once(found, study, record, self.commits[commit].files[record])
 
-    def _of(self, commit: str, path: str, read: Callable[[bytes], Any]) -> Any:
-        """``read`` of a file's content at a commit; None if the file was not there."""
+    def _of(self, commit: str, path: str, read: Callable[..., Any], *more: str) -> Any:
+        """``read`` of a file's content at a commit (and of ``more``); None if the file was not there."""
         version = self.commits[commit].files.get(path)
-        return version and self._once(lambda: read(self.history.content(commit, path)), path, version, read)
+        return version and self._once(lambda: read(self.history.content(commit, path), *more), path, version, read)
 
     def _once(self, work: Callable[[], Any], *key: Any) -> Any:
         if key not in self._known:
@@ -233,26 +275,49 @@ class Past:
         return self._known[key]
 
 
-def declarations(content: bytes) -> Version:
-    """What a version of params.yaml declares, without the claims that today's contrasts cannot say."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    if b"claims:" not in content:
+def declarations(content: bytes, study: str = "") -> Version:
+    """What a version of params.yaml, or of the file of a study, declares, without the claims that today's contrasts
+    cannot say. Settings only of params.yaml with studies, as a study's own are laid over those of another file."""
+    if not study and b"claims:" not in content:
         return Version({}, {}, {})
     try:
-        found = YAML(typ="safe").load(content)  # by the C loader, as there may be many versions
-        claims, studies, settings = found["claims"].items(), dict(found["studies"]), dict(found["settings"])
-    except (YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        found = _load(content)
+        claims = (found.get("claims", {}) if study else found["claims"]).items()
+        studies = {study: dict(found["study"])} if study else dict(found["studies"])
+        settings = {} if study else dict(found["settings"])
+    except (YAMLError, LookupError, TypeError, AttributeError, ValueError):
         return Version({}, {}, {})
     declared = {}
     for name, given in claims:
         try:
-            claim = Declared(*(given[key] for key in Declared._fields[:5]), name, given.get("family", FAMILY))
+            given = {"study": study, **given} if study else given
+            claim = Declared(*(given[key] for key in Declared._fields[:5]), name, given.get("family", FAMILY))  # type: ignore[call-arg]
             declared[claim.identity] = claim
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
     return Version(declared, studies, settings)
+
+
+def numbers(params: bytes, content: bytes, study: str) -> dict[tuple[str, str], Any]:
+    """(key, setting) -> each number of the settings that a study names, resolved, by versions of params.yaml and of its
+    file; nothing where the two do not go together."""
+    try:
+        found = resolver.resolve(resolver.prepared(_load(params), _load(content), study))["resolved"]
+        return {
+            (key, name): value for name in found["study"]["settings"] for key, value in _leaves(found["settings"][name])
+        }
+    except (UserError, YAMLError, LookupError, TypeError, AttributeError, ValueError):
+        return {}
+
+
+def _load(content: bytes) -> Any:
+    return YAML(typ="safe").load(content)  # by the C loader, as there may be many versions
+
+
+def _differing(before: dict[str, dict], now: dict[str, dict]) -> list:
+    """The keys of which a file says something else than before; of files that say something both times."""
+    both = [(before[path], now[path]) for path in now if before.get(path) and now[path]]
+    return list(dict.fromkeys(key for then, new in both for key in {**then, **new} if then.get(key) != new.get(key)))
 
 
 def _leaves(section: dict, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -263,12 +328,13 @@ def _leaves(section: dict, above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def evaluations(content: bytes) -> dict[Cell, str]:
-    """The hash of each evaluation in a version of artifacts.json."""
-    return {
-        (setting.decode(), int(seed), arm.decode()): digest.decode()
-        for setting, seed, arm, digest in EVALUATION.findall(content)
-    }
+def measured(content: bytes) -> list[tuple[Cell, str]]:
+    """Each arm or reward model in a version of artifacts.json, and the hash of its evaluation or of what judged it."""
+    found = []
+    for *parts, digest in MEASURED.findall(content):
+        setting, seed, name = (part.decode() for part in parts if part)
+        found.append(((setting, int(seed), name), digest.decode()))
+    return found
 
 
 def published(content: bytes) -> Published:
@@ -276,7 +342,9 @@ def published(content: bytes) -> Published:
     try:
         found = json.loads(content)
         found.pop("platform", None)  # of former versions: where it ran is no result
-        cells = frozenset((cell["setting"], cell["seed"], cell["arm"]) for cell in found["cells"])
+        of_arms = ((cell["setting"], cell["seed"], cell["arm"]) for cell in found["cells"])
+        of_models = ((cell["setting"], cell["seed"], cell["verifier"]) for cell in found.get("judged", []))
+        cells = frozenset([*of_arms, *of_models])
         return Published(found, tuple(sorted(found["seeds"])), cells)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Published(content, (), None)

@@ -51,8 +51,8 @@ class Stage:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What its command line names: setting, seed, arm; of a variant also of which setting it is one."""
-        return labels(self.command or "")
+        """Whose it is: what there is of setting, seed, arm and verifier."""
+        return labels(self.meta)
 
 
 class Graph:

@@ -65,16 +65,15 @@ def missing_input(setting: str, params, root: Path = Path(".")) -> str | None:
 
     params: the setting's section, stages.records.settings.Setting.
     """
-    if params.corpus.world != "text":
-        return None
+    from stages.records import rooms
+
     folder = INPUTS / setting
-    kind = {"rouge_l": "demonstrations", "judge": "preferences"}[params.corpus.reward]
-    rows = {"demonstrations": "prompt/completion", "preferences": "prompt/chosen/rejected"}[kind]
-    needs = {folder / kind: f"roads import {setting} FILE` with {rows} rows"}
-    if isinstance(params.corpus.tokenizer, str):
-        needs[folder / params.corpus.tokenizer] = f"roads import {setting} PATH` with a tokenizer.json or model folder"
+    wanted = rooms.load("worlds", params.corpus.world).needs(params.corpus)
+    needs = {folder / name: f"roads import {setting} {given}` with {what}" for name, (given, what) in wanted.items()}
     if isinstance(params.base.model, str):
         needs[Path(params.base.model)] = f"roads import {setting} PATH-OR-HUB-ID` with a causal LM"
+    if not needs:
+        return None
     tracked = (root / f"{folder}.dvc").exists()
     for path, command in needs.items():
         if not (root / path).exists():
@@ -91,16 +90,16 @@ def _unrecorded(folder: Path) -> str:
 
 def _text_corpus(setting: str, root: Path):
     """The section ``corpus`` of a setting. Raises UserError if it reads no imports, or root is not the project."""
-    from stages.records import params
+    from stages import worlds
+    from stages.records import reading
 
-    settings = params.load(root / "params.yaml").settings
-    if setting not in settings:
-        raise UserError(f"There is no setting {setting}: add settings.{setting} to params.yaml, then import again.")
-    if settings[setting].corpus.world != "text":
-        raise UserError(f"Setting {setting} makes its own data: only a setting with corpus.world: text reads imports.")
+    found = reading.setting(setting, root)
+    if found.corpus.world not in worlds.IMPORTED:
+        kinds = " or ".join(worlds.IMPORTED)
+        raise UserError(f"Setting {setting} makes its own data: only one with corpus.world: {kinds} reads imports.")
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root.resolve()} is not the project's folder (it has no .dvc): run this from there.")
-    return settings[setting].corpus
+    return found.corpus
 
 
 def _found(source: str, scratch: Path) -> tuple[Path, dict[str, str]]:
@@ -165,7 +164,7 @@ def _fetched(hub_id: str, revision: str | None, folder: Path) -> tuple[Path, dic
 def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Path], str, str]:
     """Name below the setting's folder, files to copy, what it is in words, and what rules do to it; raises UserError.
 
-    corpus: stages.records.settings.TextCorpus.
+    corpus: stages.worlds.text.Options.
     """
     from stages.worlds import inputs
 
@@ -190,12 +189,12 @@ def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Pa
 def _tried(model: Path, corpus, folder: Path) -> None:
     """Raise UserError unless a model passes its trial (stages/learning/trial.py), in a process of its own.
 
-    corpus: stages.records.settings.TextCorpus; ``folder``: of the setting's inputs, which may hold the tokenizer.
+    corpus: stages.worlds.text.Options; ``folder``: of the setting's inputs, which may hold the tokenizer.
     """
-    tokenizer = ""
+    tokenizer: str | Path = ""
     if isinstance(corpus.tokenizer, str):
         tokenizer = (model if corpus.tokenizer == "model" else folder / corpus.tokenizer).resolve()
-    words = {"folder": model.resolve(), "tokenizer": tokenizer, "max_prompt": corpus.max_prompt}
+    words: dict[str, object] = {"folder": model.resolve(), "tokenizer": tokenizer, "max_prompt": corpus.max_prompt}
     words |= {"max_completion": corpus.max_completion}
     options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
     command, code = [sys.executable, "-m", "stages.learning.trial", *options], Path(__file__).parents[1]
@@ -247,7 +246,7 @@ def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
     keep = root / folder / ".gitkeep"
     try:
         if keep.exists():
-            untrack = ["git", "rm", "-q", "--cached", "--ignore-unmatch", folder / ".gitkeep"]
+            untrack: list[str | Path] = ["git", "rm", "-q", "--cached", "--ignore-unmatch", folder / ".gitkeep"]
             subprocess.run(untrack, cwd=root, check=True)
             keep.unlink()
         with Repo(str(root)) as repo:

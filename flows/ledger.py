@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from pathlib import Path
 
 from flows import names
@@ -29,72 +28,88 @@ class Ledger:
         self.client, self.experiment = connect(root)
         self._sources = _sources(self.root)
         self._hashes: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._documents: set[str] = set()  # runs of stages that wrote files for people
 
-    def open_study(self, name: str, when: float) -> str:
-        """Id of a new parent run."""
+    def open_study(self, study: str, when: float) -> str:
+        """Id of a new parent run, which is named after the study and its time."""
         params = self.root / "params.yaml"
-        tags = {"kind": "study", **self._sources, "params_sha256": artifacts.sha256(params) if params.exists() else ""}
-        return self.client.create_run(self.experiment, int(when * 1000), tags, name).info.run_id
+        tags = {"kind": "study", "study": study, **self._sources}
+        tags["params_sha256"] = artifacts.sha256(params) if params.exists() else ""
+        self._params = params.read_text() if params.exists() else ""  # an edit of later is not this study's
+        return self.client.create_run(self.experiment, int(when * 1000), tags, names.study(study, when)).info.run_id
 
     def close_study(self, parent: str, states: dict[str, tuple[str, str | None]], state: str, when: float) -> None:
-        """End a parent run with a summary: how many stages in which state, and links to those that were not run now.
+        """End a parent run with a summary: how many stages in which state, links to what there is to read and to those
+        that were not run now; and with its params.yaml.
 
         ``states``: for each stage its state and the run that holds its result.
         """
         counts = collections.Counter(s for s, _ in states.values())
         tags = {"stages": ", ".join(f"{n} {s}" for s, n in sorted(counts.items())) or "none"}
         rows = ["| stage | state |", "|---|---|"]
-        for name, (ended, run) in sorted(states.items(), key=lambda item: (item[1][0] == "Cached", item[0])):
-            if ended != "Completed":
-                link = f"[{ended}](#/experiments/{self.experiment}/runs/{run})" if run else ended
-                rows.append(f"| {name} | {link} |")
+        listed = [(r not in self._documents, s == "Cached", name, s, r) for name, (s, r) in states.items()]
+        for unread, _, name, ended, run in sorted(listed, key=lambda row: row[:3]):
+            if ended != "Completed" or not unread:
+                link = f"#/experiments/{self.experiment}/runs/{run}{'' if unread else '/artifacts'}"
+                rows.append(f"| {name} | {f'[{ended}]({link})' if run else ended} |")
         while sum(map(len, rows)) + len(rows) > 7000:  # a tag holds 8000 characters
             rows.pop()
         if len(rows) > 2:
             tags["mlflow.note.content"] = "\n".join(rows)
         self.log(parent, tags=tags)
         self.client.set_terminated(parent, STATUS["Failed" if counts["Failed"] else state], int(when * 1000))
+        self.client.log_text(parent, self._params, "params.yaml")
 
     def open(self, stage: dict, parent: str, when: float) -> str:
         """Id of a new child run with the stage's params and inputs."""
-        tags = {
-            "kind": "stage",
-            "stage": stage["name"].partition("@")[0],
-            "mlflow.parentRunId": parent,
-            "mlflow.source.name": stage["cmd"],
-            **{f"md5 of {d['path']}": d["md5"] for d in stage["deps"] if not names.is_data(d["path"])},
-        }
-        run = self.client.create_run(self.experiment, int(when * 1000), self._sources | tags, stage["name"]).info.run_id
+        kind = "arm" if names.is_worth(stage) else "stage"
+        code = {f"md5 of {d['path']}": d["md5"] for d in stage["deps"] if not names.is_data(d["path"])}
+        run = self._open(stage, stage["name"], kind, parent, when, code)
         self.log(run, params=names.params(stage))
         self._log_inputs(run, stage)
         return run
+
+    def _open(self, stage: dict, name: str, kind: str, parent: str, when: float, tags: dict[str, str]) -> str:
+        """Id of a new run below another; ``kind``: stage, arm (it says what an arm is worth) or model."""
+        tags = self._sources | tags | {"kind": kind, "mlflow.parentRunId": parent, "mlflow.source.name": stage["cmd"]}
+        tags["stage"] = stage["name"].partition("@")[0]
+        return self.client.create_run(self.experiment, int(when * 1000), tags, name).info.run_id
 
     def finish(self, stage: dict, state: str, parent: str, run: str | None, points: list, when: float) -> str | None:
         """Log how a stage ended and what it made (``points``: the rest of its curves); the id of the run that holds it.
 
         What was logged before is linked to, not logged again: a cached stage whose result MLflow has makes no run.
+        Whatever cannot be logged, the run ends in the stage's state; without its key it counts as missing.
         """
         if state == "NotRun" or (state == "Stopped" and not run):
             return None
         done = state in ("Completed", "Cached")
         known = self.logged(stage) if state == "Cached" else None
+        results = self._results(stage) if done else {}
         if known is None:
             run = run or self.open(stage, parent, when)
-            self.measure(run, points)
-            if done:
-                self._log_outs(run, stage)
-            if stage.get("seconds") is not None:
-                self.measure(run, [("seconds", stage["seconds"], 0, when)])
-            self.close(run, state, when)
+            tags = {"mlflow.note.content": stage["message"]} if state == "Failed" and stage.get("message") else {}
+            try:
+                seconds = [("seconds", stage["seconds"], 0, when)] if stage.get("seconds") is not None else []
+                self.measure(run, points + seconds)
+                if done:
+                    made = self._log_outs(run, stage, when)
+                    self._log_results(run, stage, results, when)
+                self._log_files(run, stage, done)
+                tags |= {"key": names.key(stage), **made} if done else {}
+            finally:
+                self.close(run, state, when, **tags)
         elif run:
             self.client.delete_run(run)
-        if stage["name"] == "report" and done:
-            self.measure(parent, self._results(stage))
+        if done and not names.labels(stage.get("meta")):  # a stage of the whole study
+            self.measure(parent, _points(results, when))
+        if done and self._written(stage):
+            self._documents.add(known or run)
         return known or run
 
-    def close(self, run: str, state: str, when: float) -> None:
+    def close(self, run: str, state: str, when: float, **tags: str) -> None:
         """End a run."""
-        self.log(run, tags={"state": state})
+        self.log(run, tags={"state": state, **tags})
         self.client.set_terminated(run, STATUS[state], int(when * 1000))
 
     def logged(self, stage: dict) -> str | None:
@@ -140,29 +155,65 @@ class Ledger:
         if data or models:
             self.client.log_inputs(run, data, models)
 
-    def _log_outs(self, run: str, stage: dict) -> None:
+    def _log_outs(self, run: str, stage: dict, when: float) -> dict[str, str]:
+        """Log the models that a stage made; path and SHA-256 of all that it made.
+
+        Of several models each has a run of its own below the stage's, with what it was made from.
+        """
         from mlflow.entities import LoggedModelOutput
 
         made, models = {}, []
         for out in stage["outs"]:
             for path, sha256 in self.contents(out["path"], out["md5"]):
                 made |= dict.fromkeys([path, *self._models(path)], sha256)
-                models += [self._register(run, stage, p, sha256, out["md5"]) for p in self._models(path)]
-        self.log(run, tags={"key": names.key(stage), **made})
-        if models:
-            self.client.log_outputs(run, [LoggedModelOutput(m, 0) for m in models])
-        self.measure(run, self._results(stage), **self._measured(stage))
+                models += [(p, sha256, out["md5"]) for p in self._models(path)]
+        known = {path: self._logged_model(path, sha256) for path, sha256, _ in models}
+        for path, sha256, md5 in models:
+            maker = run
+            if len(models) > 1 and not known[path]:
+                begun = self.client.get_run(run).info.start_time / 1000
+                maker = self._open(
+                    stage, names.model(path, names.labels(stage.get("meta")).get("seed")), "model", run, begun, {}
+                )
+                self.log(maker, params=names.params(stage) | {"model": Path(path).name})
+                self._log_inputs(maker, stage)
+            model = known[path].model_id if known[path] else self._register(maker, stage, path, sha256, md5)
+            for r in {run, maker}:
+                self.client.log_outputs(r, [LoggedModelOutput(model, 0)])
+            if maker != run:
+                self.close(maker, "Completed", when)
+        return made
+
+    def _log_results(self, run: str, stage: dict, results: dict[str, object], when: float) -> None:
+        """Log what a stage measured: on its run, on the model that it is about, and of a verifier also on its run."""
+        policy, verifier = names.about(stage)
+        shown = names.measured(results)
+        self.measure(run, _points(shown, when))
+        self.measure(run, _points(results, when), **self._measured(stage, policy or verifier))
+        maker = self._made(verifier, stage)
+        if held_out := {name: value for name, value in shown.items() if maker and name.startswith("held_out")}:
+            self.measure(maker, _points(held_out, when))
+
+    def _log_files(self, run: str, stage: dict, done: bool) -> None:
+        """Attach the log of a stage and the files for people that it wrote."""
+        files = self._written(stage) if done else []
+        if stage.get("log"):
+            files.append(Path(stage["log"]))
+        for file in files:
+            if file.is_file():
+                self.client.log_artifact(run, str(file))
+
+    def _written(self, stage: dict) -> list[Path]:
+        """The outs that are files, as a report is; data and models are folders, and stay with DVC."""
+        return [path for out in stage["outs"] if (path := self.root / out["path"]).is_file()]
 
     def _register(self, run: str, stage: dict, path: str, sha256: str, md5: str) -> str:
-        """Id of the logged model for a folder, which is made and given a version in the registry if it is new."""
-        known = self._logged_model(path, sha256)
-        if known:
-            return known.model_id
+        """Id of a new logged model for a folder, which is also given a version in the registry."""
         from mlflow.exceptions import MlflowException
 
-        name, labels = names.model(path), names.labels(stage["cmd"])
+        name, labels = names.model(path), names.labels(stage.get("meta"))
         tags = {"path": path, "sha256": sha256, "dvc_md5": md5, "stage": stage["name"], **labels}
-        seeded = f"{name}-seed-{labels['seed']}" if "seed" in labels else name
+        seeded = names.model(path, names.labels(stage.get("meta")).get("seed"))
         shown = {"mlflow.model.isExternal": "true", "mlflow.source.name": stage["cmd"], "mlflow.user": _user()}
         kind = Path(path).parts[1]
         logged = self.client.create_logged_model(self.experiment, seeded, run, tags | shown, model_type=kind)
@@ -181,32 +232,39 @@ class Ledger:
         found = self.client.search_logged_models([self.experiment], f"tags.sha256 = '{sha256}'")
         return next((m for m in found if m.tags.get("path") == path), None)
 
-    def _measured(self, stage: dict) -> dict[str, str]:
-        """The model and the data set that an evaluation's metrics belong to."""
-        measured, labels = {}, names.labels(stage["cmd"])
-        if not stage["name"].startswith("evaluate"):
-            return measured
+    def _read(self, path: str | None, stage: dict) -> object | None:
+        """The logged model at a path, as a stage has read it; None if there is no path, or MLflow does not have it."""
+        for dep in stage["deps"] if path else []:
+            if Path(path).is_relative_to(dep["path"]):
+                found = dict(self.contents(dep["path"], dep["md5"]))
+                return self._logged_model(path, found[path]) if path in found else None
+        return None
+
+    def _made(self, path: str | None, stage: dict) -> str | None:
+        """Id of the run that made the model at a path."""
+        model = self._read(path, stage)
+        return model.source_run_id if model else None
+
+    def _measured(self, stage: dict, path: str | None) -> dict[str, str]:
+        """The model that a stage's metrics are about, and the data set that they are of: the first that it reads."""
+        if not path:
+            return {}
+        measured = {"model_id": model.model_id} if (model := self._read(path, stage)) else {}
         for dep in stage["deps"]:
-            for path, sha256 in self.contents(dep["path"], dep["md5"]) if names.is_data(dep["path"]) else []:
-                if path.startswith("data/corpus"):
-                    measured |= dict(zip(("dataset_name", "dataset_digest"), names.title(path, sha256), strict=True))
-                for p in self._models(path):
-                    if names.model(p) == names.evaluated(labels) and (m := self._logged_model(p, sha256)):
-                        measured["model_id"] = m.model_id
+            for data, sha256 in self.contents(dep["path"], dep["md5"]) if names.is_data(dep["path"]) else []:
+                if not self._models(data):
+                    named = zip(("dataset_name", "dataset_digest"), names.title(data, sha256), strict=True)
+                    return measured | dict(named)
         return measured
 
-    def _results(self, stage: dict) -> list[tuple[str, float, int, float]]:
-        """The numbers in a stage's metrics.json; best of n as a curve over n."""
-        points = []
+    def _results(self, stage: dict) -> dict[str, object]:
+        """The leaves of a stage's metrics.json."""
+        results = {}
         for out in stage["outs"]:
             path = self.root / out["path"]
             path = path if path.name == "metrics.json" else path / "metrics.json"
-            for key, value in names.flat(json.loads(path.read_text())).items() if path.is_file() else []:
-                if isinstance(value, int | float):
-                    n = re.fullmatch(r"best_of\.(\d+)", key)
-                    name = "best_of/true_reward" if n else key.replace(".", "/")
-                    points.append((name, float(value), int(n[1]) if n else 0, time.time()))
-        return points
+            results |= names.flat(json.loads(path.read_text())) if path.is_file() else {}
+        return results
 
     def contents(self, path: str, md5: str | None = None) -> list[tuple[str, str]]:
         """(path, SHA-256) of each artifact at or below ``path``; of anything else, its own path and content.
@@ -232,6 +290,17 @@ class Ledger:
         folders = [here, *here.glob("*/")]
         models = [f for f in folders if (f / "config.json").is_file() and any(f.glob("*.safetensors"))]
         return [str(f.relative_to(self.root)) for f in models]
+
+
+def _points(results: dict[str, object], when: float) -> list[tuple[str, float, int, float]]:
+    """Results as points; those over a number of something (best of n) as a curve over it."""
+    points = []
+    for key, value in results.items():
+        if isinstance(value, int | float):
+            n = re.fullmatch(r"(.+)\.(?:best_of_)?(\d+)", key)
+            name = f"{n[1]}/true_reward" if n else key.replace(".", "/")
+            points.append((name, float(value), int(n[2]) if n else 0, when))
+    return points
 
 
 def _sha256(path: Path) -> str:

@@ -27,7 +27,10 @@ class Deciding(NamedTuple):
 def deciding(contrast: str, measure: str, evidence: dict[str, Any]) -> Deciding:
     """The numbers in a version of evidence.json: of those seeds that have what every term of the contrast asks for."""
     found, terms = Deciding({}, {}), contrasts.parse(contrast, measure)
-    cells = {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in evidence["cells"]}
+    cells: dict[tuple, list[dict]] = {}  # a reward model before the arm of its name, as in published.py
+    for kind in ("judged", "cells"):
+        for cell in evidence.get(kind, []):
+            cells.setdefault((cell["setting"], cell["seed"], cell.get("verifier", cell.get("arm"))), []).append(cell)
     if measure != PER_GAP:
         for seed in dict.fromkeys(seed for _, seed, _ in cells):
             _add(found, terms, cells, seed)
@@ -39,18 +42,21 @@ def deciding(contrast: str, measure: str, evidence: dict[str, Any]) -> Deciding:
     return found
 
 
-def _add(found: Deciding, terms: list[Term], cells: dict[tuple, dict], seed: int) -> bool:
+def _add(found: Deciding, terms: list[Term], cells: dict[tuple, list[dict]], seed: int) -> bool:
     """Add what the terms rest on in a seed, if it has all of it; whether it has."""
     seeds, prompts = {}, {}
     for term in terms:
-        cell, key = cells.get((term.setting, seed, term.arm)), (term.setting, seed, term.arm, term.measure)
-        if cell and term.measure == AT_KL and cell["curve"]:
-            seeds[key] = [*cell["curve"]["kl"], *cell["curve"]["true_reward"]]
-        elif cell and term.measure in cell["prompts"]:
-            prompts[key] = cell["prompts"][term.measure]
-            seeds[key] = [cell["numbers"][term.measure]] if term.measure in cell["numbers"] else prompts[key]
-        elif cell and cell["numbers"].get(term.measure) is not None:
-            seeds[key] = [cell["numbers"][term.measure]]
+        key = (term.setting, seed, term.arm, term.measure)
+        for cell in cells.get(key[:3], []):
+            if term.measure == AT_KL and cell.get("curve"):
+                seeds[key] = [*cell["curve"]["kl"], *cell["curve"]["true_reward"]]
+            elif term.measure in cell["prompts"]:
+                prompts[key] = cell["prompts"][term.measure]
+                seeds[key] = [cell["numbers"][term.measure]] if term.measure in cell["numbers"] else prompts[key]
+            elif cell["numbers"].get(term.measure) is not None:
+                seeds[key] = [cell["numbers"][term.measure]]
+            if key in seeds:
+                break
         else:
             return False
     found.seeds.update(seeds)

@@ -9,6 +9,7 @@ runs with equal results. A result without either (made by `dvc repro`, or writte
 import collections
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from flows.changes import some
 from flows.git import git
 from flows.graph import Graph
 from flows.schedule import Outcome, Schedule
-from stages.records import machine
+from stages.records import machine, numerics
 from stages.records.artifacts import write_file
 
 FILE = Path("data/made.json")
@@ -62,10 +63,10 @@ class Makings:
         """A stage has started to run (None) or ended: what it made gets a making."""
         if outcome is None or outcome.state != "Completed":
             return
-        last = _last_event(schedule.events(name))
+        last, need = _last_event(schedule.events(name)), schedule.needs[name]
         here = {
             "stage": name,
-            "platform": machine.facts(schedule.needs[name].gpu),
+            "platform": machine.facts(need.gpu, numerics.environment(os.environ, need.numerics)),
             "commit": self.source[0],
             "clean": self.source[1],
             "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -101,7 +102,7 @@ class Makings:
         apart: dict[str, list[str]] = collections.defaultdict(list)
         for name in (name for name in names if self.graph.stages[name].command):
             made = self.of(name)
-            pairs = [(one["platform"], machine.facts("gpu" in one["platform"])) for one in made]
+            pairs = [(machine.deciding(one["platform"]), machine.deciding(_here(one["platform"]))) for one in made]
             if not any(then == now for then, now in pairs):
                 apart[differing(*pairs[0]) if made else UNKNOWN].append(name)
         lines = []
@@ -128,6 +129,12 @@ def listing(listed: dict, record: dict) -> dict | None:
     return {"platform": platform, "commit": entry["commit"], "clean": entry["clean"]}
 
 
+def _here(platform: dict[str, str]) -> dict[str, str]:
+    """The facts of this machine, for a result that was made with the GPU and the numerics of a ``platform``."""
+    kind = platform.get("numerics", numerics.NATIVE)
+    return machine.facts("gpu" in platform, numerics.environment(os.environ, kind))
+
+
 def differing(then: dict[str, str], now: dict[str, str]) -> str:
     """ATEN_CPU_CAPABILITY=avx2 (now none): in what one platform differs from another."""
     parts = []
@@ -145,7 +152,7 @@ def source(root: Path) -> tuple[str, bool]:
 
     ``root``: the project, or the workspace of a study in it, which git ignores.
     """
-    project = root.parents[2] if root.parts[-3:-1] == (".roads", "studies") else root
+    project = root.parents[1] if root.parent.name == "runs" else root
     commit = git(project, "rev-parse", "--verify", "--quiet", "HEAD")
     changed = git(project, "status", "--porcelain", "--", ".", *(f":!{result}" for result in RESULTS))
     return (commit.decode().strip() if commit else UNKNOWN), changed == b""

@@ -2,21 +2,29 @@
 
 import hashlib
 import json
-import re
+import time
 from pathlib import Path
+from typing import Any
 
-# An evaluation's metrics belong to the policy of its arm; of an arm without one, to the model that does its choosing.
-ROLES = {
-    "best_of": "reward-global",
-    "best_of_soft": "reward-global",
-    "best_of_local": "reward-local",
-    "local": "reward-local",
+from stages.records.arms import NONE
+
+# What runs are compared by: the names are plain, and the same in every run, whichever stage and setting it is of.
+COMPARED = ("learning_rate", "beta", "loss", "method", "labels", "rounds", "steps")
+MEASURED = {
+    "true_reward": "test.true_reward",
+    "kl": "test.kl",
+    "win_rate": "test.win_rate",
+    "length": "test.length",
+    "held_out_log_loss": "pairs.log_loss",
+    "held_out_accuracy": "pairs.accuracy",
 }
+WHOSE = ("setting", "seed", "verifier", "arm", "judged")
+TABLE = 100  # params that a person reads in a list
 
 
-def labels(command: str) -> dict[str, str]:
-    """setting, seed, arm, start: whatever the command names."""
-    return dict(re.findall(r"--(\w+) (\S+)", command))
+def labels(meta: dict | None) -> dict[str, str]:
+    """Whose a stage is, as its ``meta`` in dvc.yaml says: what there is of WHOSE."""
+    return {name: str(meta[name]) for name in WHOSE if (meta or {}).get(name) is not None}
 
 
 def key(stage: dict) -> str:
@@ -27,29 +35,61 @@ def key(stage: dict) -> str:
 
 
 def params(stage: dict) -> dict[str, object]:
-    """A stage's labels and params, under names that are the same for every setting and arm, so that runs compare.
+    """A stage's labels and params, under names that are the same for every setting, arm and reward model, so that runs
+    compare.
 
-    Those of other settings are left out: the report depends on all, which are thousands, and their stages have them.
+    Those of other settings are left out: the report depends on all, which are thousands, and their stages have them. So
+    are the paths of cells, which are inputs, and lists of claims and studies, which the study's params.yaml has.
     """
-    labelled = labels(stage["cmd"])
-    named = dict(labelled)
+    labelled = labels(stage.get("meta"))
+    above = f"resolved.settings.{labelled.get('setting')}."
+    mine = [f"{above}{kind}s.{labelled[kind]}." for kind in ("arm", "verifier") if kind in labelled]
+    named: dict[str, object] = {}
+    own: dict[str, object] = {}
     for name, value in flat(stage["params"]).items():
-        name = name.removeprefix(f"settings.{labelled.get('setting')}.")
-        if not name.startswith("settings."):
-            named[re.sub(rf"^arms\.{labelled.get('arm')}\.", "arm.", name)] = value
-    return named
+        if of := [name.removeprefix(one) for one in mine if name.startswith(one)]:
+            own[of[0]] = "+".join(map(str, value)) if isinstance(value, list) else value
+        elif not name.removeprefix(above).startswith(("cells.", "resolved.")):
+            named[name.removeprefix(above)] = value
+    for key in COMPARED:
+        of_section = [name for name in named if name.endswith(f".{key}")]
+        if len(of_section) == 1:
+            own.setdefault(key, named.pop(of_section[0]))
+    return labelled | own | (named if len(named) <= TABLE else {})
 
 
-def model(path: str) -> str:
-    """data/policy/gap/0/online -> gap-online, data/base/gap -> gap-base, data/reward/gap/0/local -> gap-reward-local"""
+def measured(metrics: dict[str, Any]) -> dict[str, float]:
+    """What runs are compared by, of the flat metrics of a stage."""
+    return {name: float(metrics[key]) for name, key in MEASURED.items() if key in metrics}
+
+
+def about(stage: dict) -> tuple[str | None, str | None]:
+    """The path of the policy, or of the reward model, that a stage's metrics are about, as dvc.yaml says.
+
+    An arm without a policy and a start is the base policy, which every cell reads.
+    """
+    meta = stage.get("meta") or {}
+    measures = meta.get("measures")
+    if measures == f"{NONE}start":
+        measures = next(dep["path"] for dep in stage["deps"] if dep["path"].startswith("data/base/"))
+    return (None, measures) if meta.get("verifier") else (measures, None)
+
+
+def is_worth(stage: dict) -> bool:
+    """Whether a stage says what an arm is worth: it evaluates, or picks, and judges no reward model."""
+    meta = stage.get("meta") or {}
+    return meta.get("task") == "evaluate" and "arm" in labels(meta) and "verifier" not in labels(meta)
+
+
+def study(name: str, when: float) -> str:
+    """What a study's run is called: its name and when it began."""
+    return f"{name} {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))}"
+
+
+def model(path: str, seed: str | None = None) -> str:
+    """data/policy/gap/0/online -> gap-policy-online, data/base/gap -> gap-base; with a seed, that too."""
     kind, setting, *rest = Path(path).parts[1:]
-    rest = [part for part in rest if not part.isdigit()]
-    return "-".join([setting, *([] if rest and kind in ("policy", "base") else [kind]), *rest])
-
-
-def evaluated(labelled: dict[str, str]) -> str:
-    """The name of the model that an evaluation is about."""
-    return f"{labelled['setting']}-{ROLES.get(labelled['arm'], labelled['arm'])}"
+    return "-".join([setting, kind, *(part for part in rest if not part.isdigit()), *(["seed", seed] if seed else [])])
 
 
 def title(path: str, sha256: str) -> tuple[str, str]:

@@ -10,22 +10,21 @@ import collections
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows import kept
-from flows.changes import SHOWN, current, some
+from flows.changes import SHOWN, some
 from flows.digested import DIGESTS, written
 from flows.graph import Graph
 from flows.making import UNKNOWN, Makings, differing, identity, source
 from flows.names import flat
+from stages.provenance.digests import digests, is_there
+from stages.records import plain, resolver
 from stages.records.artifacts import PUBLISHED, sha256, write_file
 from stages.records.errors import UserError
 
-if TYPE_CHECKING:  # pydantic takes longer to import than `roads status` may take
-    from stages.records.params import Params
-
 NAME = "record.json"
-ALGORITHM = ("stages/digests.py", "stages/records/code.py", "stages/records/source.py", "stages/records/pins.py")
+ALGORITHM = ("stages/provenance/digests.py", "stages/provenance/pins.py")
 WHEN = "when it was published"
 DECISIVE = ("params", "code", "sha256")
 SHAPE = {
@@ -38,7 +37,7 @@ SHAPE = {
 ANSWERS = Path(".roads/origins.json")  # what was found out last about the published studies
 
 
-def of(study: str, graph: Graph, params: Params, contents: dict[str, bytes]) -> dict[str, Any]:
+def of(study: str, graph: Graph, contents: dict[str, bytes]) -> dict[str, Any]:
     """The record of a study whose stages are all up to date in ``graph``; ``contents``: the files it publishes."""
     makings, commits, platforms = Makings(graph), collections.Counter(), {}
     made = collections.Counter()
@@ -55,8 +54,8 @@ def of(study: str, graph: Graph, params: Params, contents: dict[str, bytes]) -> 
         "commit": commit,
         "clean": clean,
         "made": {"at commits": dict(commits), "on platforms": dict(made), "platforms": platforms},
-        "params": chosen(params, study),
-        "code": code({name: used[name] for name in stages(graph) if name in used}, graph.root),
+        "params": chosen(graph.root),
+        "code": code({name: found for name, found in used.items() if name != "claims"}, graph.root),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     return json.loads(json.dumps(record))  # as it is read again
@@ -89,21 +88,21 @@ def otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"From the same params and code other bytes had been published: {cause}."]
 
 
-def stages(graph: Graph) -> list[str]:
-    """The modules that a study's commands run, save those that are about what studies have published."""
-    commands = {stage.command.split()[2] for stage in graph.stages.values() if "-m stages." in (stage.command or "")}
-    return sorted({module.removeprefix("stages.") for module in commands} - {"digests", "claims"})
+def chosen(root: Path) -> dict[str, Any]:
+    """The params that the study in ``root`` depends on, with all that is left to ``extends``, grids and defaults."""
+    return plain.fast(root / plain.CELLS)["resolved"] | {"theory": plain.read(root / plain.PARAMS)["theory"]}
 
 
-def chosen(params: Params, study: str) -> dict[str, Any]:
-    """The params that a study depends on, with all defaults filled in."""
-    found = params.model_dump(mode="json")
-    settings = {name: found["settings"][name] for name in found["studies"][study]["settings"]}
-    return {"study": found["studies"][study], "settings": settings, "theory": found["theory"]}
+def today(study: str, project: Path) -> dict[str, Any]:
+    """The same of a named study, by today's files. Raises UserError."""
+    from stages.records import reading  # with pydantic, which takes longer to import than `roads status` may take
+
+    given = reading.prepare(study, project)
+    return resolver.resolve(given)["resolved"] | {"theory": given["theory"]}
 
 
 def code(digests: dict[str, dict], root: Path) -> dict[str, Any]:
-    """One digest per stage in place of those of its functions, the versions, and how the digests were computed."""
+    """One digest per stage in place of those of its modules, the versions, and how the digests were computed."""
     algorithm = hashlib.sha256("".join(sha256(root / name) for name in ALGORITHM if (root / name).exists()).encode())
     return {
         "algorithm": algorithm.hexdigest(),
@@ -112,49 +111,46 @@ def code(digests: dict[str, dict], root: Path) -> dict[str, Any]:
     }
 
 
-def told(graph: Graph, digests_due: bool) -> list[str]:
+def told(graph: Graph) -> list[str]:
     """A line for each published study that would come out of other code or params today, and for one without record.
 
-    ``digests_due``: whether the code has changed since the stage `digests` ran. The answers are kept until something
-    changes: params are checked with pydantic, which takes longer to import than a no-op may take.
+    The answers are kept until something changes: params are checked with pydantic, which takes longer to import than a
+    no-op may take.
     """
     studies = sorted(path.parent for path in (graph.root / PUBLISHED).glob("*/evidence.json"))
     if not studies:
         return []
-    now = code(current(graph) if digests_due else _written(graph.root), graph.root)
-    files = [graph.root / "params.yaml", *(folder / NAME for folder in studies)]
-    asked = _short([now, [sha256(path) if path.exists() else str(path) for path in files]])
+    files = [plain.PARAMS, "requirements.lock", *(f"{PUBLISHED}/{folder.name}/{NAME}" for folder in studies)]
+    code = [*(graph.root / plain.STUDIES).glob("*.yaml"), *(graph.root / "stages").rglob("*.py")]
+    read = [path for path in (*(graph.root / name for name in files), *sorted(code)) if path.exists()]
+    asked = _short([[str(path.relative_to(graph.root)), sha256(path)] for path in read])
     answers = kept.read(graph.root / ANSWERS, {"asked": str, "lines": [str]})
     if not answers or answers["asked"] != asked:
-        answers = {"asked": asked, "lines": _lines(studies, now)}
+        answers = {"asked": asked, "lines": [line for folder in studies if (line := _line(folder, graph.root))]}
         write_file(graph.root / ANSWERS, json.dumps(answers))
     return answers["lines"]
 
 
-def _lines(studies: list[Path], now: dict[str, Any]) -> list[str]:
-    from stages.records import params
-
-    try:
-        checked = params.load()
-    except UserError as error:
-        return [f"{PUBLISHED}: not compared with today's params, which are not valid. {error}"]
-    return [line for folder in studies if (line := _line(folder, checked, now))]
-
-
-def _line(folder: Path, checked: Params, now: dict[str, Any]) -> str:
+def _line(folder: Path, project: Path) -> str:
     record, study = read(folder), folder.name
     if not record:
         return f"{PUBLISHED / study}: what it came from is not on record; `roads run --study {study}` says it."
-    if study not in checked.studies:
-        return f"{PUBLISHED / study}: params.yaml has no studies.{study} any more."
-    before, after = (flat(found) for found in (record["params"], json.loads(json.dumps(chosen(checked, study)))))
+    if "worlds" in record["params"]["study"]:
+        return f"{PUBLISHED / study} is of the first plan, in which params and stages had other names."
+    if not (project / plain.STUDIES / f"{study}.yaml").exists():
+        return f"{PUBLISHED / study}: there is no {plain.STUDIES}/{study}.yaml any more."
+    try:
+        wanted = today(study, project)
+    except UserError as error:
+        return f"{PUBLISHED / study}: not compared with today's params, which are not valid. {error}"
+    before, after = (flat(found) for found in (record["params"], json.loads(json.dumps(wanted))))
     other = [
-        f"{name.replace('study.', f'studies.{study}.', 1) if name.startswith('study.') else name}: "
-        f"{before.get(name, 'none')} -> {after.get(name, 'none')}"
+        f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}"
         for name in sorted(before.keys() | after.keys())
         if before.get(name, "none") != after.get(name, "none")
     ]
     then = record["code"]
+    now = code(digests([name for name in then["stages"] if is_there(name, project)], project), project)
     if then["algorithm"] != now["algorithm"]:
         other.append("code: not known, as digests are computed in another way now")
     elif stale := [name for name in then["stages"] if then["stages"][name] != now["stages"].get(name)]:
@@ -168,7 +164,7 @@ def _line(folder: Path, checked: Params, now: dict[str, Any]) -> str:
 
 
 def _written(root: Path) -> dict[str, dict]:
-    """The digests that stages depend on; none in a project without the stage `digests`."""
+    """The digests that stages depend on; none in a project without the stage `check`."""
     return {path.stem: written(path) for path in sorted((root / DIGESTS).glob("*.json"))}
 
 

@@ -14,7 +14,7 @@ class Stream(io.FileIO):
 
     fault: OSError | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data) -> int:
         """Write what the stream takes; all of it once that has failed."""
         if self.fault is None:
             try:
@@ -45,7 +45,7 @@ def guard() -> None:
 def leave(code: int) -> None:
     """End this process now. A standard output that lacks something, but was not closed by its reader, is a failure."""
     sys.__stdout__.flush()
-    fault = sys.__stdout__.buffer.raw.fault
+    fault = sys.__stdout__.buffer.raw.fault  # type: ignore[attr-defined]  # a Stream, by guard()
     if fault and fault.errno != errno.EPIPE:
         print(f"error: Standard output lacks some of what was said ({fault.strerror}).", file=sys.__stderr__)
         code = code or 1

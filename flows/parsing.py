@@ -28,7 +28,7 @@ def params_parsed_once() -> Iterator[None]:
             at = at[key]
         return at
 
-    LOADERS[".yaml"], dpath.get = load, get
+    LOADERS[".yaml"], dpath.get = load, get  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -12,7 +12,8 @@ from flows.timings import Timings
 from stages.records.errors import UserError
 
 if TYPE_CHECKING:  # pydantic takes longer to import than `roads status` may take
-    from stages.records.params import Params, Study
+    from stages.records.params import Study
+    from stages.records.reading import Params
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Plan:
     """What a run has to do.
 
     ``names``: its stages, in DVC's order; ``status``: what DVC says of those that are out of date; ``code``: those
-    whose code changed, which DVC sees only once the stage `digests` has run, and what changed (None: not known);
+    whose code changed, which DVC sees only once the stage `check` has run, and what changed (None: not known);
     ``mended``: what is done about those that are out of date without running them, in words.
     """
 
@@ -42,7 +43,7 @@ class Plan:
     def maybe_due(self) -> list[str]:
         """The stages that run if what they depend on comes out differently."""
         due = self.due
-        reached = {name for name in due if self.code is None or self.graph.stages[name].group != "digests"}
+        reached = {name for name in due if self.code is None or self.graph.stages[name].group != "check"}
         reached -= {name for name in self.mended if self.graph.stages[name].command}  # their outs stay as they are
         for name in self.names:
             if reached.intersection(self.graph.stages[name].upstream):
@@ -67,7 +68,7 @@ def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = (), bring: bool
         graph.bring_tracked(names)
     status = graph.status()
     status = {name: status[name] for name in names if name in status}
-    code = expected(graph) if "digests" in status else {}
+    code = expected(graph) if "check" in status else {}
     if code is not None:
         code = {name: pieces for name, pieces in code.items() if name in names}
     mended = {name: said for name in status if name not in to_force and (said := graph.mending(name, status[name]))}
@@ -91,15 +92,14 @@ def select(
 ) -> set[str]:
     """The stages of a selection; everything if nothing is given. A stage that is of no setting or seed is left out.
 
-    ``study``: its settings and seeds; ``where``: what the study is called in params.yaml. Raises UserError for a name
+    ``study``: its settings and seeds; ``where``: the file that says so. Raises UserError for a name
     outside the study, with the line to add.
     """
     for kind, known, chosen in (("settings", study.settings, settings), ("seeds", map(str, study.seeds), seeds)):
         known = list(known)
         for one in chosen:
             if one not in known:
-                line = f"write `{kind}: [{', '.join([*known, one])}]` under {where} in params.yaml"
-                line += ", and the setting in its worlds or variants" if kind == "settings" else ""
+                line = f"write `{kind}: [{', '.join([*known, one])}]` under study in {where}"
                 raise UserError(f"--{kind} {one} is not in the study: {line}.")
     found = matching(graph, stages, "--stages") if stages else set(graph.stages)
     for label, chosen in (("setting", settings), ("seed", seeds)):
@@ -116,10 +116,8 @@ def check_inputs(plan: Plan, params: Params) -> None:
 
     graph = plan.graph
     read = {dep.def_path for name in plan.names for dep in graph.dvc_stage(name).deps}
-    for name in (name for name in params.settings if f"{INPUTS}/{name}" in read):  # a variant reads none of its own
-        if params.settings[name].corpus.world == "roads":  # it reads no input; the folder is a dependency all the same
-            (graph.root / INPUTS / name).mkdir(parents=True, exist_ok=True)
-        elif hint := missing_input(name, params.settings[name], graph.root):
+    for name in (name for name in params.settings if f"{INPUTS}/{name}" in read):  # the others share what one has
+        if hint := missing_input(name, params.settings[name], graph.root):
             raise UserError(hint)
     for name in plan.due + plan.maybe_due:
         for path in graph.missing_inputs(name):

@@ -1,4 +1,4 @@
-"""A study that claims are about ends in data/studies/NAME, which git keeps: what it has found, and of what artifacts.
+"""A named study ends in data/studies/NAME, which git keeps: what it has found, and of what artifacts.
 
 Workspaces come and go; the stage `claims` of the project reads the json here, so that a clone decides the claims anew
 without running the studies. The files are no outs of DVC's, as they come from the graphs of other workspaces.
@@ -12,29 +12,27 @@ from flows import origins
 from flows.plan import Plan
 from stages.records.artifacts import PUBLISHED, write_file
 from stages.records.errors import UserError
-from stages.records.params import Params
 
-KINDS = ("base", "corpus", "evaluation", "policy", "preferences", "reward")
+KINDS = ("base", "corpus", "evaluation", "judge", "policy", "preferences", "reward", "verification")
 FILES = {"evidence.json": "data/evidence.json", "report.md": "data/report/report.md"}
 ARTIFACTS = tuple(f"data/{kind}/" for kind in KINDS)
 
 
-def publish(study: str, plan: Plan, params: Params, project: Path) -> str:
+def publish(study: str, plan: Plan, project: Path) -> str:
     """Write evidence.json, report.md, artifacts.json (DVC's hash of these two and of each artifact) and record.json
     (what they came from, flows/origins.py); one line if one has changed.
 
-    ``plan``: what has been carried out. Nothing is published of a study that no claim names, or of which stages that
-    were not selected are out of date. Raises UserError if the files are not those of dvc.lock.
+    ``plan``: what has been carried out. Nothing is published of a study of which stages that were not selected are
+    out of date. Raises UserError if the files are not those of dvc.lock.
     """
     graph = plan.graph
-    selected = len(plan.names) < len(graph.stages)
-    if study not in {claim.study for claim in params.claims.values()} or (selected and graph.status()):
+    if len(plan.names) < len(graph.stages) and graph.status():
         return ""
     outs = {out["path"]: out["md5"] for name in graph.stages for out in graph.record(name)["outs"]}
     hashes = {path: f"md5 {md5}" for path, md5 in outs.items() if path.startswith(ARTIFACTS) or path in FILES.values()}
     contents = {name: _as_recorded(graph.root / path, outs[path]) for name, path in FILES.items()}
     contents["artifacts.json"] = (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode()
-    record, folder = origins.of(study, graph, params, contents), project / PUBLISHED / study
+    record, folder = origins.of(study, graph, contents), project / PUBLISHED / study
     before = origins.read(folder)
     unchanged = all(_is(folder / name, content) for name, content in contents.items())
     if unchanged and all(before.get(part) == record[part] for part in origins.DECISIVE):

@@ -1,4 +1,4 @@
-"""Why a stage is out of date, in words: DVC's status, down to the param and the function that changed."""
+"""Why a stage is out of date, in words: DVC's status, down to the param and the module that changed."""
 
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
 def remarks(plan: Plan) -> list[str]:
     """What is up to date, and yet not quite what this machine, code and params would make."""
     up_to_date = [name for name in plan.names if name not in plan.due]
-    return [*Makings(plan.graph).told(up_to_date), *origins.told(plan.graph, digests_due="digests" in plan.status)]
+    return [*Makings(plan.graph).told(up_to_date), *origins.told(plan.graph)]
 
 
 def list_reasons(plan: Plan) -> str:

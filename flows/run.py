@@ -22,8 +22,8 @@ from flows.schedule import Outcome, Schedule
 from flows.services import PREFECT_ENVIRONMENT, StageServer, answers, database, direct, prefect_server
 from flows.slots import Slots, need
 from flows.terminal import Terminal
-from stages.records.params import Params
-from stages.records.pins import check_installed
+from stages.provenance.pins import check_installed
+from stages.records.reading import Params
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 START_UP = 60.0  # seconds that a Prefect server of our own may take; one that was given must answer at once
@@ -49,15 +49,16 @@ def run(plan: Plan, study: str, params: Params, here: Path) -> int:
     identity = time.strftime("%Y%m%d-%H%M%S")
     logs = root / ".roads" / "logs" / identity
     due = [plan.graph.stages[name] for name in plan.due + plan.maybe_due]
-    served = [needs[stage.name].threads for stage in due if needs[stage.name].numeric and "-m stages." in stage.command]
-    threads = Counter(served).most_common(1)[0][0] if served else 0
+    served = [needs[stage.name] for stage in due if needs[stage.name].numeric and "-m stages." in stage.command]
+    alike = Counter((need.threads, need.numerics) for need in served).most_common(1)
+    threads, kind = alike[0][0] if alike else (0, "")
     terminal = Terminal(plan, max(1, slots.cores // max(1, threads)), here)
     interrupt, faults, makings = Interrupt(), [], Makings(plan.graph, source(root))
     with Processes() as processes, terminal, handled(interrupt):
         terminal.note = "Starting ..."
         plan.graph.tell = terminal.say
         tracker = Tracker(plan, study)
-        with StageServer(processes, root, threads, logs / "stage-server.log") as server:
+        with StageServer(processes, root, threads, kind, logs / "stage-server.log") as server:
             schedule = Schedule(plan, needs, slots, processes, identity, server.environment)
             schedule.listeners += [terminal.listen, tracker.listen, functools.partial(makings.listen, schedule)]
             tracker.schedule = schedule
@@ -87,7 +88,7 @@ def account(makings: Makings, plan: Plan, outcomes: dict[str, Outcome]) -> list[
     try:
         makings.save()
         differences = recorded.told(plan.graph, makings, done)
-        made.write(makings, differences, origins.told(plan.graph, digests_due=False))
+        made.write(makings, differences, origins.told(plan.graph))
     except Exception as error:
         return [f"warning: How these results came to be is not written down ({error}); the results are not affected."]
     return differences
@@ -114,7 +115,7 @@ class Interrupt:
         return self.came is not None and time.monotonic() - self.came > seconds
 
 
-def in_background(work: Callable[[], None], faults: list[Exception]) -> threading.Thread:
+def in_background(work: Callable[[], object], faults: list[Exception]) -> threading.Thread:
     """Start ``work`` in a thread that nothing waits for at the end of the process; what it raises is in ``faults``."""
 
     def caught() -> None:
@@ -224,11 +225,13 @@ class Tracker:
         """A stage has started to run (None) or ended; tracked inputs are no stages to MLflow."""
         if self.plan.graph.stages[name].command is None:
             return
-        record = {**self.plan.graph.record(name), "events": str(self.schedule.events(name))}
+        files = {"events": str(self.schedule.events(name)), "log": str(self.schedule.log(name))}
+        record = {**self.plan.graph.record(name), "meta": self.plan.graph.stages[name].meta, **files}
         if outcome is None:
             self._study.started(record)
         else:
-            self._study.finished({**record, "seconds": outcome.seconds}, outcome.state)
+            ended = {"seconds": outcome.seconds, "message": outcome.message}
+            self._study.finished(record | ended, outcome.state)
 
 
 @contextlib.contextmanager

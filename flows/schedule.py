@@ -71,7 +71,7 @@ class Schedule:
         """Whether every stage has ended."""
         return len(self.outcomes) == len(self.plan.names)
 
-    def loop(self, submit: Callable[[str], None]) -> None:
+    def loop(self, submit: Callable[[str], object]) -> None:
         """Bring every stage to its end. ``submit(name)`` has perform(name) called in another thread.
 
         After a loop that was left by an error, another goes on from there; while one is at work, a second does nothing.
@@ -84,7 +84,7 @@ class Schedule:
         finally:
             self._looping.release()
 
-    def _loop(self, submit: Callable[[str], None]) -> None:
+    def _loop(self, submit: Callable[[str], object]) -> None:
         running = self._performing - self.outcomes.keys()
         waiting = [name for name in self.plan.names if name not in self.outcomes and name not in running]
         ways = self.plan.timings.ways(self.plan.graph, set(waiting))

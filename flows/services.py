@@ -51,11 +51,11 @@ def database(ours: Mapping[str, str]) -> dict[str, str]:
 class StageServer:
     """A process that has the stages' imports done (stages/serve.py); a context manager that starts and ends it.
 
-    ``threads``: for how many the libraries in it are set up; 0 if it is not needed.
+    ``threads``: for how many the libraries in it are set up; 0 if it is not needed; ``kind``: by which numerics.
     """
 
-    def __init__(self, processes: Processes, root: Path, threads: int, log: Path) -> None:
-        self._processes, self._root, self._threads, self._log = processes, root, threads, log
+    def __init__(self, processes: Processes, root: Path, threads: int, kind: str, log: Path) -> None:
+        self._processes, self._root, self._threads, self._kind, self._log = processes, root, threads, kind, log
         self._ours = dict(os.environ)  # as it is now: Prefect and MLflow will add to it
 
     def __enter__(self) -> "StageServer":
@@ -63,7 +63,7 @@ class StageServer:
             self._folder = tempfile.mkdtemp(prefix="roads-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
             self._address = Path(self._folder) / "stages"
             command = [sys.executable, "-m", "stages.serve", str(self._address)]
-            surroundings = environment(self._ours, self._threads)
+            surroundings = environment(self._ours, self._threads, self._kind)
             self._process = self._processes.start(
                 command, surroundings, str(self._root), self._log, service=True, stdin=subprocess.PIPE
             )
@@ -83,10 +83,11 @@ class StageServer:
         """What a stage runs in; it names this server if that has, or soon will have, what the stage needs.
 
         A numeric stage waits for the server's imports, as its own would take as long; another does not. A stage with
-        another number of threads than the server is on its own: libraries read that number while they are imported.
+        another number of threads or kind of numerics than the server is on its own: libraries read these while they are
+        imported.
         """
-        surroundings = environment(self._ours, need.threads)
-        if need.threads == self._threads:
+        surroundings = environment(self._ours, need.threads, need.numerics)
+        if (need.threads, need.numerics) == (self._threads, self._kind):
             end = time.monotonic() + PATIENCE
             while need.numeric and not self._address.exists() and self._starting() and time.monotonic() < end:
                 time.sleep(0.05)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.graph import Stage
+from stages.records import numerics
 from stages.records.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ ENVIRONMENT = {
 }
 
 
-def environment(ours: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The environment for commands: ``ours``, with this Python first, and ``threads`` for numeric libraries."""
+def environment(ours: Mapping[str, str], threads: int, kind: str) -> dict[str, str]:
+    """The environment for commands: ``ours``, with this Python first, ``threads`` for numeric libraries, and what the
+    ``kind`` of numerics fixes."""
     path = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])
     counts = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], str(threads))
-    return {**ENVIRONMENT, **ours, **counts, "PATH": path}
+    return numerics.environment({**ENVIRONMENT, **ours, **counts, "PATH": path}, kind)
 
 
 def cores() -> int:
@@ -59,23 +61,26 @@ def memory() -> float:
 
 @dataclass(frozen=True)
 class Need:
-    """What a stage occupies while it runs: cores (one for each of its threads), GiB, and perhaps a GPU."""
+    """What a stage occupies while it runs: cores (one for each of its threads), GiB, and perhaps a GPU; and its kind of
+    numerics, which for a command that is no stage of ours is what its environment says."""
 
     threads: int
     memory: float
     gpu: bool
     numeric: bool
+    numerics: str = numerics.PORTABLE
 
 
 def need(stage: Stage, settings: dict[str, Setting]) -> Need:
     """From the stage's ``meta`` in dvc.yaml and the ``compute`` section of its setting in params.yaml."""
     numeric = stage.meta.get("runner") == "gpu"  # only these use compute
     gibibytes = stage.meta.get("memory", 1)
-    setting = stage.labels.get("setting")
-    if not numeric or setting not in settings:
-        return Need(1, gibibytes, gpu=False, numeric=numeric)
-    compute = settings[setting].compute
-    return Need(compute.threads, gibibytes, compute.device.startswith("cuda"), numeric)
+    compute = settings[stage.labels["setting"]].compute if stage.labels.get("setting") in settings else None
+    ours = "-m stages." in (stage.command or "")
+    kind = numerics.NATIVE if not ours else compute.numerics if compute else numerics.PORTABLE
+    if not numeric or not compute:
+        return Need(1, gibibytes, gpu=False, numeric=numeric, numerics=kind)
+    return Need(compute.threads, gibibytes, compute.device.startswith("cuda"), numeric, kind)
 
 
 @dataclass

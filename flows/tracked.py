@@ -96,7 +96,7 @@ def _original(out: Any) -> Path | None:
     from flows.workspace import MIRRORED
 
     workspace = Path(out.repo.root_dir)
-    return workspace.parents[2] / _place(out) if (workspace / MIRRORED).exists() else None
+    return workspace.parents[1] / _place(out) if (workspace / MIRRORED).exists() else None
 
 
 def _holds(place: Path, value: str) -> bool:

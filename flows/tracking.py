@@ -38,7 +38,8 @@ class Study:
 
     ``started`` and ``finished`` may be called from any thread and return at once: one background thread does all
     writing, and reads the events of the running stages. ``name``: "study" for the default one. A stage is a dict of
-    name, cmd, params, deps and outs (lists of path and DVC's md5), events (path of its events file) and seconds.
+    name, cmd, params, meta, deps and outs (lists of path and DVC's md5), events and log (paths of its files), and, once
+    it has ended, seconds and message.
     """
 
     def __init__(self, name: str):
@@ -73,6 +74,7 @@ class Study:
         except Exception as error:
             return self._failed(error)
         running: dict[str, tuple[str, Curve]] = {}
+        unended: dict[str, str] = {}  # runs whose end MLflow has not taken yet, and what they end as
         states: dict[str, tuple[str, str | None]] = {}
         due = time.time() + PERIOD
         while self._failures < ATTEMPTS:
@@ -80,14 +82,19 @@ class Study:
                 with contextlib.suppress(queue.Empty):
                     event, stage, state, when = self._queue.get(timeout=max(0.0, due - time.time()))
                     if event == "end":
-                        for run, _ in running.values():
-                            ledger.close(run, "Stopped", when)
+                        for run, how in unended.items():
+                            ledger.close(run, how, when)
                         return ledger.close_study(parent, states, state, when)
                     if event == "started":
-                        running[stage["name"]] = ledger.open(stage, parent, when), Curve(stage.get("events"))
+                        run = ledger.open(stage, parent, when)
+                        running[stage["name"]], unended[run] = (run, Curve(stage.get("events"))), "Stopped"
                     else:
                         run, curve = running.pop(stage["name"], (None, Curve(stage.get("events"))))
+                        states[stage["name"]] = state, run
+                        if run:
+                            unended[run] = state
                         states[stage["name"]] = state, ledger.finish(stage, state, parent, run, curve.read(), when)
+                        unended.pop(run, None)
                 if time.time() >= due:
                     due = time.time() + PERIOD
                     for run, curve in running.values():
@@ -143,11 +150,12 @@ def backfill(root: str | Path = ".") -> str:
         raise UserError(f"There is no {root / 'dvc.lock'}: make results first, with `roads run` or `dvc repro`.")
     try:
         with Repo(str(root)) as repo:
-            current = {s.addressing for s in repo.index.stages} - set(repo.status())
+            metas = {stage.addressing: stage.meta for stage in repo.index.stages}
+            current = metas.keys() - set(repo.status())
     except DvcException as error:
         raise UserError(f"DVC cannot say what is up to date: {error}") from error
     locked = YAML(typ="safe").load(root / "dvc.lock")["stages"]
-    stages = [_stage(name, locked[name]) for name in _ordered(locked) if name in current]
+    stages = [_stage(name, locked[name]) | {"meta": metas[name]} for name in _ordered(locked) if name in current]
     try:
         ledger = Ledger(root)
         missing = [s for s in stages if not ledger.logged(s)]

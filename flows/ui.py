@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows import tracking
+from flows import tracking, views
 from flows.services import database, direct
 from stages.records.errors import UserError
 
@@ -52,10 +52,13 @@ def _interrupt(*_: object) -> None:
 def _mlflow() -> Iterator[tuple]:
     uri = tracking.address()
     if uri.startswith("http"):
-        yield uri, None, None
+        page = ""
+        with contextlib.suppress(Exception):  # its owner may not let us; then its first page has to do
+            page = f"/{_page()}"
+        yield uri.removesuffix("/") + page, None, None
         return
     try:
-        _, experiment = tracking.connect(".")
+        page = _page()
     except Exception as error:
         raise UserError(f"MLflow's database at {uri} cannot be opened: {str(error).partition(chr(10))[0]}") from error
     port = _port(5000)
@@ -64,8 +67,14 @@ def _mlflow() -> Iterator[tuple]:
     # without the setting it starts seven processes for jobs that nobody asked for
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with _running(command, quiet) as (process, log):
-        # the project's runs, in that one of MLflow's two faces which is not about agents
-        yield f"http://127.0.0.1:{port}/#/experiments/{experiment}?workflowType=machine_learning", process, log
+        yield f"http://127.0.0.1:{port}/{page}", process, log
+
+
+def _page() -> str:
+    """The table of arms, in that one of MLflow's two faces which is not about agents."""
+    client, experiment = tracking.connect(".")
+    view = views.install(client, experiment)
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={view}&workflowType=machine_learning"
 
 
 @contextlib.contextmanager

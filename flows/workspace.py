@@ -1,7 +1,7 @@
 """A named study has a folder of its own, so that studies never overwrite each other's dvc.lock and results.
 
-.roads/studies/NAME mirrors the project's files, with the study in place of `study` in params.yaml, and shares the
-DVC cache, so that what one study has made is restored in another, not made again.
+runs/NAME mirrors the project's files, with the study of studies/NAME.yaml as its params.yaml, and shares the DVC
+cache, so that what one study has made is restored in another, not made again.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from pathlib import Path
 from flows.alone import Busy, alone
 from flows.git import git
 from flows.restoring import remove
-from stages.records import params
-from stages.records.errors import UserError
+from stages.records import plain, reading
 
 MIRRORED = Path(".roads/mirrored")  # in the workspace: which of its files are copies
-OWN = {"params.yaml", "dvc.lock", ".dvc/config.local"}  # differ from the project's
+RUNS = "runs"
+OWN = {"params.yaml", "cells.yaml", "dvc.lock", ".dvc/config.local"}  # differ from the project's
 
 
 def enter(name: str) -> None:
@@ -27,14 +27,13 @@ def enter(name: str) -> None:
     What is shared stays with the project: MLflow's and Prefect's databases. Raises UserError for an unknown study.
     """
     project = Path.cwd()
-    studies = params.load().studies
-    if name not in studies:
-        raise UserError(f"params.yaml has no studies.{name}: add it, or use one of {', '.join(studies)}.")
-    workspace = project / ".roads" / "studies" / name
+    found = reading.prepare(name)
+    workspace = project / RUNS / name
     with contextlib.suppress(Busy), alone(workspace):  # while a run works there, it stays as the run began
         mirror(project, workspace)
         configure(project, workspace)
-        write_if_new(workspace / "params.yaml", with_study(project / "params.yaml", name))
+        header = f"# Written from params.yaml and {reading.STUDIES}/{name}.yaml of the project: change those.\n"
+        write_if_new(workspace / plain.PARAMS, plain.text(found, header))
     from flows.store import address
 
     os.environ.setdefault("PREFECT_HOME", str(project / ".roads" / "prefect"))
@@ -73,6 +72,8 @@ def files(project: Path) -> Iterable[str]:
 def is_source(name: str) -> bool:
     """Whether a file of the project is none of a study's results; what studies have published is read by all."""
     parts = Path(name).parts
+    if parts[0] == RUNS:
+        return False
     return parts[0] != "data" or parts[1] in ("inputs", "studies") or parts[-1] == ".gitignore"
 
 
@@ -103,17 +104,6 @@ def configure(project: Path, workspace: Path) -> None:
     # as DVC writes it, but for other letters than a to z
     ConfigObj(_pack_named(Config._save_paths(wanted, own.files["local"])), encoding="utf-8").write(text)
     write_if_new(Path(own.files["local"]), text.getvalue().decode())
-
-
-def with_study(path: Path, name: str) -> str:
-    """params.yaml with ``studies.name`` in place of ``study``."""
-    from ruamel.yaml import YAML
-
-    yaml, text = YAML(), io.StringIO()
-    data = yaml.load(path)
-    data["study"] = data["studies"][name]
-    yaml.dump(data, text)
-    return text.getvalue()
 
 
 def write_if_new(path: Path, text: str) -> None:

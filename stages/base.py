@@ -1,4 +1,4 @@
-"""The base policy: supervised fine-tuning on demonstrations (the paper's SFT). Trained once a setting.
+"""The base policy: supervised fine-tuning on demonstrations (the paper's SFT). Trained once per setting.
 
 In: the corpus; a ready-made model, where params name one below data/inputs/<setting>.
 Out: the policy. Where policies are judged by human preferences, also ``judge``: a reward model trained on the pairs of
@@ -9,30 +9,36 @@ judge/held_out.parquet.
 from pathlib import Path
 
 from stages.learning import judging, models, training
+from stages.learning.batch import IGNORED
 from stages.learning.trial import trial
-from stages.records import artifacts, params
+from stages.records import artifacts
 from stages.records.command import command
-from stages.records.errors import UserError
+from stages.records.sections import asked
+from stages.records.seeds import key
 from stages.worlds import corpora
 from stages.worlds.inputs import inside
 from stages.worlds.pairs import joined
 
 
-def run(setting: str) -> None:
-    """Train data/base/<setting>."""
-    settings = params.setting(setting, "base", "compute")
-    chosen, compute = settings.base, settings.compute
-    folder = artifacts.reading(f"data/corpus/{setting}")
+def run(cell: str) -> None:
+    """Train data/base/<setting>, or data/base/<setting>/<seed> where each seed redraws the world."""
+    where, settings = asked("base", cell, "base", "compute")
+    chosen, compute, of = settings.base, settings.compute, (where.setting, where.seed)
+    folder = artifacts.reading(where.corpus)
     corpus = corpora.load(folder)
-    ready = _ready_made(chosen.model, setting) if isinstance(chosen.model, str) else None
+    ready = inside(Path(where.inputs), Path(chosen.model).name) if isinstance(chosen.model, str) else None
     if ready:
         trial(ready, len(corpus.tokenizer), corpus.world, compute)
-    seed = models.prepare(compute, setting, "base")
-    scratch = artifacts.scratch("base", setting, chosen, compute, artifacts.digest(folder), ready and _content(ready))
+    seed = models.prepare(compute, key("base", *of))
+    scratch = artifacts.scratch("base", where, chosen, compute, artifacts.digest(folder), ready and _content(ready))
 
+    learnt = corpus.demonstrations[~corpus.demonstrations["held_out"]]
     rows = [
-        {"input_ids": [*prompt, *completion]}
-        for prompt, completion in zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"])
+        {
+            "input_ids": [*prompt, *completion],
+            "labels": [*(prompt if chosen.loss_on == "all" else [IGNORED] * len(prompt)), *completion],
+        }
+        for prompt, completion in zip(learnt["prompt_ids"], learnt["completion_ids"])
     ]
     if ready:
         policy = models.load_base(ready, len(corpus.tokenizer), corpus.world["pad"], compute)
@@ -42,22 +48,22 @@ def run(setting: str) -> None:
         compute, seed, scratch / "policy", chosen.batch, max_steps=chosen.steps, learning_rate=chosen.learning_rate
     )
     trainer = training.supervised(policy, corpus.tokenizer, rows, args)
-    training.train(trainer, scratch / "policy", f"data/base/{setting}")
+    training.train(trainer, scratch / "policy", where.out)
 
-    with artifacts.writing(f"data/base/{setting}") as out:
+    with artifacts.writing(where.out) as out:
         models.save(policy, corpus.tokenizer, out)
         if corpus.judge_pairs is not None:
-            judge = models.new_reward(out, compute, corpus.world["pad"], setting, "judge")
+            judge = models.new_reward(out, compute, corpus.world["pad"], key("judge head", *of))
             args = training.options(
                 compute,
-                seed,
+                models.prepare(compute, key("judge", *of)),
                 scratch / "judge",
                 chosen.judge.batch,
                 num_train_epochs=chosen.judge.epochs,
                 learning_rate=chosen.judge.learning_rate,
             )
             trainer = training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args)
-            training.train(trainer, scratch / "judge", f"the judge in data/base/{setting}")
+            training.train(trainer, scratch / "judge", f"the judge in {where.out}")
             models.save(judge, corpus.tokenizer, out / "judge")
             judging.measure(judge.eval(), corpus, out)
     artifacts.forget(scratch)
@@ -66,14 +72,6 @@ def run(setting: str) -> None:
 def _content(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a model, as its path stays the same when another is imported."""
     return {path.name: artifacts.sha256(path) for path in artifacts.files(folder)}
-
-
-def _ready_made(model: str, setting: str) -> Path:
-    """The folder of an imported model. Raises UserError if it is not below the setting's inputs."""
-    inputs = Path(f"data/inputs/{setting}")
-    if Path(model).parent != inputs:
-        raise UserError(f"settings.{setting}.base.model is {model}: import it, then write {inputs}/model.")
-    return inside(inputs, Path(model).name)
 
 
 if __name__ == "__main__":

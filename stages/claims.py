@@ -1,4 +1,4 @@
-"""The claims of params.yaml, each with a verdict, from what the named studies published.
+"""The claims of studies/, each with a verdict, from what the named studies published.
 
 In: data/studies/<study>/{evidence.json, artifacts.json}, which `roads run --study <study>` publishes. Out: claims.json
 for programs; claims.html and claims.md for people. No training, no randomness but that of the bootstrap.
@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from stages.evidence import claims, claims_page, contrasts, estimates
 from stages.evidence.published import Evidence, is_published
-from stages.records import params
+from stages.records import reading
 from stages.records.artifacts import write_file
 from stages.records.command import command
 from stages.records.events import emit
@@ -26,19 +26,19 @@ def run() -> None:
     Claims whose study was not published yet have no verdict; the page says which study to run. Raises UserError
     naming the study when one lacks a setting, seed or arm of a claim, and naming claims that say the same.
     """
-    declared = params.declared("claims", "studies")
-    terms = {name: contrasts.resolve(name, claim, declared.studies) for name, claim in declared.claims.items()}
-    contrasts.refuse_twins(declared.claims)
-    names = dict.fromkeys(claim.study for claim in declared.claims.values())
-    studies = {name: declared.studies[name] for name in names if is_published(name)}
+    declared, listed = reading.claims(), reading.studies()
+    contrasts.refuse_twins(declared)
+    names = dict.fromkeys(claim.study for claim in declared.values())
+    studies = {name: listed[name] for name in names if is_published(name)}
     evidence = {name: Evidence.read(name, study.seeds) for name, study in studies.items()}
-    decided = {name: claim for name, claim in declared.claims.items() if claim.study in studies}
+    decided = {name: claim for name, claim in declared.items() if claim.study in studies}
+    terms = contrasts.resolved(decided, studies, lambda study, name: name in evidence[study].names)
     with threadpool_limits(1):  # the thread count changes bits
         found = {
             name: estimates.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])
             for name, claim in decided.items()
         }
-        sizes = Counter(claim.family for claim in declared.claims.values())
+        sizes = Counter(claim.family for claim in declared.values())
         entries = [(name, claim, found[name], studies[claim.study]) for name, claim in decided.items()]
         judged = claims.judge(entries, sizes)
         verified = {name: study.verification for name, study in studies.items()}
@@ -47,7 +47,7 @@ def run() -> None:
     write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1, allow_nan=False) + "\n")
     write_file(OUT / "claims.html", html)
     write_file(OUT / "claims.md", markdown)
-    emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})
+    emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -14,19 +14,17 @@ import sys
 ACCEPTED, REFUSED = b"A", b"R"
 
 
-def hand_over(address: str) -> None:
-    """Run this process's ``python -m`` command on the server at the unix socket ``address`` and exit with its code.
+def hand_over(address: str, module: str, environment: dict[str, str]) -> None:
+    """Run ``python -m module`` with this process's arguments on the server at the unix socket ``address``, in an
+    ``environment``, and exit with its code.
 
     Returns when it has to run in place.
     """
-    module = _module()
-    if module is None or module.partition(".")[2] in ("serve", "client"):
-        return
     request = {
         "module": module,
         "arguments": sys.argv[1:],
         "folder": os.getcwd(),
-        "environment": dict(os.environ),
+        "environment": environment,
         "interpreter": interpreter(),
     }
     payload = json.dumps(request).encode()
@@ -53,7 +51,7 @@ def interpreter() -> list:
     return [sys.prefix, sys.version, list(sys.flags), sorted(sys._xoptions), sys.warnoptions]
 
 
-def _module() -> str | None:
+def module_run() -> str | None:
     """The name after ``-m`` on this process's command line; None if it cannot be told."""
     arguments = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]
     return arguments[-1] if len(arguments) >= 2 and arguments[-2] == "-m" else None

@@ -1,56 +1,59 @@
-"""The road without a reward model: direct preference optimisation on the pairs (the paper's offline DPO).
+"""The road without fresh samples: direct preference optimisation on the pairs (the paper's offline DPO).
 
-In: the base policy (start and reference), the pairs; for an arm with ``labels`` the global reward model, which then
-says which completion of a pair is preferred, in place of the pair's own label.
+In: the start policy, the reference (the base policy), the pairs; for an arm with ``labels`` that reward model, which
+then says which completion of a pair is preferred, in place of the pair's own label.
 Out: the policy, and its learning curve on validation prompts.
 """
 
 import pandas as pd
 
-from stages.learning import likelihood, models, scoring, training
+from stages.learning import judging, models, scoring, training
+from stages.learning.judging import Judge
 from stages.learning.measure import Measure
-from stages.records import artifacts, params
+from stages.records import artifacts
 from stages.records.command import command
+from stages.records.sections import asked
+from stages.records.seeds import key
 from stages.worlds import corpora
 from stages.worlds.pairs import SIDES, read_pairs, separate
 
 
-def run(setting: str, seed: int, arm: str) -> None:
+def run(cell: str) -> None:
     """Train data/policy/<setting>/<seed>/<arm>."""
-    settings = params.setting(setting, "offline", "compute", f"arms.{arm}")
-    recipe, compute = settings.arms[arm], settings.compute
-    chosen = recipe.over(settings.offline)
-    corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
-    base = artifacts.reading(f"data/base/{setting}")
-    pairs, digest = read_pairs(setting, seed, "train")
-    inputs = [artifacts.digest(base), digest]
-    if recipe.labels:
-        reward = artifacts.reading(f"data/reward/{setting}/{seed}/global")
-        pairs = relabelled(pairs, models.load_reward(reward, compute))
-        inputs.append(artifacts.digest(reward))
-    scratch = artifacts.scratch("offline", setting, seed, chosen, recipe, compute, *inputs)
+    where, settings = asked("offline", cell, "arms.{arm}", "curve", "compute")
+    arm, compute, of = settings.arms[where.arm], settings.compute, (where.setting, where.seed)
+    corpus = corpora.load(artifacts.reading(where.corpus))
+    base, labels = artifacts.reading(where.base), artifacts.slot(where.labels)
+    begin = artifacts.slot(where.start) or base
+    pairs, digest = read_pairs(*of, "train")
+    inputs = [digest, *(artifacts.digest(folder) for folder in (base, begin, labels) if folder)]
+    scratch = artifacts.scratch("offline", where, arm, settings.curve, compute, *inputs)
 
-    init = models.prepare(compute, setting, seed, "offline")
-    policy, reference = models.load_policy(base, compute), models.load_policy(base, compute)
-    score = scoring.scorer(corpus, base, compute)
+    init = models.prepare(compute, key("offline", *of))
+    if labels:
+        pairs = relabelled(pairs, corpus, judging.load(labels, base, corpus, compute))
+    policy, reference = models.load_policy(begin, compute), models.load_policy(base, compute)
     args = training.options(
         compute,
         init,
         scratch,
-        chosen.batch,
-        max_steps=chosen.steps,
-        learning_rate=chosen.learning_rate,
-        beta=chosen.beta,
-        loss_type=list(recipe.loss),
+        arm.batch,
+        max_steps=arm.steps,
+        learning_rate=arm.learning_rate,
+        beta=arm.beta,
+        loss_type=list(arm.loss),  # no method is here: schema.py says why
     )
     trainer = training.preference(policy, reference, corpus.tokenizer, separate(pairs), args)
-    measure = Measure(policy, reference, corpus, score, (setting, seed, "curve"))
-    training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
+    measure = Measure(policy, reference, corpus, scoring.scorer(corpus, base, compute), settings.curve, *of)
+    training.train_policy(
+        trainer, scratch, settings.curve.points, measure, f"data/policy/{where.setting}/{where.seed}/{where.arm}"
+    )
 
 
-def relabelled(pairs: pd.DataFrame, reward) -> pd.DataFrame:
+def relabelled(pairs: pd.DataFrame, corpus, judge: Judge) -> pd.DataFrame:
     """The same pairs with the completion that the reward model scores higher as the chosen one."""
-    ours, theirs = (likelihood.scores(reward, pairs["prompt_ids"], pairs[side]) for side in SIDES)
+    rows = corpora.rows(corpus, pairs["prompt_id"])
+    ours, theirs = (judge(rows, pairs[side].tolist()) for side in SIDES)
     turned = pairs[ours < theirs]
     names = {"chosen": "rejected", "rejected": "chosen", "chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids"}
     return pd.concat([pairs[ours >= theirs], turned.rename(columns=names)]).sort_index()

@@ -1,179 +1,161 @@
 """The road through a reward model: sample, rank, and optimise on one's own completions (the paper's online DPO).
 
-In: the start policy (base or offline), the reference (base), a labeller, prompts.
+In: the start policy, the reference (the base policy), the reward model that labels, the stored samples.
 Out: the policy, and its learning curve on validation prompts.
 
 Every optimisation step has prompts and completions of its own; ``rounds`` says how fresh these are. In each of
 ``rounds`` equal stretches of training they are drawn from the policy at the stretch's beginning: 1 is the paper's one
-batch, as many rounds as steps means fresh samples at every step. The labeller ranks a prompt's completions; the best
-and the worst make a pair, and the loss is the one that the offline road uses. (With the loss rloo all completions of
-a prompt count by their labels, and the objective is the paper's soft RL itself.)
+batch, as many rounds as steps means fresh samples at every step. The reward model ranks a prompt's completions; the
+best and the worst make a pair, and the loss is the one that the offline road uses. An arm with a method of its own
+learns from all completions of a prompt and their scores.
 """
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from stages.learning import judging, models, scoring, training
+from stages.learning.judging import Judge
 from stages.learning.measure import Measure
 from stages.learning.sampling import draw
-from stages.records import artifacts, params
+from stages.records import artifacts, rooms
 from stages.records.command import command
-from stages.records.seeds import generator
+from stages.records.sections import asked
+from stages.records.seeds import Uniforms, key, order
 from stages.worlds import corpora
 from stages.worlds.corpora import Corpus
-from stages.worlds.pairs import asked
-
-Labeller = Callable[[pd.DataFrame, list[list[int]]], np.ndarray]
+from stages.worlds.pairs import to_ask
 
 
-def run(setting: str, seed: int, arm: str, start: str) -> None:
-    """Train data/policy/<setting>/<seed>/<arm>, going on from ``start``: base or offline."""
-    settings = params.setting(setting, "online", "compute", "reward.local_beta", f"arms.{arm}")
-    recipe, compute = settings.arms[arm], settings.compute
-    chosen = recipe.over(settings.online)
-    corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
-    base = artifacts.reading(f"data/base/{setting}")
-    begin = base if start == "base" else artifacts.reading(f"data/policy/{setting}/{seed}/{start}")
-    verifiers = {n: artifacts.reading(f"data/reward/{setting}/{seed}/{n}") for n in ("global", "local")}
-    stored = artifacts.reading(f"data/sample/{setting}/{seed}") if start == "base" else None
-    inputs = [artifacts.digest(folder) for folder in (base, begin, *verifiers.values(), stored) if folder]
-    scratch = artifacts.scratch("online", setting, seed, chosen, recipe, compute, *inputs)
+def run(cell: str) -> None:
+    """Train data/policy/<setting>/<seed>/<arm>, going on from the base policy or from what the arm starts from."""
+    where, settings = asked("online", cell, "arms.{arm}", "curve", "compute")
+    arm, compute, of = settings.arms[where.arm], settings.compute, (where.setting, where.seed)
+    corpus = corpora.load(artifacts.reading(where.corpus))
+    base, labels = artifacts.reading(where.base), artifacts.reading(where.labels)
+    begin, stored = artifacts.slot(where.start) or base, artifacts.slot(where.sample)
+    inputs = [artifacts.digest(folder) for folder in (base, begin, labels, stored) if folder]
+    scratch = artifacts.scratch("online", where, arm, settings.curve, compute, *inputs)
 
-    init = models.prepare(compute, setting, seed, "online")
+    init = models.prepare(compute, key("online", *of))
     policy, reference = models.load_policy(begin, compute), models.load_policy(base, compute)
-    score = scoring.scorer(corpus, base, compute)
-    rounds = Rounds(
-        policy,
-        corpus,
-        labeller(recipe.labels, verifiers, reference, score, settings),
-        chosen,
-        recipe,
-        pd.read_parquet(stored / "samples.parquet") if stored else None,
-        scratch,
-        (setting, seed),
+    label = judging.load(labels, base, corpus, compute)
+    samples = pd.read_parquet(stored / "samples.parquet") if stored else None
+    rounds = Rounds(policy, corpus, label, arm, samples, scratch, of)
+    constants = {"learning_rate": arm.learning_rate, "beta": arm.beta}
+    trained = policy, reference, corpus.tokenizer, arm.steps, rounds.rows_at
+    if arm.method:
+        args = training.options(compute, init, scratch, arm.prompts, arm.completions, **constants)
+        method = rooms.load("methods", arm.method)
+        loss = partial(method.loss, options=method.Options(**arm.options))
+        trainer = training.MethodTrainer(*trained, args, loss=loss)
+    else:
+        args = training.options(compute, init, scratch, arm.prompts, loss_type=list(arm.loss), **constants)
+        trainer = training.OnPolicyTrainer(*trained, args)
+    measure = Measure(policy, reference, corpus, scoring.scorer(corpus, base, compute), settings.curve, *of)
+    training.train_policy(
+        trainer, scratch, settings.curve.points, measure, f"data/policy/{where.setting}/{where.seed}/{where.arm}"
     )
-    constants = {"learning_rate": chosen.learning_rate, "beta": chosen.beta}
-    if recipe.loss == ["rloo"]:
-        args = training.options(compute, init, scratch, chosen.prompts * chosen.completions, **constants)
-        trainer = training.PolicyGradientTrainer(
-            policy, reference, corpus.tokenizer, chosen.steps, chosen.completions, rounds.scored_at, args
-        )
-    else:
-        args = training.options(compute, init, scratch, chosen.prompts, loss_type=list(recipe.loss), **constants)
-        trainer = training.OnPolicyTrainer(policy, reference, corpus.tokenizer, chosen.steps, rounds.pairs_at, args)
-    measure = Measure(policy, reference, corpus, score, (setting, seed, "curve"))
-    training.train_policy(trainer, scratch, chosen.points, measure, f"data/policy/{setting}/{seed}/{arm}")
-
-
-def labeller(labels: str, verifiers: dict[str, Path], base, score: scoring.Scorer, settings) -> Labeller:
-    """What ranks completions: the global RM, the local RM (log-ratio of a policy to the base), or the true reward."""
-    if labels == "true":
-        return lambda rows, completions: score(rows, completions)["true_reward"].to_numpy()
-    if labels == "reward":
-        judge = judging.scalar(models.load_reward(verifiers["global"], settings.compute))
-    else:
-        local = models.load_policy(verifiers["local"], settings.compute)
-        judge = judging.implicit(local, base, settings.reward.local_beta)
-    return lambda rows, completions: judge(rows["prompt_ids"].tolist(), completions)
 
 
 class Rounds:
-    """The pairs of each optimisation step, made round by round."""
+    """What each optimisation step learns from, made round by round: pairs, or for a method groups."""
 
     def __init__(
         self,
         policy,
         corpus: Corpus,
-        label: Labeller,
-        chosen,
-        recipe,
+        label: Judge,
+        arm,
         stored: pd.DataFrame | None,
         scratch: Path,
-        parts: tuple,
+        of: tuple,
     ):
-        self.policy, self.world, self.label, self.chosen, self.parts = policy, corpus.world, label, chosen, parts
+        self.policy, self.world, self.label, self.arm, self.of = policy, corpus.world, label, arm, of
+        self.take = group if arm.method else rank
         prompts = corpus.prompts[corpus.prompts["split"] == "train"]
-        some = np.sort(asked(len(prompts), recipe.prompts, *parts, "train"))  # those that the preferences ask first
-        self.prompts = prompts.iloc[some].reset_index(drop=True)
-        self.steps = chosen.steps // recipe.rounds  # optimisation steps in a round
+        some = to_ask(prompts, arm.share, of)  # those that the preferences ask first
+        self.prompts = some.sort_values("prompt_id").reset_index(drop=True)
+        self.steps = arm.steps // arm.rounds  # optimisation steps in a round
         self.stored = None if stored is None else stored.groupby("prompt_id")["completion_ids"].agg(list)
         self.kept = scratch / "round.json"
-        self.round, self.pairs = -1, []
+        self.round, self.rows, self.orders = -1, [], {}
 
-    def pairs_at(self, step: int) -> list[dict]:
-        """The pairs of optimisation step ``step``, one a prompt: prompt_ids, chosen_ids, rejected_ids."""
+    def rows_at(self, step: int) -> list[dict]:
+        """The rows of optimisation step ``step``, one per prompt, as ``rank`` or ``group`` says."""
         if step // self.steps != self.round:
             self.round = step // self.steps
-            self.pairs = self._kept() or self._made()
-        first = step % self.steps * self.chosen.prompts
-        return self.pairs[first : first + self.chosen.prompts]
-
-    def scored_at(self, step: int) -> tuple[pd.Series, list[list[list[int]]], np.ndarray]:
-        """All completions of optimisation step ``step``, for a policy that draws at every step: the prompts as token
-        ids, [prompt][completion] -> tokens, and their labels, (prompts, completions)."""
-        self.round = step
-        rows, drawn = self._drawn()
-        return rows["prompt_ids"], drawn, labelled(rows, drawn, self.label)
+            self.rows = self._kept() or self._made()
+        first = step % self.steps * self.arm.prompts
+        return self.rows[first : first + self.arm.prompts]
 
     def _made(self) -> list[dict]:
-        rows, drawn = self._drawn()
-        pairs = rank(rows, drawn, self.label)
+        prompts, drawn = self._drawn()
+        rows = self.take(prompts, drawn, labelled(prompts, drawn, self.label))
         if self.steps > 1:  # a run that is resumed within the round cannot draw from this policy again
             self.kept.parent.mkdir(parents=True, exist_ok=True)
-            self.kept.write_text(json.dumps({"round": self.round, "pairs": pairs}))
-        return pairs
+            self.kept.write_text(json.dumps({"round": self.round, "rows": rows}))
+        return rows
 
     def _drawn(self) -> tuple[pd.DataFrame, list[list[list[int]]]]:
         """The prompts of this round, and completions of each: from the policy as it is, or those in store."""
-        visits = self._visits(self.round * self.steps * self.chosen.prompts, self.steps * self.chosen.prompts)
+        visits = self._visits(self.round * self.steps * self.arm.prompts, self.steps * self.arm.prompts)
         rows = self.prompts.iloc[[prompt for prompt, _ in visits]].reset_index(drop=True)
+        rows["visit"] = [visit for _, visit in visits]
         if self.round == 0 and self.stored is not None:
-            return rows, [self._group(self.prompts["prompt_id"][prompt], visit) for prompt, visit in visits]
-        parts = (*self.parts, "online", self.round)
-        ids = rows["prompt_ids"].tolist()
-        return rows, draw(self.policy, ids, self.chosen.completions, self.world, self.chosen.temperature, parts)
+            return rows, [self._group(*turn) for turn in zip(rows["prompt_id"], rows["visit"])]
+        luck = Uniforms("online samples", *self.of)
+        return rows, draw(self.policy, rows, self.arm.completions, self.world, self.arm.temperature, luck)
 
     def _kept(self) -> list[dict] | None:
         found = json.loads(self.kept.read_text()) if self.steps > 1 and self.kept.exists() else None
-        return found["pairs"] if found and found["round"] == self.round else None
+        return found["rows"] if found and found["round"] == self.round else None
 
     def _visits(self, first: int, count: int) -> list[tuple[int, int]]:
         """(prompt, how often it came before) of the places first .. first + count - 1 in the order of prompts: one
-        random permutation of all train prompts after another."""
+        random order of all train prompts after another."""
         size = len(self.prompts)
-        orders = {
-            epoch: generator(*self.parts, "online order", epoch).permutation(size)
-            for epoch in range(first // size, (first + count - 1) // size + 1)
-        }
-        return [(int(orders[place // size][place % size]), place // size) for place in range(first, first + count)]
+        return [(self._order(place // size)[place % size], place // size) for place in range(first, first + count)]
+
+    def _order(self, visit: int) -> list[int]:
+        """The places of all prompts in the order of their ``visit``-th turns."""
+        if visit not in self.orders:
+            self.orders[visit] = order("online order", self.prompts["prompt_id"], *self.of, visit).tolist()
+        return self.orders[visit]
 
     def _group(self, prompt_id: int, visit: int) -> list[list[int]]:
         """The stored completions for a prompt's ``visit``-th turn; used anew when a prompt has had all of them."""
-        stored, size = self.stored[prompt_id], self.chosen.completions
+        stored, size = self.stored[prompt_id], self.arm.completions
         first = visit % (len(stored) // size) * size
         return [list(map(int, ids)) for ids in stored[first : first + size]]
 
 
-def labelled(rows: pd.DataFrame, drawn: list[list[list[int]]], label: Labeller) -> np.ndarray:
+def labelled(rows: pd.DataFrame, drawn: list[list[list[int]]], label: Judge) -> np.ndarray:
     """The labels of all completions, (prompts, completions); row i of ``rows`` is the prompt of ``drawn[i]``."""
     count = len(drawn[0])
     repeated = rows.loc[rows.index.repeat(count)].reset_index(drop=True)
     return label(repeated, [c for several in drawn for c in several]).reshape(len(drawn), count)
 
 
-def rank(rows: pd.DataFrame, drawn: list[list[list[int]]], label: Labeller) -> list[dict]:
-    """The best against the worst completion of each prompt.
+def rank(rows: pd.DataFrame, drawn: list[list[list[int]]], scores: np.ndarray) -> list[dict]:
+    """The best against the worst completion of each prompt: prompt_ids, chosen_ids, rejected_ids.
 
-    Where all labels are equal, both are the same completion, whose gradient is zero.
+    Where all scores are equal, both are the same completion, whose gradient is zero.
     """
-    labels = labelled(rows, drawn, label)
     return [
         {"prompt_ids": list(map(int, ids)), "chosen_ids": several[best], "rejected_ids": several[worst]}
-        for ids, several, best, worst in zip(rows["prompt_ids"], drawn, labels.argmax(1), labels.argmin(1))
+        for ids, several, best, worst in zip(rows["prompt_ids"], drawn, scores.argmax(1), scores.argmin(1))
+    ]
+
+
+def group(rows: pd.DataFrame, drawn: list[list[list[int]]], scores: np.ndarray) -> list[dict]:
+    """All completions of each prompt with their scores: prompt_ids, completions, scores."""
+    return [
+        {"prompt_ids": list(map(int, ids)), "completions": several, "scores": each}
+        for ids, several, each in zip(rows["prompt_ids"], drawn, scores.tolist())
     ]
 
 

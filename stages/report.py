@@ -19,33 +19,45 @@ from stages.records.command import command
 from stages.records.events import emit
 
 OUT, EVIDENCE = Path("data/report"), Path("data/evidence.json")
-TEST = ("true_reward", "arrived", "win_rate", "kl", "length", "rouge_l")  # also on train prompts, as <name>_train
-PAIRS = ("log_loss", "accuracy")  # of the global RM under arm best_of, of the local RM under arm local
-BY_PROMPT = re.compile(r"true_reward|arrived|log_loss|accuracy|own_(global|local)_log_loss|best_of_\d+")  # for claims
+PAIRS = ("log_loss", "accuracy")  # on held-out pairs: of a reward model, or of a trained arm's implicit reward
+BY_PROMPT = re.compile(r"true_reward|log_loss|accuracy|best_of_\d+")  # for claims
 DIGITS = 6  # kept in git: more would show rounding of the last bits as a change
 
 
 def run() -> None:
-    """Write data/report/{results.json, metrics.json, report.html, report.md, overview.svg} and data/evidence.json,
-    each at once and whole.
+    """Write data/report/{results.json, metrics.json, curves.json, report.html, report.md, overview.svg} and
+    data/evidence.json, each at once and whole.
 
     Raises UserError naming the stage to run when a cell of the study is missing, or a number of it is not finite.
     """
     study = cells.read_study()
-    results, comparisons, everything, prompts = [], [], [], {}
+    results, comparisons, evaluated, judged, curves, prompts = [], [], [], [], [], {}
     for setting in study.settings:
         world = cells.read_world(setting)
-        judge = cells.read_judge(setting) if world.facts["reward"] == "judge" else None
-        found = {(seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms}
-        results += rows(study, setting, found)
-        comparisons.append(Comparison(study, setting, found, world, judge))
-        prompts[setting] = found[study.seeds[0], "base"].by_prompt.loc["test"].index.tolist()
-        everything += [in_short(setting, seed, arm, cell) for (seed, arm), cell in found.items()]
+        judge = cells.read_judge(setting) if world.facts.truth is None else None
+        of_arms = {
+            (seed, arm): cells.read_cell(study, world, setting, seed, arm) for seed in study.seeds for arm in study.arms
+        }
+        of_models = {
+            (seed, name): cells.read_judged(setting, seed, name) for seed in study.seeds for name in study.verifiers
+        }
+        results += rows(study, setting, of_arms, world.measures) + rows(study, setting, of_models, world.measures)
+        comparisons.append(Comparison(study, setting, of_arms, of_models, world, judge))
+        prompts[setting] = of_arms[study.seeds[0], study.arms[0]].by_prompt.loc["test"].index.tolist()
+        evaluated += [in_short(setting, *of, cell, world.measures) for of, cell in of_arms.items()]
+        judged += [judged_in_short(study, setting, *of, cell, prompts[setting]) for of, cell in of_models.items()]
+        curves += [
+            {"setting": setting, "seed": seed, "arm": arm, **point}
+            for (seed, arm), cell in of_arms.items()
+            if cell.curve is not None
+            for point in rounded(cell.curve[["step", "true_reward", "kl"]].to_dict("records"))
+        ]
     html, markdown, overview = page.render(study, comparisons, Theory(cells.read_theory()))
     means = nested(results)
-    said = rounded(evidence(study, everything, prompts))
+    said = rounded(evidence(study, evaluated, judged, prompts))
     write_file(EVIDENCE, text_of(said, separators=(",", ":")) + "\n")
     write_file(OUT / "results.json", "[\n" + ",\n".join(map(text_of, results)) + "\n]\n")
+    write_file(OUT / "curves.json", "[\n" + ",\n".join(map(text_of, curves)) + "\n]\n")
     write_file(OUT / "metrics.json", text_of(means, indent=1) + "\n")
     write_file(OUT / "report.html", html)
     write_file(OUT / "report.md", markdown)
@@ -65,32 +77,32 @@ def text_of(found: dict, **layout) -> str:
     return json.dumps(found, allow_nan=False, **layout)
 
 
-def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell]) -> list[dict]:
-    """results.json's rows of one setting: by arm, then seed, then metric; what does not apply has no row."""
-    wanted = [("test", metric, metric) for metric in TEST] + [("pairs", metric, metric) for metric in PAIRS]
-    wanted += [("train", metric, f"{metric}_train") for metric in TEST]
+def of_completions(measures: list[str]) -> list[str]:
+    """What may be known of an arm's completions; measures: what the world adds."""
+    return ["true_reward", *measures, "win_rate", "kl", "length"]
+
+
+def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], measures: list[str]) -> list[dict]:
+    """results.json's rows of arms, or of reward models, of one setting: by name, then seed, then metric; what does not
+    apply has no row. An arm and a reward model of one name are one policy, and no metric is of both."""
+    names = of_completions(measures)
+    wanted = [("test", metric, metric) for metric in names] + [("pairs", metric, metric) for metric in PAIRS]
+    wanted += [("train", metric, f"{metric}_train") for metric in names]
     return [
         {"setting": setting, "arm": arm, "seed": seed, "metric": name, "value": round(value, DIGITS)}
-        for arm in study.arms
+        for arm in dict.fromkeys(arm for _, arm in found)
         for seed in study.seeds
         for split, metric, name in wanted
         if (value := cells.value(found[seed, arm], split, metric)) is not None
     ]
 
 
-def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
+def in_short(setting: str, seed: int, arm: str, cell: Cell, measures: list[str]) -> dict:
     """All that a claim may ask of a cell: means of each test prompt, numbers, the learning curve."""
     of_test = cell.by_prompt.loc["test"].join(cell.prompts)
-    numbers = {name: cells.value(cell, "test", name) for name in TEST}
-    for prefix, found in (
-        ("", cell.metrics.get("pairs", {})),
-        ("fresh_", cell.metrics.get("fresh", {})),
-        ("own_global_", cell.metrics.get("own_global", {})),
-        ("own_local_", cell.metrics.get("own_local", {})),
-        ("best_of_", cell.metrics.get("best_of", {})),
-    ):
-        numbers |= {f"{prefix}{name}": value for name, value in found.items()}
-    known = [name for name in of_test if BY_PROMPT.fullmatch(name) and of_test[name].notna().all()]
+    numbers = {name: cells.value(cell, "test", name) for name in of_completions(measures)} | of_pairs(cell)
+    asked = (name for name in of_test if name in measures or BY_PROMPT.fullmatch(name))
+    known = [name for name in asked if of_test[name].notna().all()]
     curve = None if cell.curve is None else {name: cell.curve[name].tolist() for name in ("step", "true_reward", "kl")}
     return {
         "setting": setting,
@@ -103,19 +115,51 @@ def in_short(setting: str, seed: int, arm: str, cell: Cell) -> dict:
     }
 
 
-def evidence(study: Study, everything: list[dict], prompts: dict[str, list[int]]) -> dict:
-    """What this study says on the paper's claims: the test prompts of each setting, the cells, how many pairs verifiers
-    need."""
+def of_pairs(cell: Cell) -> dict[str, float]:
+    """What was measured on held-out pairs: of test prompts, and ("fresh_") of the prompts of the training pairs."""
+    parts = (("", "pairs"), ("fresh_", "fresh"))
+    return {f"{prefix}{name}": value for prefix, of in parts for name, value in cell.metrics.get(of, {}).items()}
+
+
+def judged_in_short(study: Study, setting: str, seed: int, verifier: str, cell: Cell, prompts: list[int]) -> dict:
+    """All that a claim may ask of a reward model: ``in_short`` of an arm, with what it says of best-of-n and
+    (log_loss_on_ARM) of pairs of the completions of arms."""
+    paths, numbers = [cell.path.as_posix()], of_pairs(cell) | cell.metrics["best_of"]
+    by_prompt = {name: cell.prompts[name] for name in cell.prompts if BY_PROMPT.fullmatch(name)}
+    for arm in study.judged_on:
+        own = cells.read_judged(setting, seed, verifier, arm)
+        paths.append(own.path.as_posix())
+        numbers |= {f"{name}_on_{arm}": value for name, value in own.metrics.get("own", {}).items()}
+        by_prompt |= {f"log_loss_on_{arm}": own.prompts["log_loss"]} if "log_loss" in own.prompts else {}
+    asked = {name: values.reindex(prompts) for name, values in by_prompt.items()}
+    return {
+        "setting": setting,
+        "seed": seed,
+        "verifier": verifier,
+        "paths": paths,
+        "prompts": {name: values.tolist() for name, values in asked.items() if values.notna().all()},
+        "numbers": numbers,
+    }
+
+
+def evidence(study: Study, evaluated: list[dict], judged: list[dict], prompts: dict[str, list[int]]) -> dict:
+    """What this study says on claims: the test prompts of each setting, its arms, its reward models, how many pairs
+    these need."""
+    if study.redraw == "world":  # one id is another prompt in each seed, and a claim resamples seeds alone
+        for row in (*evaluated, *judged):
+            row["prompts"] = {}
     verification = []
     for setting in study.verification:
         for seed in study.seeds:
-            path, losses = cells.read_verification(setting, seed)
-            row = {"setting": setting, "seed": seed, "path": path.as_posix()}
-            verification.append(row | {name: losses[name].tolist() for name in ("pairs", "global", "local")})
+            found = {name: cells.read_verification(setting, seed, name) for name in study.listed}
+            row = {"setting": setting, "seed": seed, "paths": [path.as_posix() for path, _ in found.values()]}
+            row["pairs"] = next(iter(found.values()))[1]["pairs"].tolist()
+            verification.append(row | {name: losses["log_loss"].tolist() for name, (_, losses) in found.items()})
     return {
         "settings": {setting: {"prompts": ids} for setting, ids in prompts.items()},
         "seeds": study.seeds,
-        "cells": everything,
+        "cells": evaluated,
+        "judged": judged,
         "verification": verification,
     }
 

@@ -1,50 +1,45 @@
-"""Sampling from the base policy (the paper: one batch of n completions a prompt), scored by both reward models.
+"""Sampling from the base policy alone (the paper: one batch of n completions per prompt).
 
-In: the base policy, the global and the local reward model.
-Out: samples.parquet: for every prompt ``completions`` completions with their scores. Best-of-n picks from those of
-validation and test prompts; online arms that start from the base policy take those of train prompts as first round.
+In: the corpus, the base policy.
+Out: samples.parquet: for every prompt ``completions`` completions with their true reward. What picks among samples
+takes those of validation and test prompts; online arms that start from the base policy take those of train prompts as
+their first round.
 """
 
-import pandas as pd
-
-from stages.learning import judging, models
+from stages.learning import models, scoring
 from stages.learning.sampling import draw
-from stages.records import artifacts, params
+from stages.records import artifacts
 from stages.records.command import command
+from stages.records.sections import asked
+from stages.records.seeds import Uniforms, key
 from stages.worlds import corpora
 
 
-def run(setting: str, seed: int) -> None:
+def run(cell: str) -> None:
     """Write data/sample/<setting>/<seed>."""
-    settings = params.setting(setting, "sample", "compute", "reward.local_beta")
-    chosen = settings.sample
-    corpus = corpora.load(artifacts.reading(f"data/corpus/{setting}"))
-    base = artifacts.reading(f"data/base/{setting}")
-    verifiers = {name: artifacts.reading(f"data/reward/{setting}/{seed}/{name}") for name in ("global", "local")}
-    models.prepare(settings.compute, setting, seed, "sample")
-
-    policy = models.load_policy(base, settings.compute)
-    parts = (setting, seed, "sample")
-    prompts = corpus.prompts
-    drawn = draw(policy, prompts["prompt_ids"].tolist(), chosen.completions, corpus.world, chosen.temperature, parts)
-    completions = [c for several in drawn for c in several]
-    rows = prompts.loc[prompts.index.repeat(chosen.completions)]
-    ids = rows["prompt_ids"].tolist()
-    judge = judging.scalar(models.load_reward(verifiers["global"], settings.compute))
-    local = models.load_policy(verifiers["local"], settings.compute)
-    local_judge = judging.implicit(local, policy, settings.reward.local_beta)
-    samples = pd.DataFrame(
-        {
-            "prompt_id": rows["prompt_id"].to_numpy(),
-            "split": rows["split"].to_numpy(),
-            "sample": list(range(chosen.completions)) * len(prompts),
-            "completion_ids": completions,
-            "completion": corpus.tokenizer.batch_decode(completions, skip_special_tokens=True),
-            "score": judge(ids, completions),
-            "local_score": local_judge(ids, completions),
-        }
+    where, settings = asked("sample", cell, "sample", "compute")
+    chosen, of = settings.sample, (where.setting, where.seed)
+    corpus = corpora.load(artifacts.reading(where.corpus))
+    base = artifacts.reading(where.base)
+    models.prepare(settings.compute, key("sampling", *of))
+    prompts = corpus.prompts.assign(visit=0)
+    drawn = draw(
+        models.load_policy(base, settings.compute),
+        prompts,
+        chosen.completions,
+        corpus.world,
+        chosen.temperature,
+        Uniforms("samples", *of),
     )
-    with artifacts.writing(f"data/sample/{setting}/{seed}") as out:
+    completions = [ids for several in drawn for ids in several]
+    rows = prompts.loc[prompts.index.repeat(chosen.completions)].reset_index(drop=True)
+    samples = rows[["prompt_id", "split"]].assign(
+        sample=list(range(chosen.completions)) * len(prompts),
+        completion_ids=completions,
+        completion=corpus.tokenizer.batch_decode(completions, skip_special_tokens=True),
+        true_reward=scoring.scorer(corpus, base, settings.compute)(rows, completions)["true_reward"].to_numpy(),
+    )
+    with artifacts.writing(f"data/sample/{where.setting}/{where.seed}") as out:
         samples.to_parquet(out / "samples.parquet", index=False)
 
 

@@ -3,7 +3,7 @@
 A child is what ``python -m stages.X`` would have been: same folder, arguments, environment, standard streams, default
 signal handlers, and it ends like any Python process. To keep that true, a request is refused, and the stage then runs
 in place, when the code in stages/ has changed since the import, when folder or interpreter differ, or when the
-environment does: libraries read theirs (thread counts, offline switches) while they are imported.
+environment does: libraries read theirs (thread counts, offline switches, what chooses kernels) while they are imported.
 
 Nothing here computes before the fork: a tensor operation would start threads that a child does not inherit.
 The server ends, and kills its children, when its standard input closes, which happens when its parent ends in any way.

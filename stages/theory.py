@@ -13,8 +13,10 @@ import pandas as pd
 
 from stages.evidence import optima
 from stages.evidence.tabular import PolicyClass, Tree, divergence, soft_optimum, total_variation
-from stages.records import artifacts, events, params
+from stages.records import artifacts, events, plain
 from stages.records.command import command
+from stages.records.params import Theory
+from stages.records.schema import checked
 from stages.records.seeds import generator
 
 GAPS = {"not isomorphic"}  # what must not vanish; the error of everything else must
@@ -22,7 +24,7 @@ GAPS = {"not isomorphic"}  # what must not vanish; the error of everything else 
 
 def run() -> None:
     """Write data/theory."""
-    write(params.declared("theory").theory, "data/theory")
+    write(checked(Theory, plain.read(plain.PARAMS)["theory"], f"{plain.PARAMS}: theory"), "data/theory")
 
 
 def write(theory, folder: str | Path) -> None:

@@ -1,6 +1,7 @@
 """Small causal LMs of many architectures, made from configs with random weights, with windows shorter than prompts."""
 
 import torch
+from conftest import CPU
 from transformers import AutoConfig, AutoModelForCausalLM
 
 WINDOW = 5  # tokens that a layer with a window sees; prompts are longer
@@ -121,4 +122,6 @@ def make(name: str, **changes):
     given = {"model_type": name} | ARCHITECTURES[name] | changes
     config = AutoConfig.for_model(**given)
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model.compute = CPU
+    return model

@@ -1,19 +1,28 @@
 """`make bench`: how fast people are served, as ratios within one run. Nothing here passes or fails.
 
 Run it on a machine that does nothing else. The sampler is compared with transformers' generate on the same model and
-prompts; `roads` with DVC's own status of the same graph. A ratio is the other's time divided by ours.
+prompts; `roads` with DVC's own status of the same graph; portable numerics with native ones, by processor time. A ratio
+is the other's time divided by ours.
 """
 
+import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import pandas as pd
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from stages.learning.sampling import draw
+from stages.records import numerics
+from stages.records.seeds import Uniforms
+from tests.conftest import CPU, edit_params, follow, new_project
 
 
 def seconds(work: Callable[[], object], runs: int = 5) -> list[float]:
@@ -41,7 +50,7 @@ def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object],
 def network(vocabulary: int, width: int, layers: int) -> GPTNeoXForCausalLM:
     """A GPT-NeoX with random weights, as the settings have it."""
     torch.manual_seed(0)
-    return GPTNeoXForCausalLM(
+    model = GPTNeoXForCausalLM(
         GPTNeoXConfig(
             vocab_size=vocabulary,
             hidden_size=width,
@@ -52,15 +61,18 @@ def network(vocabulary: int, width: int, layers: int) -> GPTNeoXForCausalLM:
             pad_token_id=0,
         )
     ).eval()
+    model.compute = CPU
+    return model
 
 
 def sampling(name: str, model: GPTNeoXForCausalLM, prompts: int, length: int, count: int, new: int) -> None:
     """Our sampler against generate: ``count`` completions of exactly ``new`` tokens for prompts of ``length``."""
     ids = torch.randint(5, model.config.vocab_size, (prompts, length))
+    asked = pd.DataFrame({"prompt_id": range(prompts), "prompt_ids": ids.tolist(), "visit": 0})
     world = {"max_prompt": length, "max_completion": new, "eos": None, "pad": 0}
     compare(
         f"sampling {name} ({prompts} prompts of {length} tokens x {count} completions of {new})",
-        lambda: draw(model, ids.tolist(), count, world, 1.0, ("bench",)),
+        lambda: draw(model, asked, count, world, 1.0, Uniforms("test", "bench")),
         lambda: model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -74,6 +86,56 @@ def sampling(name: str, model: GPTNeoXForCausalLM, prompts: int, length: int, co
         ),
         "generate",
     )
+
+
+TRAINED = ("offline", "online")  # stages, of the arms of these names
+STEPS = 40  # of each
+NEEDED = ("corpus@gap", "base@gap", "pool@gap-0", "preferences@gap-0", "reward@gap-0-global", "sample@gap-0")
+
+
+def prices(project: Path) -> None:
+    """Processor time of training in ``gap`` by portable and by native numerics, on the same inputs, in turn."""
+
+    def shorten(data: dict) -> None:
+        gap = data["settings"]["gap"]
+        gap["base"].update(steps=60)
+        gap["sample"].update(completions=8)
+        gap["arms"]["best_of"]["of"] = 8
+        gap["offline"].update(steps=STEPS)
+        gap["online"].update(steps=STEPS)
+        gap["curve"].update(points=1)
+        for arm in gap["arms"].values():
+            arm.update({"rounds": STEPS} if arm.get("rounds", 0) > STEPS else {})
+
+    new_project(project, "data")
+    edit_params(project, lambda data: data["study"].update(settings=["gap"], arms=["base", *TRAINED], seeds=[0]))
+    edit_params(project, shorten)
+    follow(project)
+    run_stage(project, "check")
+    for name in NEEDED:
+        stage, _, cell = name.partition("@")
+        run_stage(project, stage, "--cell", cell)
+    for stage in TRAINED:
+        spent = {numerics.PORTABLE: [], numerics.NATIVE: []}
+        for kind in [*spent] * 3:
+            edit_params(project, lambda data: data["settings"]["gap"]["compute"].update(numerics=kind))  # noqa: B023
+            follow(project)
+            spent[kind].append(run_stage(project, stage, "--cell", f"gap-0-{stage}"))
+        ours, theirs = (statistics.median(times) for times in spent.values())
+        print(
+            f"{STEPS} {stage} steps, portable: {ours:.2f} s, native {theirs:.2f} s, ratio {theirs / ours:.2f}",
+            flush=True,
+        )
+
+
+def run_stage(project: Path, stage: str, *words: str) -> float:
+    """Seconds of processor time of a stage without its imports."""
+    events = project / "events"
+    events.unlink(missing_ok=True)
+    command = [sys.executable, "-m", f"stages.{stage}", *words]
+    env = {**os.environ, "ALL_ROADS_EVENTS": str(events)}
+    subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)
+    return json.loads(events.read_text().splitlines()[-1])["metrics"]["processor_seconds"]
 
 
 STATUS = "from dvc.repo import Repo; Repo('.').status()"
@@ -92,6 +154,8 @@ def main() -> None:
     status = command("-c", STATUS)
     compare("roads status", command("-m", "flows", "status"), status, "in-process DVC status")
     compare("roads run with nothing to do", command("-m", "flows", "run"), status, "in-process DVC status")
+    with tempfile.TemporaryDirectory() as folder:
+        prices(Path(folder) / "project")
 
 
 if __name__ == "__main__":

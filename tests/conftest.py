@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -23,26 +24,48 @@ TINY = {  # a network's sizes; so wide a start that its distributions are far fr
     "pad_token_id": 0,
 }
 
+CPU = SimpleNamespace(  # a setting's section ``compute``
+    device="cpu", dtype="float32", threads=1, device_batch=0, tokens=16384, rows=512, vocabulary=8192
+)
+
 
 def neox(vocabulary: int = 20, seed: int = 0):
-    """A tiny GPT-NeoX, the weights of which belong to the seed."""
+    """A tiny GPT-NeoX, the weights of which belong to the seed; it carries ``compute``, as one that was loaded."""
     import torch  # these imports take seconds, and most tests need no network
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     torch.manual_seed(seed)
-    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=vocabulary, **TINY)).eval()
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=vocabulary, **TINY)).eval()
+    model.compute = CPU
+    return model
+
+
+def asking(prompts: list):
+    """Prompts (token ids) as the sampler wants them, each for the first time, with their places as ids."""
+    import pandas as pd
+
+    return pd.DataFrame({"prompt_id": range(len(prompts)), "prompt_ids": prompts, "visit": 0})
 
 
 def edit_params(project: Path, change) -> None:
-    """Rewrite params.yaml after ``change(data)``."""
+    """Rewrite params.yaml after ``change(data)``; cells.yaml follows with the next `roads` command or ``follow``."""
     yaml = YAML()
     data = yaml.load(project / "params.yaml")
     change(data)
     yaml.dump(data, project / "params.yaml")
 
 
+def follow(project: Path) -> None:
+    """Write cells.yaml anew, as every `roads` command does; for what DVC is asked directly."""
+    from stages.records import resolver
+
+    resolver.write(project)
+
+
 def new_project(folder: Path, study: str) -> Path:
-    """A copy of the project, as git has it plus what is not ignored, with a named study as its default one."""
+    """A copy of the project, as git has it plus what is not ignored, with a named study as its own."""
+    from stages.records import plain, reading
+
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
     )
@@ -50,7 +73,8 @@ def new_project(folder: Path, study: str) -> Path:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "data/report/", "data/made.json", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    edit_params(folder, lambda data: data.update(study=dict(data["studies"][study])))
+    (folder / "params.yaml").write_text(plain.text(reading.prepare(study, ROOT)))
+    follow(folder)
     for command in ("git init -q", "git add -A", "git -c user.name=test -c user.email=test@test commit -qm start"):
         subprocess.run(command.split(), cwd=folder, check=True)
     return folder
@@ -61,6 +85,35 @@ def roads(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-m", "flows", *words], cwd=project, env={**os.environ, **env}, capture_output=True, text=True
     )
+
+
+def pytest_collection_modifyitems(items):
+    """A test that needs the micro study is slow, and need not say so."""
+    for item in items:
+        if "micro" in item.fixturenames:
+            item.add_marker("slow")
+
+
+_fast = None  # the fast test that runs now
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    global _fast
+    _fast = None if item.get_closest_marker("slow") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _fast = None
+
+
+def _no_process(event: str, arguments: tuple) -> None:
+    """What keeps `make check` fast: a test that is not marked as slow starts no Python, DVC or stage, only git."""
+    if _fast and (event == "os.fork" or (event == "subprocess.Popen" and Path(arguments[0]).name != "git")):
+        raise RuntimeError(f"{_fast} starts a process: mark it with pytest.mark.slow.")
+
+
+sys.addaudithook(_no_process)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,23 @@
-"""Evidence of studies, as they publish it, all invented."""
+"""Evidence of studies, as those of the first plan have published it, all invented.
+
+Their claims name arms as they were called then (FORMER), and an arm carries the numbers of the reward model behind it.
+"""
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-from stages.evidence.cells import ALWAYS
-from stages.records import params, seeds
+from stages.records import reading, seeds
 from stages.records.params import Claim, Study
 
 PROJECT = Path(__file__).parent.parent
-DECLARED = params.load(PROJECT / "params.yaml")
+DECLARED = SimpleNamespace(claims=reading.claims(PROJECT), studies=reading.studies(PROJECT))
+UNTRAINED = ("base", "best_of", "best_of_local", "best_of_soft", "local")
+FORMER = {"online__local": "online_local", "online__oracle": "online_true"}
 REWARD = {"base": 2.9, "best_of": 5.0, "best_of_local": 3.6, "best_of_soft": 4.3, "local": 2.3, "offline": 3.4}
 REWARD |= {
     "offline_twice": 3.5,
@@ -47,21 +53,23 @@ def cell(
     }
 
 
-def publish(root: Path, study: str, cells: list[dict], verification: tuple = ()) -> None:
-    """Write data/studies/<study>."""
+def publish(root: Path, study: str, cells: list[dict], verification: tuple = (), judged: list[dict] = ()) -> None:
+    """Write data/studies/<study>; judged: its reward models, where it has them apart from its arms."""
     prompts = {c["setting"]: list(range(len(c["prompts"]["true_reward"]))) for c in cells}
     found = {
         "platform": {"text": "an invented machine"},
         "settings": {name: {"prompts": ids} for name, ids in prompts.items()},
-        "seeds": sorted({c["seed"] for c in cells}),
+        "seeds": sorted({c["seed"] for c in [*cells, *judged]}),
         "cells": cells,
         "verification": list(verification),
     }
+    found |= {"judged": judged} if judged else {}
     paths = [row["path"] for row in [*cells, *verification]]
     paths += [c["path"].replace("evaluation", "policy") for c in cells if c["curve"]]
+    paths += [path for row in judged for path in row["paths"]]
     folder = root / "data/studies" / study
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder, found, {path: f"md5 {seeds.key(path):032x}.dir" for path in paths})
+    write(folder, found, {path: f"md5 {seeds.key('test', path):032x}.dir" for path in paths})
 
 
 def write(folder: Path, evidence: dict, artifacts: dict[str, str]) -> None:
@@ -73,9 +81,10 @@ def write(folder: Path, evidence: dict, artifacts: dict[str, str]) -> None:
 
 
 def invent(root: Path, prompts: int = 6) -> Path:
-    """A project folder with the committed params.yaml and invented evidence for every study that a claim names."""
+    """A project folder with the committed params and studies, and invented evidence for each study that has claims."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
+    shutil.copy(PROJECT / "params.yaml", root)
+    shutil.copytree(PROJECT / "studies", root / "studies")
     for name in dict.fromkeys(c.study for c in DECLARED.claims.values()):
         study, cells, verification = DECLARED.studies[name], [], []
         for setting in study.settings:
@@ -85,7 +94,7 @@ def invent(root: Path, prompts: int = 6) -> Path:
             of_prompt = seeds.generator("test", setting).normal(size=prompts)
             for seed in study.seeds:
                 draw = seeds.generator("test", name, setting, seed)
-                for arm in (*ALWAYS, *study.arms):
+                for arm in dict.fromkeys([*UNTRAINED, *(FORMER.get(arm, arm) for arm in study.arms)]):
                     level = 3.4 + eased * (REWARD.get(arm, 4.6) - 3.4) + 0.1 * draw.normal()
                     rewards = np.clip(level + 0.4 * of_prompt + 0.3 * draw.normal(size=prompts), 0, 6).tolist()
                     cells.append(cell(setting, seed, arm, rewards, losses(arm, eased, draw), curve(arm, level, draw)))
@@ -118,7 +127,7 @@ def losses(arm: str, eased: float, draw: np.random.Generator) -> dict[str, float
 
 
 def curve(arm: str, level: float, draw: np.random.Generator) -> dict | None:
-    if arm in ALWAYS:
+    if arm in UNTRAINED:
         return None
     steps = np.arange(0, 401, 50)
     grown = 1 - np.exp(-steps / 120)

@@ -6,27 +6,22 @@ import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from invented_cells import build
+from invented_cells import build, facts
 
 from stages import report
-from stages.evidence import cells, costs
-from stages.evidence.cells import World
+from stages.evidence import cells
 from stages.evidence.theorems import below
-from stages.records import artifacts
+from stages.records import artifacts, rooms
 from stages.records.errors import UserError
 
-STUDY = {"settings": ["gap"], "seeds": [0, 1], "offline": ["offline"], "online": ["online"]}
-EVERY_KIND = STUDY | {
-    "seeds": [0],
-    "offline_relabelled": ["offline_relabelled"],
-    "online": ["online_batch", "online_half", "online_rounds4", "online_true", "online"],
-    "online_from_offline": ["online_after"],
-}
+pytestmark = pytest.mark.slow
+
+STUDY = {"settings": ["gap"], "seeds": [0, 1]}
+STUDY |= {"arms": ["base", "local", "best_of", "best_of_soft", "offline", "online"]}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +74,7 @@ def in_table(name: str, column: str, rows, value: float):
 
 
 ONLINE, POLICY = "data/evaluation/gap/0/online", "data/policy/gap/0/online"
+JUDGE, JUDGED = "data/judge/gap-0-global", "judge@gap-0-global"
 NAN, ALL = float("nan"), slice(None)
 
 
@@ -90,6 +86,8 @@ NAN, ALL = float("nan"), slice(None)
         (ONLINE, in_table("completions.parquet", "true_reward", 3, NAN), "completions.parquet: true_reward is nan", ""),
         (ONLINE, in_table("completions.parquet", "true_reward", ALL, NAN), "true_reward is nan", ""),
         (ONLINE, in_table("prompts.parquet", "log_loss", 2, NAN), "prompts.parquet: log_loss is nan", ""),
+        (JUDGE, in_json("metrics.json", "best_of", "best_of_4", value=NAN), "best_of: best_of_4 is nan", JUDGED),
+        (JUDGE, in_table("prompts.parquet", "best_of_4", 2, NAN), "prompts.parquet: best_of_4 is nan", JUDGED),
         (POLICY, in_table("curve.parquet", "kl", 1, float("-inf")), "curve.parquet: kl is -inf", "online@gap-0-online"),
         ("data/theory", in_json("summary.json", "theorems", "SPIN game", "cases", value=NAN), "cases is nan", "theory"),
         ("data/theory", in_table("dial.parquet", "offline", 1, NAN), "dial.parquet: offline is nan", "theory"),
@@ -100,17 +98,17 @@ def test_what_is_not_finite_is_refused_by_name(project, artifact, change, said, 
     with pytest.raises(UserError) as refused:
         report.run()
     assert artifact in str(refused.value) and said in str(refused.value)
-    assert f"`dvc repro --force {stage or 'evaluate_online@gap-0-online'}`" in str(refused.value)
+    assert f"`dvc repro --force {stage or 'evaluate@gap-0-online'}`" in str(refused.value)
     assert not (project / "data/report").exists()
 
 
 def without_pairs(folder: Path) -> None:
-    """Take what an evaluation says of held-out pairs, and all of one prompt."""
+    """Take what an evaluation or a judged reward model says of held-out pairs, and all of one prompt."""
     metrics = json.loads((folder / "metrics.json").read_text())
     del metrics["pairs"]
     (folder / "metrics.json").write_text(json.dumps(metrics))
     prompts = pd.read_parquet(folder / "prompts.parquet")
-    prompts.loc[prompts.index[0]] = NAN  # a prompt that no held-out pair is about
+    prompts.loc[prompts.index[0], ["log_loss", "accuracy"]] = NAN  # a prompt that no held-out pair is about
     prompts.to_parquet(folder / "prompts.parquet")
 
 
@@ -146,7 +144,7 @@ def less_than_best_of(root: Path, arm: str) -> None:
         in_json("metrics.json", "test", "true_reward", value=mean)(folder)
 
     for evaluations in (root / f"data/evaluation/gap/{seed}" for seed in STUDY["seeds"]):
-        shutil.copytree(evaluations / "best_of", evaluations / arm, dirs_exist_ok=True)
+        shutil.copytree(evaluations / "best_of__global", evaluations / arm, dirs_exist_ok=True)
         rewrite(evaluations / arm, less)
 
 
@@ -182,8 +180,8 @@ def test_few_seeds_are_said_beside_the_headline(project, tmp_path, monkeypatch):
     assert "eak evidence" not in text and "data/studies" not in text
 
 
-def accuracies(root: Path, arm: str, accuracy: float) -> None:
-    """Give an arm's reward model an accuracy on held-out pairs that its prompts scatter about by 0.2."""
+def accuracies(root: Path, verifier: str, accuracy: float) -> None:
+    """Give a reward model an accuracy on held-out pairs that its prompts scatter about by 0.2."""
 
     def change(folder):
         prompts = pd.read_parquet(folder / "prompts.parquet")
@@ -192,15 +190,15 @@ def accuracies(root: Path, arm: str, accuracy: float) -> None:
         in_json("metrics.json", "pairs", "accuracy", value=accuracy)(folder)
 
     for seed in (0, 1):
-        rewrite(root / f"data/evaluation/gap/{seed}/{arm}", change)
+        rewrite(root / f"data/judge/gap-{seed}-{verifier}", change)
 
 
 def test_a_reward_model_at_chance_is_said_beside_the_headline(project):
-    accuracies(project, "best_of", 0.7)
+    accuracies(project, "global", 0.7)
     accuracies(project, "local", 0.53)  # which ranks for none of the compared arms
     assert "not shown to be better than chance" not in told()[0]
     less_than_best_of(project, "online")
-    accuracies(project, "best_of", 0.53)
+    accuracies(project, "global", 0.53)
     text, html, picture = told()
     assert (
         "policy is ahead of online by 0.26, but no lead is claimed: its reward model is not shown to be better" in text
@@ -212,14 +210,13 @@ def test_a_reward_model_at_chance_is_said_beside_the_headline(project):
 
 
 def test_a_reward_model_that_was_not_measured_is_not_believed(project):
-    rewrite(project / "data/evaluation/gap/1/best_of", without_pairs)
+    rewrite(project / "data/judge/gap-1-global", without_pairs)
     assert "global RM is not shown to be better than chance: it was measured on no held-out pairs." in told()[0]
 
 
 def judged(root: Path, accuracy: float) -> None:
     """Make the true reward a judge with this accuracy on 20 prompts."""
-    rewrite(root / "data/corpus/gap", in_json("world.json", "reward", value="judge"))
-    rewrite(root / "data/corpus/gap", in_json("world.json", "kind", value="text"))
+    rewrite(root / "data/corpus/gap", in_json("world.json", "facts", value=facts("judge")))
     with artifacts.writing(root / "data/base/gap") as folder:
         numbers = {"trained_on": 300, "pairs": 40, "prompts": 20, "accuracy": accuracy, "log_loss": 0.7}
         (folder / "metrics.json").write_text(json.dumps({"judge": numbers}))
@@ -247,6 +244,29 @@ def test_a_judge_at_chance_makes_no_headline(project):
     )
 
 
+def test_of_a_world_the_pages_say_what_it_says_of_itself(project):
+    own = {"title": "A world of coins", "unit": "coins (0 to 9)", "low": 0, "high": 9, "decimals": 1}
+    own |= {"truth": "what a coin shows", "columns": [["arrived", "got there", 1, 0, 1]]}
+    own |= {"marks": [["arrived", 1, "there at last"], ["true_reward", 0, "on the way"]]}
+    rewrite(project / "data/corpus/gap", in_json("world.json", "facts", value=own))
+    text, html, _ = told()
+    assert re.search(r"A world of coins\. \d+ preference pairs\. The true reward is what a coin shows\.", text)
+    assert "| got there |" in text and "arrived" not in text
+    assert re.search(r"; \d\.\d against \d\.\d of 9\.", text) and "coins (0 to 9)" in html
+    assert "| there at last |" in text and "| on the way |" in text
+    del own["high"], own["marks"]
+    rewrite(project / "data/corpus/gap", in_json("world.json", "facts", value=own))
+    text, *_ = told()
+    assert " of 9" not in text and "there at last" not in text
+
+
+def test_no_page_asks_which_world_it_is():
+    for path in [*Path(cells.__file__).parent.iterdir(), Path(report.__file__)]:
+        if path.is_file():
+            said = path.read_text()
+            assert not [name for name in rooms.names("worlds") if re.search(f"[\"']{name}[\"']", said)], path
+
+
 def test_a_judge_that_was_not_measured_names_the_stage_to_run(project):
     judged(project, 0.8)
     shutil.rmtree(project / "data/base")
@@ -271,53 +291,3 @@ def test_what_was_changed_of_the_data_is_a_table(project):
     assert "| prompts | cut \\| to 16 | 1,200 of 4,800 | 25.0% | a <b>long</b> one \\| another |" in text
     assert "<td>cut | to 16</td><td>1,200 of 4,800</td><td>25.0%</td><td>a &lt;b&gt;long&lt;/b&gt; one | an" in html
     assert "1 rule hit none" in text and "twice" not in text
-
-
-@pytest.mark.parametrize("train_prompts", [40, 176, 1000])
-def test_costs_are_what_the_stages_draw(tmp_path, monkeypatch, train_prompts):
-    """The rounds of the stage online itself, asked for all of their prompts."""
-    from stages.online import Rounds
-
-    monkeypatch.chdir(build(tmp_path, EVERY_KIND, {}))
-    study = cells.read_study()
-    world = World({"kind": "roads"}, train_prompts, None, [])
-    stored = study.params["gap"]["sample"]["completions"]
-    prompts = pd.DataFrame({"prompt_id": range(train_prompts), "split": "train"})
-    store = pd.DataFrame({"prompt_id": np.repeat(range(train_prompts), stored)})
-    store["completion_ids"] = [[place] for place in range(len(store))]
-    for arm in (*study.online, *study.online_from_offline):
-        recipe, chosen = study.recipe("gap", arm)
-        corpus = SimpleNamespace(prompts=prompts, world=None)
-        kept = None if arm in study.online_from_offline else store
-        rounds = Rounds(None, corpus, None, chosen, recipe, kept, Path("scratch"), ("gap", 0))
-        drawn, first = 0, 0
-        for number in range(recipe.rounds):
-            visits = rounds._visits(number * rounds.steps * chosen.prompts, rounds.steps * chosen.prompts)
-            if number == 0 and kept is not None:
-                ids = (rounds.prompts["prompt_id"][prompt] for prompt, _ in visits)
-                groups = [rounds._group(prompt, visit) for prompt, (_, visit) in zip(ids, visits)]
-                first = len({ids[0] for group in groups for ids in group})
-            else:
-                drawn += len(visits) * chosen.completions
-        found = costs.cost(study, world, "gap", arm)
-        assert found.drawn == first + drawn, arm
-        assert found.policy_steps == recipe.rounds * rounds.steps + (400 if kept is None else 0)
-        assert found.reward_steps == (0 if arm == "online_true" else 96)  # three epochs of 1000 pairs, 32 a step
-
-
-def test_costs_of_what_trains_nothing_or_on_pairs_alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(build(tmp_path, EVERY_KIND, {}))
-    study, world = cells.read_study(), World({"kind": "roads"}, 176, None, [])
-    found = {arm: tuple(costs.cost(study, world, "gap", arm)) for arm in study.arms}
-    assert found["base"] == (0, 0, 0, 1) and found["local"] == (96, 0, 0, 1)
-    assert found["best_of"] == found["best_of_local"] == (96, 0, 0, 16) and found["best_of_soft"] == (96, 0, 0, 64)
-    assert found["offline"] == (0, 400, 0, 1) and found["offline_relabelled"] == (96, 400, 0, 1)
-    few = World({"kind": "text"}, 176, 100, [])  # the data have fewer pairs than params ask for
-    assert costs.cost(study, few, "gap", "best_of").reward_steps == 12
-
-
-def test_costs_stand_beside_the_reward(project):
-    text, html, _ = told()
-    row = next(line for line in text.splitlines() if line.startswith("| online |"))
-    assert row.split("|")[3:6] == [" 496 (96 RM + 400 policy) ", " 102,400 ", " 1 "]
-    assert "<td>496<small>96 RM + 400 policy</small></td><td>102,400</td><td>1</td>" in html

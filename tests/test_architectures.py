@@ -1,18 +1,18 @@
 """Causal LMs of many architectures: what is drawn from them, and what is said of texts, is the plain model's own."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from architectures import ARCHITECTURES, WINDOW, make
+from conftest import CPU, asking
 
 from stages.learning import likelihood, models, plain, sampling, shared_prefix
 from stages.records.errors import UserError
-from stages.records.seeds import uniforms
+from stages.records.seeds import Uniforms, key
+
+pytestmark = pytest.mark.slow
 
 PAD, EOS = 0, 1
-COMPUTE = SimpleNamespace(device="cpu")
 WORLD = {"max_prompt": 12, "max_completion": 7, "eos": EOS, "pad": PAD}
 NOT_CAUSAL = {"bert": "is no causal language model", "xlnet": "is no causal language model"}
 SHARED = {
@@ -39,9 +39,9 @@ def test_each_token_is_the_one_that_its_uniform_picks_from_a_plain_pass_over_all
     name, model = named
     asked, count = [*texts(12, 3), *texts(1, 1), texts(1, 1)[0] * 12], 3
     assert min(map(len, asked)) < WINDOW < max(map(len, asked))
-    drawn = sampling.draw(model, asked, count, WORLD, 1.0, ("test",))
+    drawn = sampling.draw(model, asking(asked), count, WORLD, 1.0, Uniforms("test"))
     for i, prompt in enumerate(asked):
-        luck = uniforms(("test",), i * count, count, WORLD["max_completion"])
+        luck = Uniforms("test")([i], [0], count, WORLD["max_completion"])[0]
         for completion, row in zip(drawn[i], luck):
             for position, token in enumerate(completion):
                 with torch.no_grad():
@@ -64,30 +64,58 @@ def test_what_is_said_of_texts_together_is_what_is_said_of_each_alone(named):
         assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_reward_model_reads_each_text_at_its_last_token_that_is_not_padding(named, tmp_path):
+def test_a_policy_never_writes_padding_and_what_else_it_says_is_the_plain_models(named, tmp_path):
+    _, model = named
+    prompts, completions = texts(12, 6), texts(7, 6, seed=1)
+    head = model.get_output_embeddings()
+    before, start = head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone()
+    with torch.no_grad():  # a model that writes hardly anything else
+        head.weight[PAD] = 3 * head.weight[5]
+        head.weight[5] *= -3
+    model.save_pretrained(tmp_path)
+    plain_probs = [likelihood.log_probs(model, [p + c], [[PAD]])[0] for p, c in zip(prompts, completions)]
+    policy = models.load_policy(tmp_path, CPU)
+    drawn = sampling.draw(policy, asking(prompts), 50, WORLD, 1.0, Uniforms("test"))
+    assert not any(PAD in completion for several in drawn for completion in several)
+    assert (likelihood.log_probs(policy, prompts, [[PAD]] * 6) < -20).all()
+    other = [likelihood.log_probs(policy, [p + c], [[7]])[0] for p, c in zip(prompts, completions)]
+    plain = [likelihood.log_probs(model, [p + c], [[7]])[0] for p, c in zip(prompts, completions)]
+    assert np.allclose(other, np.array(plain) - np.log1p(-np.exp(plain_probs)), atol=1e-3), "the rest share its place"
+    policy.save_pretrained(tmp_path / "again")
+    again = models.load_policy(tmp_path / "again", CPU)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert np.array_equal(
+        likelihood.log_probs(again, prompts, completions), likelihood.log_probs(policy, prompts, completions)
+    )
+    with torch.no_grad():
+        head.weight.copy_(before)
+        if start is not None:
+            head.bias.copy_(start)
+
+
+def test_a_reward_model_reads_each_text_at_its_last_token(named, tmp_path):
     name, model = named
     model.save_pretrained(tmp_path)
     if name in UNREWARDED:
         with pytest.raises(UserError, match="take another model") as error:
-            models.new_reward(tmp_path, COMPUTE, PAD, "head")
+            models.new_reward(tmp_path, CPU, PAD, key("test", "head"))
         assert "\n" not in str(error.value)
         return
-    reward = models.new_reward(tmp_path, COMPUTE, PAD, "head").eval()
+    reward = models.new_reward(tmp_path, CPU, PAD, key("test", "head")).eval()
     every = []
     reward.score.register_forward_hook(lambda _head, _args, found: every.append(found))
-    prompts, completions = texts(12, 6), [*texts(7, 3, seed=1), [5, PAD, 6], [5, PAD], [7, EOS]]
+    prompts, completions = texts(12, 5), [*texts(7, 3, seed=1), [5, PAD, 6], [7, EOS]]
     found = likelihood.scores(reward, prompts, completions)
     for prompt, completion, score in zip(prompts, completions, found):
         with torch.no_grad():
             reward(torch.tensor([prompt + completion]), attention_mask=torch.ones(1, len(prompt + completion)))
-        last = -2 if completion[-1] == PAD else -1
-        assert score == pytest.approx(every[-1][0, last, 0].item(), abs=1e-3)
+        assert score == pytest.approx(every[-1][0, -1, 0].item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", NOT_CAUSAL)
 def test_a_model_that_looks_ahead_is_refused(name):
     with pytest.raises(UserError, match=NOT_CAUSAL[name]) as error:
-        sampling.draw(make(name), texts(12, 2), 2, WORLD, 1.0, ("test",))
+        sampling.draw(make(name), asking(texts(12, 2)), 2, WORLD, 1.0, Uniforms("test"))
     assert "\n" not in str(error.value)
 
 
@@ -111,11 +139,11 @@ def test_the_comparison_alone_finds_a_way_that_is_off(monkeypatch):
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "rwkv"])
 def test_sampling_leaves_model_and_global_generator_as_they_were_and_asks_neither_how_to_sample(name):
-    model, asked = make(name), texts(12, 4)
-    expected = sampling.draw(model, asked, 2, WORLD, 1.0, ("still",))
+    model, asked = make(name), asking(texts(12, 4))
+    expected = sampling.draw(model, asked, 2, WORLD, 1.0, Uniforms("test"))
     model = make(name).train()
     model.generation_config.update(repetition_penalty=9.0, top_k=1, min_new_tokens=7, suppress_tokens=[7, 8, 9])
     attention, said, state = model.config._attn_implementation, model.generation_config, torch.get_rng_state()
-    assert sampling.draw(model, asked, 2, WORLD, 1.0, ("still",)) == expected
+    assert sampling.draw(model, asked, 2, WORLD, 1.0, Uniforms("test")) == expected
     assert model.training and model.config._attn_implementation == attention and model.generation_config is said
     assert torch.equal(torch.get_rng_state(), state)

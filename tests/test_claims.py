@@ -1,4 +1,4 @@
-"""Every claim gets the verdict that its numbers give by hand, and says where they came from."""
+"""The page of claims says every verdict, and where its numbers came from; nothing that is missing is passed over."""
 
 import json
 import math
@@ -8,114 +8,32 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from invented import DECLARED, PROJECT, claim, invent, study, write
+from invented import DECLARED, PROJECT, cell, invent, publish, write
 
 from stages import claims as stage
-from stages.evidence import claims, claims_figures, claims_page, contrasts, estimates
-from stages.evidence.estimates import Found
+from stages.evidence import claims_figures, claims_page, contrasts, estimates
 from stages.evidence.published import Evidence
-from stages.evidence.statistics import Estimate
-from stages.records import seeds
 from stages.records.errors import UserError
+
+pytestmark = pytest.mark.slow
 
 FIELDS = """id identity family hypothesis statement contrast measure estimate low high unit seeds looks prompts margin
 expect p p_against verdict verdict_alone seeds_needed improvement paper artifacts""".split()
-ALONE = {"declared": 1}
+NAMED = {declared.study for declared in DECLARED.claims.values()}
 
 
-def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claims.Judged:
-    """A claim alone in its family, from an estimate with so many degrees of freedom that t is normal."""
-    estimate = Estimate(mean, mean - 1.96 * error, mean + 1.96 * error, error, 1e6)
-    draw = seeds.generator("test", "judged")
-    matrix = mean + error * np.sqrt(5) * draw.normal(size=(5, 1))
-    found = Found(estimate, [matrix], 0, None, {})
-    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())], ALONE)[0]
-
-
-def test_every_declared_claim_names_what_exists():
+def test_every_declared_claim_names_what_exists(monkeypatch):
+    monkeypatch.chdir(PROJECT)
     assert 20 <= len(DECLARED.claims) < 30
+    published = {name: Evidence.read(name, DECLARED.studies[name].seeds) for name in NAMED}
+    terms = contrasts.resolved(DECLARED.claims, DECLARED.studies, lambda study, name: name in published[study].names)
+    assert terms.keys() == DECLARED.claims.keys()
     for name, declared in DECLARED.claims.items():
-        assert contrasts.resolve(name, declared, DECLARED.studies), name
         assert declared.hypothesis in claims_page.HYPOTHESES, name
         assert declared.statement.endswith(".") and declared.statement.count(". ") == 0, name
-
-
-@pytest.mark.parametrize(
-    ("expect", "mean", "error", "verdict"),
-    [
-        ("more", 0.5, 0.1, "supported"),
-        ("more", 0.1, 0.01, "supported"),  # also where it is less than matters
-        ("more", -0.1, 0.1, "not supported"),
-        ("more", 0.1, 0.1, "undecided"),
-        ("more", 0.5, 1.0, "undecided"),
-        ("no_more", -0.1, 0.1, "supported"),
-        ("no_more", 0.1, 0.01, "supported"),  # something, but less than matters
-        ("no_more", 0.5, 0.1, "not supported"),
-        ("no_more", 0.1, 0.1, "undecided"),
-        ("same", 0.0, 0.05, "supported"),
-        ("same", 0.1, 0.01, "supported"),
-        ("same", 0.5, 0.1, "not supported"),
-        ("same", -0.5, 0.1, "not supported"),
-        ("same", 0.0, 0.2, "undecided"),
-        ("same", 0.3, 0.1, "undecided"),
-    ],
-)
-def test_verdicts(expect, mean, error, verdict):
-    found = judged(expect, mean, error)
-    assert found.verdict == verdict
-    assert (found.seeds_needed is not None) == (verdict == "undecided")
-    small = any("smaller one than matters" in sentence for sentence in found.details())
-    assert small == (error == 0.01 and expect != "same")
-
-
-def test_the_verdict_of_one_claim_is_that_of_its_interval():
-    for mean in (-0.25, -0.01, 0.01, 0.15, 0.195, 0.197, 0.25):
-        found = judged("more", mean, 0.1)
-        low, high = found.found.estimate[1:3]
-        assert found.verdict == ("supported" if low > 0 else "not supported" if high < 0.2 else "undecided")
-
-
-def test_many_claims_are_judged_more_strictly():
-    entries = [("one", claim("a.online - a.offline"), judged("more", 0.25, 0.1).found, study())]
-    assert claims.judge(entries, ALONE)[0].verdict == "supported"
-    nothing = judged("more", 0.1, 0.1).found
-    others = [(f"other {i}", claim("a.online - a.offline"), nothing, study()) for i in range(9)]
-    together = claims.judge(entries + others, {"declared": 10})
-    assert (together[0].verdict, together[0].alone, together[0].aside) == ("undecided", "supported", "alone: supported")
-    assert not claims.judge(entries, ALONE)[0].aside
-    assert together[0].p == pytest.approx(10 * claims.judge(entries, ALONE)[0].p)
-    assert together[0].seeds_needed > 5
-    waiting = claims.judge(entries, {"declared": 10})
-    assert waiting[0].p == together[0].p, "claims that wait for their study count as well"
-
-
-def test_seeds_added_after_a_look_cost_that_look():
-    found = judged("more", 0.21, 0.1).found
-    first, second = (("one", claim("a.online - a.offline"), found, study(looks=looks)) for looks in (1, 2))
-    (once,), (twice,) = claims.judge([first], ALONE), claims.judge([second], ALONE)
-    assert twice.p == pytest.approx(2 * once.p)
-    assert (once.verdict, twice.verdict) == ("supported", "undecided")
-    assert "Look 2, each with more seeds: p counts 2 times, and only this verdict counts." in twice.details()
-    own = claim("a.online - a.offline").model_copy(update={"looks": 3})  # its numbers alone were made anew in between
-    [thrice] = claims.judge([("one", own, found, study(looks=2))], ALONE)
-    assert thrice.p == pytest.approx(3 * once.p) and thrice.row()["looks"] == 3
-    assert "Look 3, with more seeds or other numbers each: p counts 3 times" in " ".join(thrice.details())
-
-
-def test_one_seed_decides_nothing_however_many_prompts():
-    found = judged("more", 0.5, 0.01).found
-    one = claims.judge([("one", claim("a.online - a.offline"), found, study(seeds=[0]))], ALONE)[0]
-    assert (one.verdict, one.p, one.p_against) == ("undecided", 1.0, 1.0)
-
-
-def test_an_estimate_without_an_interval_decides_nothing():
-    found = Found(Estimate(3.0), [np.array([[3.0]])], 0, None, {})
-    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))], ALONE)[0]
-    assert (one.verdict, one.p, one.p_against, one.seeds_needed) == ("undecided", 1.0, 1.0, None)
-    assert one.row()["low"] is None and json.dumps(one.row(), allow_nan=False)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +90,8 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
     assert html.count("<svg") == html.count("</svg>") == 1 + len(DECLARED.claims) + 3 + 3 + 3 + 1 + 10
     assert "#0a0b" not in html  # no stand-in colour is left
     rows = json.loads((project / "data/report/claims.json").read_text())
+    titles = [title for title in claims_page.HYPOTHESES.values() if f"## {title}\n" in text]
+    assert re.findall("^## (.*)$", text, re.M)[: len(titles)] == titles, "in the paper's order, not that of files"
     for row in rows:
         assert f'id="{row["id"]}"' in html and f'href="#{row["id"]}"' in html
         line = next(line for line in text.splitlines() if line.startswith(f"| {row['statement']} |"))
@@ -179,6 +99,36 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
         assert f" {row['verdict']}{aside} |" in line
         for path, hash_ in row["artifacts"].items():
             assert path in html and hash_ in html
+
+
+def test_curves_by_distance_are_of_the_arms_that_claims_compare_there_or_expect_to_end_alike():
+    declared = [SimpleNamespace(claim=claim) for claim in DECLARED.claims.values()]
+    followed = {name: claims_figures.followed(declared, SimpleNamespace(study=name)) for name in DECLARED.studies}
+    assert followed.pop("evidence") == ["offline", "online", "online_rloo"]
+    assert not any(followed.values())
+
+
+def test_the_table_of_reward_models_has_all_that_a_study_measured(tmp_path, monkeypatch):
+    """Of a study of the first plan by the arms that carry their numbers, of others by the reward models themselves."""
+    monkeypatch.chdir(invent(tmp_path))
+    former = Evidence.read("evidence", DECLARED.studies["evidence"].seeds)
+    table = claims_page.judges(former, "gap")
+    kinds = ("training prompts, fresh pairs", "test prompts", "test prompts, completions of online")
+    assert [name for name, _ in table["rows"]] == [f"{pairs}: {m} RM" for pairs in kinds for m in ("global", "local")]
+    numbers = {"log_loss": 0.6, "accuracy": 0.7, "calibration": 0.03}
+    numbers |= {
+        f"{form}": value for name, value in list(numbers.items()) for form in (f"fresh_{name}", f"{name}_on_online")
+    }
+    judged = [
+        {"setting": "gap", "seed": seed, "verifier": name, "paths": [f"data/judge/gap-{seed}-{name}"]}
+        | {"prompts": {}, "numbers": numbers}
+        for seed in (0, 1)
+        for name in ("global", "oracle")
+    ]
+    publish(tmp_path, "small", [cell("gap", 0, "base", [1.0])], judged=judged)
+    rows = claims_page.judges(Evidence.read("small", [0, 1]), "gap")["rows"]
+    assert [name for name, _ in rows] == [f"{pairs}: {m} RM" for pairs in kinds for m in ("global", "oracle")]
+    assert all([mean for mean, _ in cells] == ["0.600", "0.700", "0.030"] for _, cells in rows)
 
 
 def test_no_page_knows_of_the_host_that_a_study_ran_on(project, tmp_path, monkeypatch):
@@ -197,7 +147,6 @@ def test_no_page_knows_of_the_host_that_a_study_ran_on(project, tmp_path, monkey
 
 LATE = """
   seen_before:
-    study: evidence
     hypothesis: main
     statement: Declared when the numbers were known.
     measure: true_reward
@@ -212,9 +161,8 @@ LATE = """
 
 def with_late(folder: Path, family: str) -> dict[str, dict]:
     """The rows of claims.json, by id, with one more claim in that family."""
-    params = folder / "params.yaml"
-    before, after = (PROJECT / "params.yaml").read_text().split("\nsettings:", 1)
-    params.write_text(f"{before}{LATE.format(family=family)}\nsettings:{after}")
+    declared = (PROJECT / "studies/evidence.yaml").read_text()
+    (folder / "studies/evidence.yaml").write_text(declared.rstrip() + LATE.format(family=family))
     stage.run()
     return {row["id"]: row for row in json.loads((folder / "data/report/claims.json").read_text())}
 
@@ -242,7 +190,7 @@ def test_a_late_claim_changes_no_p_of_the_others_and_is_marked(project, tmp_path
 def test_two_claims_of_the_same_contrast_are_one(tmp_path, monkeypatch):
     monkeypatch.chdir(invent(tmp_path))
     monkeypatch.setattr("test_claims.LATE", LATE.replace("gap.base - gap.online", "gap.online  -  gap.offline"))
-    with pytest.raises(UserError, match=r"claims.seen_before says the same as claims.main_gap"):
+    with pytest.raises(UserError, match=r"studies/evidence.yaml: claims.seen_before says the same as claims.main_gap"):
         with_late(tmp_path, "late")
 
 
@@ -264,14 +212,14 @@ def test_evidence_that_differs_from_its_record_is_refused(tmp_path, monkeypatch)
 
 def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypatch):
     monkeypatch.chdir(invent(tmp_path))
-    Path("data/studies/cues/evidence.json").unlink()
+    Path("data/studies/data/evidence.json").unlink()
     stage.run()
     rows = json.loads(Path("data/report/claims.json").read_text())
-    assert {row["id"] for row in rows} == {n for n, c in DECLARED.claims.items() if c.study != "cues"}
+    assert {row["id"] for row in rows} == {n for n, c in DECLARED.claims.items() if c.study != "data"}
     for page in ("claims.html", "claims.md"):
-        assert "roads run --study cues" in Path("data/report", page).read_text()
-    for published in Path("data/studies").iterdir():
-        shutil.rmtree(published)
+        assert "roads run --study data" in Path("data/report", page).read_text()
+    for name in ("evidence", "cues", "dial"):
+        shutil.rmtree(Path("data/studies", name))
     stage.run()
     assert json.loads(Path("data/report/claims.json").read_text()) == []
 
@@ -281,7 +229,7 @@ def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypa
     [
         (
             lambda e, a: e["cells"].pop(),
-            f"has no arm online_after of setting hidden, seed {DECLARED.studies['evidence'].seeds[-1]}",
+            f"has no arm or reward model online_after of setting hidden, seed {DECLARED.studies['evidence'].seeds[-1]}",
         ),
         (lambda e, a: e.update(seeds=[0, 1]), r"has the seeds \[0, 1\]"),
         (
@@ -319,7 +267,8 @@ def test_nothing_missing_is_passed_over(project, tmp_path, monkeypatch, change, 
         evidence = Evidence.read("evidence", study.seeds)
         for name, declared in DECLARED.claims.items():
             if declared.study == "evidence":
-                estimates.estimate(name, declared, contrasts.resolve(name, declared, DECLARED.studies), evidence, study)
+                terms = contrasts.resolve(declared, study, lambda name: True)
+                estimates.estimate(name, declared, terms, evidence, study)
         claims_figures.leads(evidence, 0.2)
 
 

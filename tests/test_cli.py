@@ -3,6 +3,8 @@
 import pytest
 from conftest import edit_params, new_project, roads
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
@@ -15,7 +17,8 @@ def project(tmp_path_factory):
         (["run", "--settings", "gapp"], "gapp"),
         (["run", "--seeds", "7"], "7"),
         (["run", "--stages", "onlin"], "onlin"),
-        (["run", "--study", "big"], "no studies.big"),
+        (["run", "--study", "big"], "names big, which is not among the files of studies/"),
+        (["study", "tunning"], "the nearest is tuning"),
         (["run", "--study", "tldr"], "roads import tldr"),
         (["run", "--study", "pythia"], "roads import pythia"),
         (["import", "nowhere", "x.jsonl"], "nowhere"),
@@ -35,10 +38,11 @@ def test_a_mistake_is_told_in_one_sentence(project, words, says):
     "change, says",
     [
         (lambda data: data["settings"]["micro"]["online"].update(stepz=3), "settings.micro.online.stepz"),
-        (lambda data: data["settings"]["micro"]["base"].update(learning_rate=float("nan")), "learning_rate"),
-        (lambda data: data["study"].update(settings=["nano"]), "worlds"),
-        (lambda data: data["study"].update(settings=["n"], worlds=["n"], variants={}, verification=[]), "settings.n:"),
-        (lambda data: data["study"].update(variants={"micro_half": "nano"}), "take over from nano"),
+        (lambda data: data["settings"]["gap"]["base"].update(learning_rate=float("nan")), "base.learning_rate"),
+        (lambda data: data["study"].update(settings=["nano"]), "study.settings names nano"),
+        (lambda data: data["settings"]["micro_half"].update(extends="nano"), "settings.micro_half.extends names nano"),
+        (lambda data: data["study"]["arms"].append("onlin"), "the nearest is online"),
+        (lambda data: data["settings"]["micro"]["online"].update(completions=9), "exceeds settings.micro.sample.compl"),
     ],
 )
 def test_wrong_params_stop_every_command(tmp_path, change, says):
@@ -48,3 +52,4 @@ def test_wrong_params_stop_every_command(tmp_path, change, says):
         done = roads(wrong, *words)
         assert done.returncode == 2 and says in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
+    assert not (wrong / "data/digests").exists() and not (wrong / "dvc.lock").exists()

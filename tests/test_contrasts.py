@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invented import DECLARED, PROJECT, cell, claim, publish
-from ruamel.yaml import YAML
+from invented import DECLARED, cell, claim, publish
 
 from stages.evidence import contrasts, estimates, statistics
 from stages.evidence.contrasts import Term
@@ -90,13 +89,47 @@ def test_the_identity_of_a_claim_is_what_decides_it():
         ("gap.online.true_reward_at_kl - gap.offline.true_reward_at_kl", "kl", "without other measures"),
         ("gap.online - gap.offline", "lead_per_gap", r"must read fit\(arm - arm\)"),
         ("fit(online - offline)", "true_reward", "cannot be read from"),
-        ("gap.onlin - gap.offline", "true_reward", "names onlin, which is not among the arms of studies.evidence"),
-        ("gap.online - gapp.offline", "true_reward", "names gapp, which is not among studies.evidence.settings"),
+        ("gap.onlin - gap.offline", "true_reward", "names onlin, which is no arm and no reward model of the study"),
+        ("gap.online - gapp.offline", "true_reward", "names gapp, which is not among the settings of the study"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(contrast, measure, wrong):
-    with pytest.raises(UserError, match=rf"params.yaml: claims.mine.contrast .*{wrong}"):
-        contrasts.resolve("mine", claim(contrast, measure=measure, study="evidence"), DECLARED.studies)
+    with pytest.raises(ValueError, match=f"^contrast .*{wrong}"):
+        contrasts.resolve(
+            claim(contrast, measure=measure), DECLARED.studies["evidence"], ["online", "offline"].__contains__
+        )
+
+
+def test_a_line_needs_three_settings():
+    study = DECLARED.studies["evidence"]
+    with pytest.raises(ValueError, match=r"^measure: a line with an error needs at least 3 settings"):
+        contrasts.resolve(claim("fit(online - offline)", measure="lead_per_gap"), study, lambda name: True)
+
+
+def test_a_claim_that_names_what_its_study_has_not_is_refused_with_its_file():
+    claims, has = {"mine": claim("gap.online - gap.offline", study="evidence")}, [("evidence", "online")]
+    with pytest.raises(UserError, match=r"^studies/evidence.yaml: claims.mine.contrast names offline, .*: correct it"):
+        contrasts.resolved(claims, DECLARED.studies, lambda *of: of in has)
+    has.append(("evidence", "offline"))
+    terms = contrasts.resolved(claims, DECLARED.studies, lambda *of: of in has)["mine"]
+    assert [term.arm for term in terms] == ["online", "offline"]
+
+
+def test_a_measure_is_that_of_the_arm_or_of_the_reward_model_which_has_it(tmp_path, monkeypatch):
+    """Both may be called local: the policy has a true reward, its implicit reward has a log-loss."""
+    judged = [
+        {"setting": "a", "seed": seed, "verifier": "local", "paths": [f"data/judge/a-{seed}-local"]}
+        | {"prompts": {"log_loss": [0.6, 0.7]}, "numbers": {"log_loss": 0.65, "log_loss_on_online": 0.8}}
+        for seed in (0, 1)
+    ]
+    publish(tmp_path, "small", [cell("a", seed, "local", [2.0, 3.0]) for seed in (0, 1)], judged=judged)
+    evidence = read(tmp_path, monkeypatch, [0, 1])
+    assert evidence.values("a", "local", "true_reward").tolist() == [[2.0, 3.0]] * 2
+    assert evidence.values("a", "local", "log_loss").tolist() == [[0.6, 0.7]] * 2
+    assert evidence.values("a", "local", "log_loss_on_online").tolist() == [[0.8]] * 2
+    assert evidence.paths("a", "local", "log_loss") == ["data/judge/a-0-local", "data/judge/a-1-local"]
+    assert evidence.paths("a", "local", "true_reward") == ["data/evaluation/a/0/local", "data/evaluation/a/1/local"]
+    assert evidence.hashes(evidence.paths("a", "local", "log_loss"))
 
 
 def test_terms_of_a_setting_are_paired_and_settings_added(small):
@@ -211,12 +244,3 @@ def test_the_slope_errs_with_settings_and_with_seeds(tmp_path, monkeypatch, nois
     assert line.slope.mean == pytest.approx(fitted[0])
     assert line.slope.error == pytest.approx(max(residual, by_seed), rel=0.1)
     assert (residual > by_seed) or larger == "either"
-
-
-def test_params_of_an_unknown_study_are_refused():
-    with pytest.raises(UserError, match=r"claims.mine.study names big, but there is no studies.big"):
-        contrasts.resolve("mine", claim("gap.online", study="big"), DECLARED.studies)
-    assert YAML(typ="safe", pure=True).load((PROJECT / "dvc.yaml").read_text())["stages"]["claims"]["params"] == [
-        "claims",
-        "studies",
-    ]

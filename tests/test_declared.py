@@ -5,86 +5,25 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from invented import PROJECT, cell, publish
+from invented import PROJECT
+from repository import LEAD, Repository, begun, with_results
 
 from flows import claims
 from stages.records.errors import UserError
 
-PARAMS = (PROJECT / "params.yaml").read_text()
-BEFORE, AFTER = PARAMS[: PARAMS.index("\nclaims:")], PARAMS[PARAMS.index("\nsettings:") :]
-LEAD = {
-    "hypothesis": "main",
-    "statement": "Online is ahead.",
-    "study": "cues",
-    "measure": "true_reward",
-    "contrast": "cues_simple_shared.online - cues_simple_shared.offline",
-    "expect": "more",
-    "margin": 0.2,
-    "unit": "true reward (of 6)",
-    "paper": "no number",
-}
-
-
-class Repository:
-    """A project with claims and results, and git beside them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.git("init", "-q", "-b", "main")
-        self.commit("begun", readme="A project.")
-
-    def git(self, *words: str, cwd: Path | None = None) -> str:
-        who = ("-c", "user.name=test", "-c", "user.email=test@test.invalid", "-c", "commit.gpgsign=false")
-        return subprocess.run(
-            ["git", *who, *words], cwd=cwd or self.folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    def commit(self, message: str, **files: str) -> str:
-        """Commit all that has changed, and these files; the short hash."""
-        for name, text in files.items():
-            (self.folder / name).write_text(text)
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", message)
-        return self.git("rev-parse", "--short", "HEAD")
-
-    def declare(self, before: str = BEFORE, after: str = AFTER, **declared: dict) -> None:
-        """Write params.yaml, with these claims alone."""
-        (self.folder / "params.yaml").write_text(f"{before}\nclaims: {json.dumps(declared)}\n{after}")
-
-    def publish(self, seeds=(0, 1), arms=("online", "offline"), study="cues", online=(3.0, 4.0), points=2) -> None:
-        curve = {"step": [*range(points)], "kl": [*map(float, range(points))], "true_reward": [3.0] * points}
-        rewards = {arm: [*online] if arm == "online" else [3.0, 4.0] for arm in arms}
-        cells = [cell("cues_simple_shared", seed, arm, rewards[arm], curve=curve) for seed in seeds for arm in arms]
-        publish(self.folder, study, cells)
-
-    def row(self, name: str = "lead") -> claims.Row:
-        return next(row for row in claims.account(self.folder).rows if row.name == name)
-
-    def wrong(self) -> str:
-        return "\n".join(claims.account(self.folder).wrong)
-
-    def page(self) -> str:
-        claims.write(self.folder)
-        return (self.folder / claims.PAGE).read_text()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def repository(tmp_path):
-    (tmp_path / "project").mkdir()
-    return Repository(tmp_path / "project")
+    return begun(tmp_path)
 
 
 @pytest.fixture
 def in_time(repository):
-    """One claim, declared by the commit ``declared``, and its results by the commit ``shown``."""
-    repository.declare(lead=LEAD)
-    repository.declared = repository.commit("declared")
-    repository.publish()
-    repository.shown = repository.commit("results")
-    return repository
+    return with_results(repository)
 
 
 def test_a_claim_before_its_results_is_in_time_and_in_other_words_still_is(in_time):
@@ -193,10 +132,9 @@ def test_results_that_were_taken_away_have_been_seen(repository):
 
 
 def test_a_study_under_another_name_has_been_seen_by_its_artifacts(in_time):
-    renamed = {"lead": {**LEAD, "study": "hints"}}
-    before = BEFORE.replace("\n  cues: ", "\n  hints: ")
     (in_time.folder / "data/studies/cues").rename(in_time.folder / "data/studies/kept")  # out of the way for now
-    in_time.declare(before=before, **renamed)
+    (in_time.folder / "studies/cues.yaml").unlink()
+    in_time.declare(study="hints", lead=LEAD)
     in_time.commit("renamed")
     assert in_time.row().says == "no results yet"
     in_time.publish(study="hints")
@@ -230,6 +168,27 @@ def test_a_new_arm_of_a_study_that_was_published_is_still_to_be_seen(in_time):
     assert row.says == "in time" and row.declared.startswith(declared) and in_time.row().says == "in time"
 
 
+def test_a_claim_may_name_what_its_study_has_published_and_what_it_is_going_to_have(in_time):
+    """Arms and reward models; of a study of the first plan under the names that they had then."""
+    in_time.publish(arms=("online", "offline", "best_of_local"))
+    shared = "cues_simple_shared"
+    terms = {"old": "best_of_local", "new": "best_of__global", "model": "global.log_loss", "typo": "best_of_global"}
+    declared = {name: {**LEAD, "contrast": f"{shared}.online - {shared}.{term}"} for name, term in terms.items()}
+    with pytest.raises(UserError, match=r"studies/cues.yaml: claims.typo.contrast names best_of_global, which is no"):
+        in_time.declare(lead=LEAD, **declared)
+        claims.account(in_time.folder)
+    del declared["typo"]
+    in_time.declare(lead=LEAD, **declared)
+    says = {row.name: row.says for row in claims.account(in_time.folder).rows}
+    assert says == {"lead": "in time", "old": "late", "new": "not committed yet", "model": "not committed yet"}
+
+
+def test_results_that_cannot_be_read_are_named(in_time):
+    (in_time.folder / "data/studies/cues/evidence.json").write_text("{")
+    with pytest.raises(UserError, match=r"data/studies/cues/evidence.json cannot be read: bring it back from git"):
+        claims.account(in_time.folder)
+
+
 @pytest.mark.parametrize("merged_first", [True, False])
 def test_on_branches_only_what_led_to_the_results_counts(repository, merged_first):
     repository.declare()
@@ -245,117 +204,6 @@ def test_on_branches_only_what_led_to_the_results_counts(repository, merged_firs
     if not merged_first:
         repository.git("merge", "-q", "--no-ff", "-m", "merged", "side")
     assert repository.row().says == ("in time" if merged_first else "late")
-
-
-def test_more_seeds_than_looks_count_are_told(in_time):
-    in_time.publish(seeds=(0, 1, 2))
-    in_time.commit("more seeds")
-    assert [seeds for seeds, _ in in_time.row().seeds] == [2, 3]
-    assert "p counts 1 look at lead, but git has 2 versions of the deciding numbers (2 seeds" in in_time.wrong()
-    assert "set studies.cues.looks to 2" in in_time.wrong()
-    in_time.declare(before=BEFORE.replace("\n    settings: &cues", "\n    looks: 2\n    settings: &cues"), lead=LEAD)
-    assert in_time.wrong() == "" and in_time.row().says == "in time"
-    changed = "studies.cues changed after claims on it were declared: looks now (not committed)."
-    assert claims.account(in_time.folder).notes == [changed] and changed in in_time.page()
-
-
-def test_other_numbers_by_the_same_seeds_are_a_look(in_time):
-    in_time.declare(lead=LEAD, other={**LEAD, "contrast": "cues_simple_shared.offline - cues_simple_shared.base"})
-    in_time.commit("another claim")
-    arms = ("online", "offline", "base")
-    in_time.publish(arms=arms)
-    shown = in_time.commit("all arms")
-    account = claims.account(in_time.folder)
-    assert not account.wrong, "lead had these numbers before, other had none"
-    assert (
-        f"cues was published anew with the same seeds {shown}" in account.notes[0]
-        and "decide other." in account.notes[0]
-    )
-    in_time.publish(arms=arms, online=(3.0, 4.5))
-    tuned = in_time.commit("tuned after the look")
-    account = claims.account(in_time.folder)
-    assert len(account.wrong) == 1 and "p counts 1 look at lead, but git has 2 versions" in account.wrong[0]
-    assert tuned in account.wrong[0] and "set claims.lead.looks to 2" in account.wrong[0]
-    assert f"{tuned} (" in account.notes[1] and account.notes[1].endswith("other numbers decide lead.")
-    assert "published anew" in in_time.page() and "set claims.lead.looks to 2" in in_time.page()
-    with pytest.raises(UserError, match=r"set claims.lead.looks to 2"):
-        claims.refuse(in_time.folder)
-    in_time.publish(arms=arms)
-    in_time.commit("the former numbers: nothing new to see")
-    assert claims.account(in_time.folder).wrong[0].count("2 seeds") == 2
-    assert claims.account(in_time.folder).notes[-1].endswith("the numbers that decide its claims stayed.")
-    both = {
-        "lead": {**LEAD, "looks": 2},
-        "other": {**LEAD, "contrast": "cues_simple_shared.offline - cues_simple_shared.base"},
-    }
-    in_time.declare(**both)
-    assert in_time.wrong() == "" and in_time.row().says == "in time", "looks are no part of a claim's identity"
-    claims.refuse(in_time.folder)
-
-
-def test_other_points_of_learning_curves_are_a_look_at_what_they_decide_alone(in_time):
-    matched = {**LEAD, "measure": "true_reward_at_kl"}
-    in_time.declare(lead=LEAD, matched=matched)
-    in_time.publish(points=3)
-    curves = in_time.commit("more points")
-    said = [sentence for sentence in in_time.wrong().split("\n") if "p counts" in sentence]
-    assert (
-        len(said) == 1 and "1 look at matched," in said[0] and curves in said[0] and "claims.matched.looks" in said[0]
-    )
-
-
-def test_the_last_digit_and_numbers_by_prompt_that_were_by_seed_are_no_look(in_time):
-    by_seed = {**LEAD, "measure": "log_loss"}
-    path = in_time.folder / "data/studies/cues/evidence.json"
-    in_time.declare(lead=LEAD, by_seed=by_seed)
-    for change in ({}, {"log_loss": [0.5, 0.7]}, {"true_reward": [3.000001, 4.0]}):
-        found = json.loads(path.read_text())
-        for one in found["cells"]:
-            one["numbers"]["log_loss"] = 0.6
-            one["prompts"] |= change
-        path.write_text(json.dumps(found))
-        in_time.commit(f"changed {change}")
-    assert not [sentence for sentence in in_time.wrong().split("\n") if "p counts" in sentence]
-    assert sum("published anew" in note for note in claims.account(in_time.folder).notes) == 3
-
-
-def test_a_line_through_settings_is_looked_at_by_its_verification(repository):
-    fit = {**LEAD, "study": "dial", "measure": "lead_per_gap", "contrast": "fit(online - offline)"}
-    cells = [cell(setting, 0, arm, [3.0, 4.0]) for setting in ("gap", "moves_1") for arm in ("online", "offline")]
-
-    def published(loss: float) -> str:
-        rows = [
-            {"setting": setting, "seed": 0, "path": f"data/verification/{setting}/0", "pairs": [1000, 500]}
-            | {"global": [0.5, 0.6], "local": [0.6, loss]}
-            for setting in ("gap", "moves_1")
-        ]
-        publish(repository.folder, "dial", cells, tuple(rows))
-        return repository.commit(f"verification {loss}")
-
-    repository.declare(lead=fit)
-    repository.commit("declared")
-    published(0.7)
-    assert repository.wrong() == ""
-    assert published(0.8) in repository.wrong() and "set studies.dial.looks to 2" in repository.wrong()
-
-
-def test_settings_tuned_after_the_claim_are_noted_once_results_come(in_time):
-    """Those that the study names, and of their arms those that it names."""
-    offline = "learning_rate: 1.0e-4  # AdamW, cosine to 0; chosen in the study tuning"
-    trial = "offline_3e5_1p5: {<<: *offline_recipe, learning_rate: 3.0e-5"
-    assert AFTER.count(offline) == AFTER.count(trial) == 1
-    after = AFTER.replace(offline, offline.replace("1.0e-4", "2.0e-4")).replace(
-        trial, trial.replace("3.0e-5", "4.0e-5")
-    )
-    in_time.declare(after=after, lead=LEAD)
-    tuned = in_time.commit("tuned")
-    assert claims.account(in_time.folder).notes == []
-    in_time.publish(seeds=(0, 1, 2))
-    in_time.commit("results")
-    [note] = claims.account(in_time.folder).notes
-    assert note.startswith("Settings of the study cues changed after claims on it were declared") and tuned in note
-    assert "offline.learning_rate (cues_" in note and "cues_simple_shared" in note and "3e5" not in note
-    assert "offline.learning_rate" in in_time.page()
 
 
 def test_where_a_study_ran_is_no_result(in_time):

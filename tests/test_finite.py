@@ -1,22 +1,28 @@
 """A training that diverges is an error that says where, and never a result."""
 
 import json
+import re
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, edit_params, neox, roads
+from conftest import CPU, ROOT, asking, edit_params, neox, roads
 from safetensors.torch import load_file, save_file
-from test_training import CPU, TOKENIZER
+from test_training import TOKENIZER
 
-from stages.learning import likelihood, models, sampling, scoring, training
+from stages.learning import callbacks, likelihood, models, sampling, scoring, training
 from stages.learning.finite import finite
-from stages.records import events, params
+from stages.methods import rloo
+from stages.records import events, reading
 from stages.records.errors import UserError
+from stages.records.seeds import Uniforms, key
 from stages.worlds import roads as roads_world
 from stages.worlds.pairs import joined, separate
+
+pytestmark = pytest.mark.slow
 
 STEPS, TOO_FAST = 40, {"learning_rate": 1e8}
 
@@ -36,7 +42,10 @@ def supervised(pairs, folder, args):
 def reward(pairs, folder, args):
     neox(seed=1).save_pretrained(folder / "base")
     return training.reward_model(
-        models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, "head"), TOKENIZER, joined(pairs), args
+        models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, key("test", "head")),
+        TOKENIZER,
+        joined(pairs),
+        args,
     )
 
 
@@ -51,16 +60,20 @@ def online(pairs, folder, args):
 
 
 def policy_gradient(pairs, folder, args):
-    neox(seed=2).save_pretrained(folder / "reference")
-    policy, reference = neox(seed=1), models.load_policy(folder / "reference", CPU)
+    policy = models.never_padding(neox(seed=1))
     world = {"max_prompt": 3, "max_completion": 3, "eos": None, "pad": TOKENIZER.pad_token_id}
+    prompts, scores = pairs["prompt_ids"][:2].tolist(), np.arange(8.0).reshape(2, 4).tolist()
 
-    def scored_at(step):
-        prompts = pairs["prompt_ids"][:2].tolist()
-        return prompts, sampling.draw(policy, prompts, 4, world, 1.0, ("finite", step)), np.arange(8.0).reshape(2, 4)
+    def groups_at(step):
+        drawn = sampling.draw(policy, asking(prompts), 4, world, 1.0, Uniforms("test", step))
+        return [
+            {"prompt_ids": prompt, "completions": several, "scores": each}
+            for prompt, several, each in zip(prompts, drawn, scores)
+        ]
 
     args = {k: v for k, v in args.items() if k != "max_steps"}
-    return training.PolicyGradientTrainer(policy, reference, TOKENIZER, STEPS, 4, scored_at, args)
+    loss = partial(rloo.loss, options=rloo.Options())
+    return training.MethodTrainer(policy, neox(seed=2), TOKENIZER, STEPS, groups_at, args, loss=loss)
 
 
 @pytest.mark.parametrize("made", [supervised, reward, offline, online, policy_gradient])
@@ -76,7 +89,7 @@ def test_a_learning_rate_that_is_far_too_high_ends_the_training_and_is_named(mad
 
 def test_an_arm_that_diverges_ends_the_run_with_a_sentence_and_without_a_report(micro_copy):
     def change(data):
-        data["settings"]["micro"]["arms"]["offline"]["learning_rate"] = 1e8
+        data["settings"]["micro"]["arms"]["offline"] = {"learning_rate": 1e8}
 
     edit_params(micro_copy, change)
     report = micro_copy / "data/report/results.json"
@@ -88,14 +101,15 @@ def test_an_arm_that_diverges_ends_the_run_with_a_sentence_and_without_a_report(
     assert done.returncode in (1, 2) and not report.exists()
     assert "data/policy/micro/0/offline, after step" in said and "at the learning rate 1e+08: the loss is nan" in said
     assert policy.read_bytes() == before, "what was there before is there again, and out of date"
-    assert "offline@micro-0-offline: settings.micro" in roads(micro_copy, "status").stdout
+    changed = r"^offline@micro-0-offline: \S*settings\.micro\.arms\.offline\.learning_rate: 0\.0001 -> 100000000"
+    assert re.search(changed, roads(micro_copy, "status").stdout, re.M)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused_when_a_model_is_read(tmp_path, wrong):
     policy = neox()
     policy.save_pretrained(tmp_path / "policy")
-    reward = models.new_reward(tmp_path / "policy", CPU, 0, "head")
+    reward = models.new_reward(tmp_path / "policy", CPU, 0, key("test", "head"))
     for model, load in ((policy, models.load_policy), (reward, models.load_reward)):
         with torch.no_grad():
             next(iter(model.parameters()))[3, 4] = wrong
@@ -106,7 +120,7 @@ def test_weights_that_are_not_finite_are_refused_when_a_model_is_read(tmp_path, 
 
 def test_weights_that_the_config_of_a_reward_model_leaves_aside_are_refused(tmp_path):
     neox().save_pretrained(tmp_path / "policy")
-    reward = models.new_reward(tmp_path / "policy", CPU, 0, "head")
+    reward = models.new_reward(tmp_path / "policy", CPU, 0, key("test", "head"))
     reward.config.num_hidden_layers -= 1
     reward.save_pretrained(tmp_path / "reward")
     with pytest.raises(UserError, match=r"reward has weights that .* does not use \(gpt_neox.layers"):
@@ -116,11 +130,11 @@ def test_weights_that_the_config_of_a_reward_model_leaves_aside_are_refused(tmp_
 def test_nothing_is_drawn_from_or_said_by_a_policy_without_finite_logits():
     policy, prompts, completions = neox(), [[2, 3, 4]], [[5, 6]]
     world = {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}
-    sampling.draw(policy, prompts, 2, world, 1.0, ("finite",))
+    sampling.draw(policy, asking(prompts), 2, world, 1.0, Uniforms("test"))
     with torch.no_grad():
         policy.get_output_embeddings().weight[7] = float("nan")
     with pytest.raises(UserError, match="Nothing can be sampled"):
-        sampling.draw(policy, prompts, 2, world, 1.0, ("finite",))
+        sampling.draw(policy, asking(prompts), 2, world, 1.0, Uniforms("test"))
     with pytest.raises(UserError, match="log-probabilities of completions is nan"):
         likelihood.log_probs(policy, prompts, completions)
     with pytest.raises(UserError, match="KL of completions to the reference is nan"):
@@ -150,7 +164,7 @@ def test_what_is_finite_passes_as_it_is():
 def test_a_point_of_a_learning_curve_is_finite(pairs, tmp_path):
     args = training.options(CPU, 0, tmp_path / "scratch", 8, max_steps=2, learning_rate=1e-4)
     trainer, rewards = offline(pairs, tmp_path, args), iter([0.5, float("nan")])
-    curve = training.Curve(tmp_path / "scratch", 2, lambda: {"true_reward": next(rewards)})
+    curve = callbacks.Curve(tmp_path / "scratch", 2, lambda: {"true_reward": next(rewards)})
     with pytest.raises(UserError, match=r"after step 1 of 2 .*: the learning curve, true_reward is nan"):
         training.train(trainer, tmp_path / "scratch", "a policy", curve)
 
@@ -165,20 +179,21 @@ def test_an_event_says_finite_numbers_only(tmp_path, monkeypatch):
 
 
 def test_a_state_that_is_not_finite_is_never_kept_to_be_resumed(monkeypatch):
-    monkeypatch.setenv(training.CHECKPOINT_SECONDS, "0")
+    monkeypatch.setenv(callbacks.CHECKPOINT_SECONDS, "0")
     policy, control = neox(), SimpleNamespace(should_save=False)
-    training.KeepState().on_step_end(None, None, control, model=policy)
+    callbacks.KeepState().on_step_end(None, None, control, model=policy)
     assert control.should_save
     control.should_save = False
     with torch.no_grad():
         policy.get_output_embeddings().weight[7] = float("nan")
     with pytest.raises(UserError, match=r"its state: the weight .* holds NaN"):
-        training.KeepState().on_step_end(None, None, control, model=policy)
+        callbacks.KeepState().on_step_end(None, None, control, model=policy)
     assert not control.should_save
 
 
 def test_a_true_reward_is_finite(monkeypatch, tmp_path):
-    corpus = roads_world.build(params.load(ROOT / "params.yaml").settings["micro"].corpus, "micro")
+    corpus = roads_world.build(reading.setting("micro", ROOT).corpus, tmp_path, ("micro",))
+    corpus.world["name"] = "roads"
     score, asked = scoring.scorer(corpus, tmp_path, CPU), corpus.prompts.iloc[:2]
     assert len(score(asked, [[8, 9], [9, 8]])) == 2
     monkeypatch.setattr(roads_world, "SCALE", float("nan"))
@@ -199,4 +214,4 @@ def test_a_model_that_lacks_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"lacks weights of its model \(gpt_neox.layers.1.*: copy it again"):
         models.load_policy(tmp_path, CPU)
     with pytest.raises(UserError, match=r"lacks weights of its model"):
-        models.new_reward(tmp_path, CPU, 0, "head")
+        models.new_reward(tmp_path, CPU, 0, key("test", "head"))

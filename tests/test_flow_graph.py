@@ -11,141 +11,37 @@ import time
 from pathlib import Path
 
 import pytest
+import small
 from ruamel.yaml import YAML
+from small import NO_PREFECT, STUDY, alive, environment, roads, write_params
 
 from flows.graph import Graph
 from flows.plan import check_inputs, plan, select
 from flows.reasons import describe, list_reasons
 from flows.run import KEPT, trim
 from flows.slots import Need, Slots
-from stages.records import params
+from stages.records import reading
 from stages.records.errors import UserError
 
-PROJECT = Path(__file__).parents[1]
-# Nothing listens there; and MLflow has its own tests.
-NO_PREFECT = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-STUDY = {
-    "settings": ["gap", "short"],
-    "worlds": ["gap", "short"],
-    "variants": {},
-    "seeds": [0, 1],
-    "offline": ["offline"],
-    "offline_relabelled": [],
-    "online": [],
-    "online_from_offline": [],
-    "verification": [],
-}
-PIPELINE = """
-stages:
-  base:
-    matrix: {setting: "${study.worlds}"}
-    cmd: sh work.sh data/base/${item.setting} --setting ${item.setting}
-    deps: [work.sh, "data/inputs/${item.setting}"]
-    params: ["settings.${item.setting}.base"]
-    outs: ["data/base/${item.setting}"]
-    meta: {runner: gpu, memory: 1}
-  variant:
-    foreach: ${study.variants}
-    do:
-      cmd: sh work.sh data/base/${key} --setting ${key} --of ${item}
-      deps: [work.sh, "data/base/${item}"]
-      outs: ["data/base/${key}"]
-  offline:
-    matrix: {setting: "${study.settings}", seed: "${study.seeds}"}
-    cmd: sh work.sh data/policy/${item.setting}/${item.seed} --setting ${item.setting} --seed ${item.seed}
-    deps: [work.sh, "data/base/${item.setting}"]
-    params: ["settings.${item.setting}.offline"]
-    outs: ["data/policy/${item.setting}/${item.seed}"]
-    meta: {runner: gpu, memory: 1}
-  report:
-    cmd:
-    - sh work.sh data/report/report.html
-    - echo '{"gap":1}' > data/report/metrics.json
-    - echo [] > data/report/results.json
-    deps: [work.sh, data/policy]
-    params: [study]
-    metrics:
-    - data/report/metrics.json: {cache: false}
-    outs:
-    - data/report/report.html
-    - data/report/results.json: {cache: false}
-"""
-# Fails where a file says so, and takes as long as a file says.
-WORK = """
-[ -f fail$3 ] && { echo "error: $3 is wrong: mend it." >&2; exit 2; }
-[ -f slow ] && { echo $$ >> pids; sleep $(cat slow); echo late >> written; }
-mkdir -p $(dirname $1) && echo "made $*" > $1
-"""
+pytestmark = pytest.mark.slow
 
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A clone-like project around that graph, as the current folder."""
-    monkeypatch.chdir(new_project(tmp_path / "project", PIPELINE))
-    return Path.cwd()
-
-
-def new_project(root, pipeline):
-    root.mkdir()
-    (root / "dvc.yaml").write_text(pipeline)
-    (root / "work.sh").write_text(WORK)
-    write_params(root, STUDY)
-    (root / ".gitignore").write_text(".roads/\nmlflow.db\nslow\npids\nwritten\nfail*\n")
-    (root / "data" / "inputs").mkdir(parents=True)
-    shutil.copy(PROJECT / "data" / ".gitignore", root / "data" / ".gitignore")
-    for setting in ("gap", "short"):
-        (root / "data" / "inputs" / setting).mkdir()
-        (root / "data" / "inputs" / setting / ".gitkeep").touch()
-    for command in ("git init -q .", "dvc init -q", "dvc config core.analytics false"):
-        subprocess.run(command.split(), cwd=root, check=True, env=environment())
-    return root
-
-
-def write_params(root, study, **changes):
-    data = YAML(typ="safe").load(PROJECT / "params.yaml")
-    data["study"] = study
-    data["studies"] = {"three_seeds": {**STUDY, "seeds": [0, 1, 2]}}
-    data["claims"] = {}
-    data["settings"] = {name: data["settings"][name] for name in ("gap", "short", "tldr")}
-    data["settings"]["tldr_half"] = data["settings"]["tldr"]
-    data["settings"]["gap"]["offline"] = data["settings"]["gap"]["offline"] | changes
-    with (root / "params.yaml").open("w") as file:
-        YAML().dump(data, file)
-
-
-def environment(**more):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ALL_ROADS_", "PREFECT_", "MLFLOW_"))}
-    return {**kept, "PATH": path, "PYTHONPATH": str(PROJECT), "DO_NOT_TRACK": "true", **more}
-
-
-def roads(*arguments, **more):
-    """Run `roads`; (exit code, output)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flows", *arguments], env=environment(**more), capture_output=True, text=True
-    )
-    return done.returncode, done.stdout + done.stderr
+project = small.project
 
 
 def start(**more):
     """Start `roads run` and wait until two stages are in their commands."""
     process = subprocess.Popen([sys.executable, "-m", "flows", "run"], env=environment(**NO_PREFECT, **more))
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not Path("pids").exists() or len(Path("pids").read_text().split()) < 2:
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.05)
     return process
 
 
-def alive(pid):
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def repro(source, target):
     """The dvc.lock of a plain `dvc repro` of the same files in another folder."""
     target.mkdir()
-    for name in ("dvc.yaml", "params.yaml", "work.sh", ".gitignore"):
+    for name in ("dvc.yaml", "params.yaml", "cells.yaml", "work.sh", ".gitignore"):
         shutil.copy(source / name, target / name)
     (target / "data").mkdir()
     shutil.copytree(source / "data" / "inputs", target / "data" / "inputs")
@@ -165,8 +61,8 @@ def test_a_failure_stops_only_what_depends_on_it_and_the_next_run_goes_on(projec
         states = dict(database.execute("SELECT name, state_name FROM task_run"))
         flow = database.execute("SELECT state_name FROM flow_run").fetchall()
     expected = {"base@gap": "Completed", "base@short": "Failed", "report": "NotRun"}
-    expected |= {f"offline@gap-{seed}": "Completed" for seed in (0, 1)}
-    expected |= {f"offline@short-{seed}": "NotRun" for seed in (0, 1)}
+    expected |= {f"offline@gap-{seed}-offline": "Completed" for seed in (0, 1)}
+    expected |= {f"offline@short-{seed}-offline": "NotRun" for seed in (0, 1)}
     assert states == expected and flow == [("Failed",)]
     assert not leftovers(project)
 
@@ -177,10 +73,8 @@ def test_a_failure_stops_only_what_depends_on_it_and_the_next_run_goes_on(projec
     assert Path("dvc.lock").read_text() == repro(project, tmp_path / "other")
 
     runs = sorted(Path(".roads/runs").iterdir())
-    begun = time.monotonic()
     code, output = roads("run")
     assert code == 0 and output.startswith("Nothing to do: 7 stages are up to date")
-    assert time.monotonic() - begun < 5  # 1 s on an idle machine
     assert sorted(Path(".roads/runs").iterdir()) == runs
     assert subprocess.run(["dvc", "status", "-q"], env=environment()).returncode == 0
 
@@ -192,24 +86,32 @@ def test_a_change_is_explained_and_what_the_cache_has_is_not_run_again(project):
     write_params(project, STUDY, learning_rate=0.125)
     graph = Graph()
     todo = plan(graph, set(graph.stages))
-    assert todo.due == ["offline@gap-0", "offline@gap-1"] and todo.maybe_due == ["report"]
+    assert todo.due == ["offline@gap-0-offline", "offline@gap-1-offline"] and todo.maybe_due == ["report"]
     assert re.search(
-        r"^offline@gap-0: settings.gap.offline.learning_rate: \S+ -> 0.125$", list_reasons(todo), re.MULTILINE
+        r"^offline@gap-0-offline: resolved.settings.gap.arms.offline.learning_rate: \S+ -> 0.125$",
+        list_reasons(todo),
+        re.MULTILINE,
     )
     assert "report: may run" in describe(todo) and "never been timed" not in describe(todo)
     code, output = roads("run", **NO_PREFECT)
     assert code == 0 and "2 ran, 5 cached" in output, output
 
-    write_params(project, {**STUDY, "settings": ["gap"], "worlds": ["gap"], "seeds": [1]})
-    assert sorted(Graph().prune()) == ["base@short", "offline@gap-0", "offline@short-0", "offline@short-1"]
+    write_params(project, {**STUDY, "settings": ["gap"], "seeds": [1]})
+    assert sorted(Graph().prune()) == [
+        "base@short",
+        "offline@gap-0-offline",
+        "offline@short-0-offline",
+        "offline@short-1-offline",
+    ]
     results = {str(p) for p in Path("data").rglob("*") if p.is_file() and p.parent.parent != Path("data/inputs")}
     beside = {"data/made.json", "data/report/made.html", "data/report/made.md"}
     assert results - {"data/.gitignore"} - beside == {
         "data/base/gap",
         "data/policy/gap/1",
-        *(f"data/report/{name}" for name in ("metrics.json", "report.html", "results.json")),
+        "data/evidence.json",
+        *(f"data/report/{name}" for name in ("metrics.json", "report.html", "report.md", "results.json")),
     }
-    assert list(YAML(typ="safe").load(Path("dvc.lock"))["stages"]) == ["base@gap", "offline@gap-1", "report"]
+    assert list(YAML(typ="safe").load(Path("dvc.lock"))["stages"]) == ["base@gap", "offline@gap-1-offline", "report"]
 
     write_params(project, STUDY)
     code, output = roads("run", **NO_PREFECT)
@@ -220,16 +122,15 @@ def test_a_change_is_explained_and_what_the_cache_has_is_not_run_again(project):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_process_and_the_next_goes_on(project, number):
     """Ctrl-C exits with 130; after any end, even `kill -9`, no stage writes on."""
-    Path("slow").write_text("30")
+    Path("slow").write_text("300")  # a stage that nobody ended would still be there at the end of the wait
     process = start()
-    begun = time.monotonic()
     process.send_signal(number)
-    assert process.wait(20) == (-9 if number == signal.SIGKILL else 130)
-    end = time.monotonic() + 15
+    assert process.wait(120) == (-9 if number == signal.SIGKILL else 130)
+    end = time.monotonic() + 120
     while leftovers(project) or any(alive(pid) for pid in Path("pids").read_text().split()):
         assert time.monotonic() < end, leftovers(project)
         time.sleep(0.1)
-    assert time.monotonic() - begun < 25 and not Path("written").exists()
+    assert not Path("written").exists()
     Path("slow").unlink()
     if number == signal.SIGINT:
         assert roads("run", **NO_PREFECT)[0] == 0
@@ -244,7 +145,7 @@ def test_a_command_that_was_not_yet_named_to_the_watchdog_ends_with_the_flow(tmp
         "print(process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True)
-    end = time.monotonic() + 15
+    end = time.monotonic() + 120
     while alive(int(done.stdout)):
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -267,35 +168,36 @@ def test_a_named_study_has_a_workspace_of_its_own(project):
     assert roads("run", "--settings", "gap", **NO_PREFECT)[0] == 0
     before = Path("dvc.lock").read_text()
     code, output = roads("run", "--study", "three_seeds", **NO_PREFECT)
-    assert code == 0 and "Report: .roads/studies/three_seeds/data/report/report.html" in output, output
-    assert "base@gap: Cached" in output and "from the run cache" in output and "offline@gap-2: Completed" in output
+    assert code == 0 and "Report: runs/three_seeds/data/report/report.html" in output, output
+    assert "base@gap: Cached" in output and "from the run cache" in output
+    assert "offline@gap-2-offline: Completed" in output
     assert Path("dvc.lock").read_text() == before and not Path("data/report/report.html").exists()
     assert roads("run", "--study", "three_seeds")[1].startswith("Nothing to do")
     code, output = roads("run", "--study", "three")
-    assert code == 2 and output.startswith("error: params.yaml has no studies.three:") and "Traceback" not in output
+    assert code == 2 and "three, which is not among the files of studies/; the nearest is three_seeds" in output, output
+    assert output.count("\n") == 1
 
 
 def test_a_selection_must_lie_in_the_study(project):
     """Names outside it are refused with the line to add; what the selected stages need comes with them."""
-    graph, study = Graph(), params.load().study
-    assert select(graph, ["gap"], ["1"], [], study, "study") == {"offline@gap-1"}
-    assert plan(graph, {"offline@gap-1"}).names == ["base@gap", "offline@gap-1"]
-    assert select(graph, [], [], ["base", "report"], study, "study") == {"base@gap", "base@short", "report"}
+    graph, study = Graph(), reading.load().study
+    assert select(graph, ["gap"], ["1"], [], study, "params.yaml") == {"offline@gap-1-offline"}
+    assert plan(graph, {"offline@gap-1-offline"}).names == ["base@gap", "offline@gap-1-offline"]
+    assert select(graph, [], [], ["base", "report"], study, "params.yaml") == {"base@gap", "base@short", "report"}
     with pytest.raises(UserError, match=r"write `settings: \[gap, short, hidden\]` under study in params.yaml"):
-        select(graph, ["hidden"], [], [], study, "study")
+        select(graph, ["hidden"], [], [], study, "params.yaml")
     with pytest.raises(UserError, match="no such stage in this study; it has base, offline, report"):
-        select(graph, [], [], ["variant"], study, "study")
+        select(graph, [], [], ["online"], study, "params.yaml")
 
 
-def test_a_variant_needs_its_world_and_no_input_of_its_own(project):
+def test_a_setting_that_shares_a_world_needs_no_input_of_its_own(project):
     """Selected by its setting it brings the other's base policy; data must have been imported for that one alone."""
-    variants = {"tldr_half": "tldr"}
-    write_params(project, {**STUDY, "settings": ["tldr", "tldr_half"], "worlds": ["tldr"], "variants": variants})
-    graph, checked = Graph(), params.load()
-    chosen = select(graph, ["tldr_half"], ["0"], [], checked.study, "study")
+    write_params(project, {**STUDY, "settings": ["tldr", "tldr_half"]})
+    graph, checked = Graph(), reading.load()
+    chosen = select(graph, ["tldr_half"], ["0"], [], checked.study, "params.yaml")
     todo = plan(graph, chosen)
-    assert todo.names == ["base@tldr", "variant@tldr_half", "offline@tldr_half-0"]
-    assert graph.stages["variant@tldr_half"].labels == {"setting": "tldr_half", "of": "tldr"}
+    assert todo.names == ["base@tldr", "offline@tldr_half-0-offline"]
+    assert graph.stages["offline@tldr_half-0-offline"].labels["setting"] == "tldr_half"
     with pytest.raises(UserError, match="roads import tldr FILE"):
         check_inputs(todo, checked)
     Path("data/inputs/tldr/demonstrations").mkdir(parents=True)
@@ -309,18 +211,20 @@ def test_a_file_that_is_no_yaml_is_refused_with_its_line(project):
         file.write("\nstudy:\n - [\n")
     number = len(Path("params.yaml").read_text().splitlines())
     code, output = roads("status")
-    assert code == 2 and re.search(rf"params.yaml.* line {number + 1}: ", output), output
+    assert code == 2 and re.search(rf"params.yaml.* line {number + 1}\b", output), output
 
 
 def test_of_many_changed_params_a_few_are_named(project):
     """The report depends on all settings, of which a new one brings hundreds of params."""
-    pipeline = Path("dvc.yaml").read_text().replace("params: [study]", "params: [study, settings.gap]")
+    pipeline = Path("dvc.yaml").read_text().replace("[resolved.study]", "[resolved.study, resolved.settings.gap]")
     Path("dvc.yaml").write_text(pipeline)
     assert roads("run", **NO_PREFECT)[0] == 0
     write_params(project, STUDY, learning_rate=0.125, beta=1.25, steps=3, batch=4)
     graph = Graph()
     said = list_reasons(plan(graph, set(graph.stages)))
-    assert re.search(r"^report: settings.gap.offline.\w+: .*, .*, .* and 1 more$", said, re.MULTILINE), said
+    assert re.search(r"^report: resolved.settings.gap.arms.offline.\w+: .*, .*, .* and 1 more$", said, re.MULTILINE), (
+        said
+    )
 
 
 def test_logs_and_events_of_the_newest_runs_are_kept(tmp_path):
@@ -339,10 +243,10 @@ def test_logs_and_events_of_the_newest_runs_are_kept(tmp_path):
 def test_slots_never_hold_more_than_the_machine_has():
     """Cores, memory and GPUs are counted; a stage that is too large for the machine still runs, alone."""
     slots = Slots(cores=2, memory=8, gpus=["3"])
-    on_gpu, small, large = Need(1, 2, True, True), Need(1, 2, False, True), Need(16, 64, False, True)
+    on_gpu, little, large = Need(1, 2, True, True), Need(1, 2, False, True), Need(16, 64, False, True)
     assert slots.take(on_gpu) == "3"
     assert slots.take(on_gpu) is None and slots.take(large) is None
-    assert slots.take(small) == "" and slots.take(small) is None
+    assert slots.take(little) == "" and slots.take(little) is None
     slots.give_back(on_gpu, "3")
-    slots.give_back(small, "")
-    assert slots.take(large) == "" and slots.take(small) is None
+    slots.give_back(little, "")
+    assert slots.take(large) == "" and slots.take(little) is None

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from flows.importing import import_input, missing_input
 from stages.records.errors import UserError
-from stages.records.params import load
+from stages.records.reading import setting as setting_of
 from stages.worlds import encoding, inputs, text
 from tests.test_text import comparisons, params, summaries
 
@@ -95,7 +95,7 @@ def test_a_prompt_in_two_files_of_a_folder(tmp_path):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """A git and DVC repository with the project's params and nothing imported."""
+    """A git and DVC repository with the project's params and studies, and nothing imported."""
     root = tmp_path / "project"
     root.mkdir()
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
@@ -103,6 +103,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for name in ("params.yaml", ".gitignore", "data/.gitignore"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "studies", root / "studies")
     (root / "data/inputs").mkdir()
     monkeypatch.chdir(root)
     return root
@@ -113,6 +114,7 @@ def tracked(root: Path, setting: str) -> str:
     return (root / f"data/inputs/{setting}.dvc").read_text()
 
 
+@pytest.mark.slow
 def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
     from dvc.repo import Repo
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
@@ -134,7 +136,7 @@ def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
     keep.parent.mkdir()
     keep.touch()
     subprocess.run(["git", "add", "."], check=True)
-    setting = load(project / "params.yaml").settings["tldr"]
+    setting = setting_of("tldr")
     assert "`roads import tldr FILE` with prompt/completion rows" in missing_input("tldr", setting)
 
     assert "40 rows of demonstrations" in import_input("tldr", str(tmp_path / "rows.jsonl.gz"))
@@ -153,10 +155,11 @@ def test_files_folders_and_models_become_tracked_inputs(project, tmp_path):
     git = subprocess.run(["git", "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True).stdout
     assert "data/inputs/tldr.dvc" in git and "other.parquet" not in git and ".roads" not in git
 
-    corpus = text.build(params(tokenizer="model", reward="judge", judge=0.3), folder, "tldr")
+    corpus = text.build(params(tokenizer="model", reward="judge", judge=0.3), folder, ("tldr",))
     assert len(corpus.tokenizer) == 300 and len(corpus.judge_pairs)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_imported_leaves_the_former_input(project, tmp_path, monkeypatch):
     good, outside = tmp_path / "good.jsonl", tmp_path / "outside"
     good.write_bytes(lines(GOOD))
@@ -192,6 +195,7 @@ def test_what_cannot_be_imported_leaves_the_former_input(project, tmp_path, monk
     assert list((project / ".roads").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_import_says_what_rules_do_to_the_rows(project, tmp_path):
     said = import_input("tldr", str(CASES / "prompt_repeated.jsonl"))
     assert "120 rows of preferences" in said
@@ -208,6 +212,7 @@ def test_an_import_says_what_rules_do_to_the_rows(project, tmp_path):
     assert tracked(project, "tldr") == before
 
 
+@pytest.mark.slow
 def test_an_import_records_nothing_but_what_it_brings(project, tmp_path):
     (tmp_path / "pairs.jsonl").write_bytes(lines(PAIRS))
     (tmp_path / "rows.jsonl").write_bytes(lines(GOOD))
@@ -235,6 +240,7 @@ def test_an_import_records_nothing_but_what_it_brings(project, tmp_path):
     assert (folder / "demonstrations").exists() and (folder / "preferences").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):
     (tmp_path / "old.jsonl").write_bytes(lines(GOOD))
     (tmp_path / "new.jsonl").write_bytes(lines(GOOD * 2))
@@ -246,7 +252,7 @@ def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):
 
     with Repo(".").lock:  # the import now waits for DVC's lock, its data already in place
         importing = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)})
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while not (folder / "new.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert (folder / "new.jsonl").exists()
@@ -311,6 +317,7 @@ def hub(monkeypatch):
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_pinned_to_the_commit_that_was_fetched(project, tmp_path, hub):
     from dvc.repo import Repo
 

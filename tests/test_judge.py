@@ -1,16 +1,16 @@
 """The judge, the true reward of a data set of preferences: how good it is, on pairs that nothing learned from."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import edit_params
-from invented_cells import PROJECT
+from conftest import CPU, ROOT, follow
 
 from stages.evidence import cells
 from stages.evidence.cells import World
 from stages.evidence.truth import truth
+from stages.worlds.facts import Facts
+
+pytestmark = pytest.mark.slow
 
 ROWS, PREFERRED, NOT_PREFERRED = 240, "well", "badly"
 JUDGE = {"learning_rate": 3.0e-3, "epochs": 4, "batch": 16}
@@ -31,18 +31,16 @@ def preferences(labels_mean_something: bool) -> pd.DataFrame:
 def trained(request, tmp_path_factory):
     """(a project whose judge was trained by the stages corpus and base, whether its labels mean something)."""
     from stages import base, corpus
+    from stages.records import plain, reading
 
-    root = tmp_path_factory.mktemp("judged")
-    (root / "params.yaml").write_bytes((PROJECT / "params.yaml").read_bytes())
-
-    def shrink(data):
-        chosen = data["settings"]["ukp"]
-        chosen["corpus"].update(tokenizer=300, judge=0.4, validation=0.2, test=0.2, max_prompt=16, max_completion=8)
-        for key in ("group", "group_until"):
-            del chosen["corpus"][key]
-        chosen["base"].update(model={"hidden_size": 32, "layers": 1, "heads": 2}, steps=5, judge=JUDGE)
-
-    edit_params(root, shrink)
+    root, data = tmp_path_factory.mktemp("judged"), reading.prepare("ukp", ROOT)
+    chosen = data["settings"]["ukp"]
+    chosen["corpus"].update(tokenizer=300, judge=0.4, validation=0.2, test=0.2, max_prompt=16, max_completion=8)
+    for key in ("group", "group_until"):
+        del chosen["corpus"][key]
+    chosen["base"].update(model={"hidden_size": 32, "layers": 1, "heads": 2}, steps=5, judge=JUDGE)
+    (root / "params.yaml").write_text(plain.text(data))
+    follow(root)
     inputs = root / "data/inputs/ukp/preferences"
     inputs.mkdir(parents=True)
     preferences(request.param).to_parquet(inputs / "train.parquet", index=False)
@@ -55,7 +53,6 @@ def trained(request, tmp_path_factory):
 
 def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monkeypatch):
     from stages.learning import likelihood, models
-    from stages.records import params
     from stages.worlds import corpora
 
     root, _ = trained
@@ -68,7 +65,7 @@ def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monke
     learned = set(corpus.judge_pairs["prompt_id"]) | set(corpus.pairs.query("split == 'train'")["prompt_id"])
     assert not learned & set(by_prompt.index)
 
-    judge = models.load_reward(root / "data/base/ukp/judge", params.setting("ukp", "compute").compute)
+    judge = models.load_reward(root / "data/base/ukp/judge", CPU)
     ours, theirs = (
         likelihood.scores(judge, unseen["prompt_ids"], unseen[side]) for side in ("chosen_ids", "rejected_ids")
     )
@@ -80,7 +77,7 @@ def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monke
 def test_it_is_believed_only_if_it_is_shown_to_be_better_than_chance(trained, monkeypatch):
     root, means_something = trained
     monkeypatch.chdir(root)
-    world = World(json.loads((root / "data/corpus/ukp/world.json").read_text()), 10, 10, [])
+    world = cells.read_world("ukp")
     said = truth("ukp", world, cells.read_judge("ukp"))
     numbers, _ = cells.read_judge("ukp")
     assert f"trained on {numbers['trained_on']} pairs" in said.sentence
@@ -92,14 +89,14 @@ def test_it_is_believed_only_if_it_is_shown_to_be_better_than_chance(trained, mo
 
 
 def test_a_judge_that_could_not_be_measured_is_not_believed():
-    found = truth("mine", World({"kind": "text", "reward": "judge"}, 1, 1, []), ({"trained_on": 9, "pairs": 0}, None))
+    found = truth("mine", World(Facts(title="Any", truth=None), 1, 1, []), ({"trained_on": 9, "pairs": 0}, None))
     assert "not known" in found.sentence and "could not be measured" in found.doubt
 
 
 @pytest.mark.parametrize(("prompts", "shown"), [(1, False), (2, False), (5, False), (6, True), (50, True)])
 def test_a_judge_that_is_right_on_few_prompts_is_not_shown_to_be_better_than_a_coin(prompts, shown):
     """A coin is right on all of 5 prompts one time in 32: the labels do not vary, which is no certainty."""
-    world = World({"kind": "text", "reward": "judge"}, 5, 5, [])
+    world = World(Facts(title="Any", truth=None), 5, 5, [])
     numbers = {"trained_on": 9, "pairs": prompts, "prompts": prompts}
     found = truth("mine", world, (numbers, pd.DataFrame({"accuracy": np.ones(prompts)})))
     assert (found.doubt == "") == shown, found

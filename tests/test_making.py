@@ -7,18 +7,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
-from test_flow_graph import NO_PREFECT, environment, new_project, roads
+from small import NO_PREFECT, environment, new_project, roads
 
 from flows.differences import largest
 from flows.making import differing
 from stages.records import machine
 from stages.records.artifacts import scratch
+
+pytestmark = pytest.mark.slow
 
 PIPELINE = """
 stages:
@@ -73,7 +76,7 @@ def test_the_environment_decides_no_byte_of_a_policy(micro, micro_copy):
         "OPENBLAS_NUM_THREADS": "2",
         "MKL_NUM_THREADS": "2",
     }
-    command = [sys.executable, "-m", "stages.base", "--setting", "micro"]
+    command = [sys.executable, "-m", "stages.base", "--cell", "micro"]
     subprocess.run(command, cwd=micro_copy, env={**os.environ, **theirs}, check=True, capture_output=True)
     names = sorted(path.name for path in (micro / "data/base/micro").iterdir())
     assert "tokenizer_config.json" in names and "model.safetensors" in names
@@ -157,11 +160,17 @@ def test_at_its_end_a_run_says_what_came_out_otherwise_than_the_commit_recorded(
     assert "not what the commit recorded" not in run("--stages", "second")[1]  # its code is not the commit's
 
 
-def test_checkpoints_of_another_platform_are_not_resumed(monkeypatch):
-    here = scratch("base", "x")
-    assert scratch("base", "x") == here
+def test_checkpoints_of_other_code_or_of_another_platform_are_not_resumed(monkeypatch, tmp_path):
+    code = tmp_path / "base.worlds-roads.json"
+    code.write_text("{}")
+    where = SimpleNamespace(setting="gap", code=str(code))
+    here = scratch("base", where, "x")
+    assert scratch("base", where, "x") == here != scratch("base", where, "y")
+    code.write_text('{"code": {}}')
+    assert scratch("base", where, "x") != here
+    code.write_text("{}")
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    assert scratch("base", "x") != here
+    assert scratch("base", where, "x") != here
 
 
 def test_platforms_are_compared_by_what_chooses_kernels(monkeypatch):

@@ -1,119 +1,60 @@
-"""params.yaml is checked before anything runs: each mistake is one sentence that names the key."""
+"""The params that are committed: right, short, each number explained. What mistakes are told is in test_schema.py."""
 
-import inspect
 import re
-from pathlib import Path
-from typing import get_args
+import shutil
 
 import pytest
-from trl.trainer import dpo_trainer
+from conftest import ROOT
 
-from stages.records import settings
+from stages.records import plain, reading, resolver
 from stages.records.errors import UserError
-from stages.records.params import Params, load
 
-TEXT = Path("params.yaml").read_text()
-
-
-def written(tmp_path, old, new, count=1):
-    assert old in TEXT
-    path = tmp_path / "params.yaml"
-    path.write_text(TEXT.replace(old, new, count))
-    return path
+STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
 
 
-def test_the_committed_params_are_right_and_every_number_has_a_comment_or_a_name():
-    assert isinstance(load(), Params)
-    for number, line in enumerate(TEXT.splitlines(), 1):
-        entry = re.match(r"^ {6}(\w+): +(?!\{|\[|&|\*)\S", line)  # a plain entry of a stage's section
-        assert not entry or "#" in line, f"line {number}: {line}"
+def test_the_committed_params_are_right_and_the_cells_follow():
+    found = reading.load(ROOT / "params.yaml")
+    assert found.study.name == "quick" and list(found.settings) == found.study.settings
+    resolver.refuse(ROOT)
+
+
+def test_they_are_of_one_study_and_every_number_has_a_comment_or_a_name():
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    assert len(lines) <= 200
+    for number, line in enumerate(lines, 1):
+        entry = re.match(r"^ {2,6}(\w+): +(?!\{|#)\S", line)  # a plain entry of the study or of a stage's section
+        says = "#" in line or re.match(r" +(name|settings|seeds|extends): ", line)
+        assert not entry or says, f"line {number}: {line}"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_can_be_prepared(name):
+    given = reading.prepare(name, ROOT)
+    assert given["study"]["name"] == name and resolver.resolve(given)["cells"]["report"]
+    assert plain.parsed(plain.text(given).encode(), "params.yaml") == given, "as the folder of the study has it"
+
+
+def test_the_claims_of_all_studies_are_right():
+    found = reading.claims(ROOT)
+    assert {claim.study for claim in found.values()} <= reading.studies(ROOT).keys()
 
 
 @pytest.mark.parametrize(
-    "old, new, says",
+    "study, old, new, says",
     [
-        ("horizon: 4", "horizont: 4", r"settings\.gap\.corpus.*horizon"),
-        ("epochs: 3 ", "epochs: three ", r"settings\.gap\.reward\.epochs: .*number.*'three'"),
-        ("epochs: 3 ", "epochs: .nan ", r"settings\.gap\.reward\.epochs: .*finite"),
-        ("threads: 1 ", "threads: 1.5 ", r"settings\.gap\.compute\.threads: .*integer"),
-        ("removed: 0.33", "removed: 1.33", r"settings\.gap\.corpus\.removed: .*less than or equal to 1"),
-        ("device: cpu ", "device: gpu ", r"settings\.gap\.compute\.device: .*'cpu' or 'cuda'"),
-        (
-            "settings: &three [gap, short, hidden]",
-            "settings: &three [gap, shirt]",
-            r"study\.settings names shirt.*add it",
-        ),
-        ("seeds: [0, 1]  ", "seeds: [0, 1, 1]  ", r"params\.yaml: study: seeds lists 1 twice"),
-        ("verification: [micro]", "verification: [micro, micro]", r"studies\.micro: verification lists micro twice"),
-        ("online: [online_batch, online]  #", "online: [online_batch, onlin]  #", r"add settings\.gap\.arms\.onlin\b"),
-        ("rounds: 400}  #", "rounds: 399}  #", r"rounds = 399 does not divide online\.steps = 400"),
-        ("  variants: {}  ", "  variants: {gap_half: gap}  ", r"study: every one of settings must be in worlds or"),
-        (
-            "{micro_half: micro}",
-            "{micro_half: gap}",
-            r"studies\.micro: variants take over from gap, which is not among",
-        ),
-        (
-            "model: data/inputs/pythia/model",
-            "model: EleutherAI/pythia-1.4b-deduped",
-            r"settings\.pythia\.base: .*not below data/inputs/.*roads import SETTING EleutherAI/pythia-1\.4b-deduped",
-        ),
-        (
-            "model: data/inputs/pythia/model",
-            "model: /a/folder/outside",
-            r"settings\.pythia\.base: .*not below data/inp",
-        ),
-        (
-            "model: data/inputs/pythia/model",
-            "model: data/inputs/pythia/../x/model",
-            r"settings\.pythia\.base: .*not bel",
-        ),
-        (
-            "model: data/inputs/pythia/model",
-            "model: data/inputs/ukp/model",
-            r"base@pythia of studies\.pythia would not",
-        ),
-        (
-            "tokenizer: model ",
-            "tokenizer: ../../secret ",
-            r"settings\.pythia\.corpus: tokenizer \.\./\.\./secret is neither",
-        ),
-        ("verification: [micro]", "verification: [gap]", r"studies\.micro: verification names gap"),
-        (
-            "loss: [sigmoid], steps: 800,",
-            "loss: [sigmoid], rounds: 4,",
-            r"arms\.offline_twice: an offline arm has no rounds",
-        ),
-        (
-            "loss: [rloo], labels: reward, rounds: 400",
-            "loss: [rloo], labels: reward, rounds: 4",
-            r"rloo samples at every",
-        ),
-        (
-            "loss: [sigmoid], labels: reward, rounds: 1}",
-            "loss: [sigmod], labels: reward, rounds: 1}",
-            r"loss\.0: Input should be 'sigmoid', .*'sigmod'",
-        ),
-        ("seeds: [0, 1] ", "seeds: [0, -1] ", r"study\.seeds\.1: .*greater than or equal to 0"),
-        ("  seeds: [0, 1] ", "  settings: [gap]\n  seeds: [0, 1] ", r"duplicate key"),
-        ("study: ", "study: [", r"cannot be read as YAML"),
-        ("completions: 64 ", "completions: 7 ", r"online\.completions = 8 needs at least as many|best_of = 16 needs"),
-        ("best_of: 16 ", "best_of: 65 ", r"best_of = 65 needs at least as many completions \(found 64\)"),
+        ("pythia", "tokenizer: model ", "tokenizer: ../../secret ", r"\.corpus: tokenizer \.\./\.\./secret is neither"),
+        ("pythia", "world: text", "work: text", r"settings\.pythia\.corpus\.world names None, .*nearest is "),
+        ("micro", "verification: [micro]", "verification: [micro, micro]", r"study: verification lists micro twice"),
+        ("micro", "verification: [micro]", "verification: [gap]", r"study\.verification names gap, .*micro"),
+        ("micro", "judged_on: [online]", "judged_on: [best_of]", r"study\.judged_on names best_of, .*study\.arms"),
     ],
 )
-def test_a_mistake_is_one_sentence_that_says_where(tmp_path, old, new, says):
-    with pytest.raises(UserError) as error:
-        load(written(tmp_path, old, new))
-    assert re.search(says, str(error.value)), str(error.value)
+def test_a_mistake_in_a_study_is_one_sentence_that_says_where(tmp_path, study, old, new, says):
+    shutil.copytree(ROOT / "studies", tmp_path / "studies")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    path = tmp_path / "studies" / f"{study}.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=says) as error:
+        reading.prepare(study, tmp_path)
     assert "\n" not in str(error.value)
-
-
-def test_yaml_traps_are_read_as_people_mean_them(tmp_path):
-    path = written(tmp_path, "learning_rate: 2.0e-3", "learning_rate: 2e-3")
-    assert load(path).settings["gap"].base.learning_rate == 0.002
-
-
-def test_the_losses_are_those_that_trl_has():
-    source = inspect.getsource(dpo_trainer)
-    known = set(re.findall(r'loss_type == "(\w+)"', source))
-    assert {*get_args(settings.Loss)} == known | {"rloo"}

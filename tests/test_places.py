@@ -3,14 +3,15 @@
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import test_flow_graph as small
+import small
 
 from flows import services, store
 from flows.workspace import configure
+
+pytestmark = pytest.mark.slow
 
 project = small.project
 ODD = Path("w #1") / "a, b" / "50% x?" / 'ümlaut "q"' / "%41"
@@ -47,7 +48,7 @@ def test_what_a_workspace_has_configured_stays_and_the_projects_remotes_reach_it
     def dvc(folder, *words):
         subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, env=small.environment(), check=True)
 
-    workspace = odd / ".roads" / "studies" / "three_seeds"
+    workspace = odd / "runs" / "three_seeds"
     (workspace / ".dvc").mkdir(parents=True)
     shutil.copy(odd / ".dvc" / "config", workspace / ".dvc" / "config")
     configure(odd, workspace)
@@ -102,10 +103,8 @@ def test_a_process_that_holds_the_database_is_waited_for_with_an_end(project, mo
     other = subprocess.Popen([sys.executable, "-c", f"{held}; time.sleep(99)"], stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline()
-        begun = time.monotonic()
         with pytest.raises(TimeoutError, match="another process has held"):
             store.connect(".")
-        assert time.monotonic() - begun < 30
     finally:
         other.kill()
         other.wait()

@@ -1,4 +1,4 @@
-"""A finished study that a claim names is published into data/studies, which git keeps; nothing else is."""
+"""A finished study that has a name is published into data/studies, which git keeps; nothing else is."""
 
 import json
 import os
@@ -9,37 +9,46 @@ from pathlib import Path
 import pytest
 from conftest import edit_params
 from ruamel.yaml import YAML
-from test_flow_graph import NO_PREFECT, PROJECT, environment, new_project, roads
+from small import NO_PREFECT, PROJECT, STUDY, environment, new_project, roads, write_study
 
 from flows import origins
 from stages.records import machine
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """
+vars: [cells.yaml]
 stages:
   offline:
-    matrix: {setting: "${study.settings}", seed: "${study.seeds}"}
-    cmd: sh work.sh data/policy/${item.setting}/${item.seed} --setting ${item.setting} --seed ${item.seed}
+    matrix: {setting: "${resolved.study.settings}", seed: "${resolved.study.seeds}"}
+    cmd: sh work.sh data/policy/${item.setting}/${item.seed} ${item.setting}
     outs: ["data/policy/${item.setting}/${item.seed}"]
+    meta: {setting: "${item.setting}", seed: "${item.seed}"}
   reward:
     cmd: [sh work.sh data/reward/gap/global, sh work.sh data/reward/gap/local]
     outs: [data/reward/gap/global, data/reward/gap/local]
   report:
-    cmd: mkdir -p data/report; cat data/policy/*/* > data/evidence.json; echo words > data/report/report.md
+    cmd:
+    - mkdir -p data/report
+    - echo '{"seeds":[0,1,2],"settings":{},"cells":[EVIDENCE],"verification":[],'
+      '"lines":'$(cat data/policy/*/* | wc -l)'}' > data/evidence.json
+    - echo words > data/report/report.md
     deps: [data/policy, data/reward]
-    params: [study]
+    params:
+    - cells.yaml: [resolved.study]
     outs: [data/evidence.json, data/report/report.md]
   claims:
     cmd: mkdir -p data/report; ls data/studies/three_seeds > data/report/claims.json
     deps: [data/studies]
     outs:
     - data/report/claims.json: {cache: false}
-"""
+""".replace("EVIDENCE", '{"setting":"gap","seed":0,"arm":"offline"}')
+THREE = {**STUDY, "seeds": [0, 1, 2]}
 CLAIM = {
     "hypothesis": "main",
     "statement": "",
-    "study": "three_seeds",
     "measure": "true_reward",
     "contrast": "gap.offline",
     "expect": "more",
@@ -48,7 +57,7 @@ CLAIM = {
     "paper": "",
 }
 PUBLISHED = Path("data/studies/three_seeds")
-WORKSPACE = Path(".roads/studies/three_seeds")
+WORKSPACE = Path("runs/three_seeds")
 RATE = 0.0001
 SAID = "Published: data/studies/three_seeds. Commit it, and `roads run` decides the claims.\n"
 
@@ -71,7 +80,7 @@ def git(*words):
 
 
 def claim():
-    edit_params(Path(), lambda data: data.update(claims={"one": CLAIM}))
+    write_study(Path(), "three_seeds", THREE, one=CLAIM)
 
 
 def commit(*words):
@@ -83,7 +92,7 @@ def kept_by_git():
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
+def test_a_named_study_is_published_once_all_of_it_is_up_to_date(project):
     """Not after a selection that leaves something to do, or with a failure. The files are those of the workspace."""
     claim()
     code, output = run("--stages", "offline")
@@ -118,7 +127,7 @@ def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
     code, output = roads("run", **NO_PREFECT)  # as git sees it, claim and results are equally new
     assert code == 2 and "one is late: declared now (not committed)" in output and "`family: late`" in output, output
     assert not Path("data/report/claims.json").exists()
-    subprocess.run(["git", "add", "params.yaml"], check=True)
+    subprocess.run(["git", "add", "studies"], check=True)
     commit("-m", "a claim")
     assert roads("run", **NO_PREFECT)[0] == 0
     assert "1 claim: 1 in time." in Path("data/report/declared.html").read_text()
@@ -126,20 +135,24 @@ def test_what_a_claim_names_is_published_once_all_of_it_is_up_to_date(project):
     assert subprocess.run(["dvc", "status", "-q"], env=environment()).returncode == 0
 
 
-def test_a_study_that_was_done_before_it_was_claimed_is_published_without_a_run(project):
-    """And no study that no claim names."""
-    assert "Published" not in run()[1]
-    assert not PUBLISHED.exists()
-    claim()
+def test_what_is_no_longer_published_is_so_again_without_a_run(project):
+    """And never the study that is checked out, which the report shows."""
+    assert SAID in run()[1]
+    before = {path.name: path.read_bytes() for path in PUBLISHED.iterdir() if path.name != "record.json"}
+    shutil.rmtree(PUBLISHED)
     code, output = run()
     assert code == 0 and output.startswith("Nothing to do") and output.endswith(SAID)
+    assert before.items() <= {path.name: path.read_bytes() for path in PUBLISHED.iterdir()}.items()
     (PUBLISHED / "evidence.json").write_text("{}")
     assert run("--seeds", "0")[1].endswith(SAID)  # the other seeds are up to date as well
     assert (PUBLISHED / "evidence.json").read_bytes() == (WORKSPACE / "data/evidence.json").read_bytes()
-    edit_params(Path(), lambda data: data["studies"]["three_seeds"].update(seeds=[0, 1]))
+    write_study(Path(), "three_seeds", {**THREE, "seeds": [0, 1]})
     assert "Published" not in run("--stages", "offline")[1]  # the report is out of date
     assert SAID in run()[1]
     assert len(json.loads((PUBLISHED / "artifacts.json").read_text())) == 8
+    code, output = roads("run", **NO_PREFECT)  # that the study's seeds are others concerns no claim
+    assert code == 0 and "Published" not in output, output
+    assert [path.name for path in Path("data/studies").iterdir() if path.is_dir()] == ["three_seeds"]
 
 
 def test_a_published_study_has_its_sources_beside_it_and_no_claim_depends_on_them(project):
@@ -153,7 +166,7 @@ def test_a_published_study_has_its_sources_beside_it_and_no_claim_depends_on_the
     assert record["made"]["at commits"] == {record["commit"]: 8}
     assert [*record["made"]["platforms"].values()] == [machine.facts()]
     assert record["params"]["study"]["seeds"] == [0, 1, 2]
-    assert record["params"]["settings"]["gap"]["offline"]["learning_rate"] == RATE
+    assert record["params"]["settings"]["gap"]["arms"]["offline"]["learning_rate"] == RATE
     assert (
         record["sha256"] == {name: sha256(PUBLISHED / name) for name in record["sha256"]} and len(record["sha256"]) == 3
     )
@@ -164,7 +177,7 @@ def test_a_published_study_has_its_sources_beside_it_and_no_claim_depends_on_the
     assert claims == [{"path": "data/studies", **claims[0]}] and claims[0]["nfiles"] == 4  # with .gitkeep
 
     edit_params(Path(), lambda data: data["settings"]["gap"]["offline"].update(learning_rate=0.5))
-    said = f"{PUBLISHED} came from other sources than today's: settings.gap.offline.learning_rate: {RATE} -> 0.5."
+    said = f"{PUBLISHED} came from other sources than today's: settings.gap.arms.offline.learning_rate: {RATE} -> 0.5."
     assert said in roads("status")[1] and said in roads("status")[1]  # asked, and remembered
     assert said in roads("run", **NO_PREFECT)[1]
     edit_params(Path(), lambda data: data["settings"]["gap"]["offline"].update(learning_rate=RATE))
@@ -174,7 +187,7 @@ def test_a_published_study_has_its_sources_beside_it_and_no_claim_depends_on_the
 def test_nothing_is_published_that_is_not_what_dvc_lock_records(project):
     """Same size and time, other bytes: DVC finds nothing."""
     run()
-    claim()
+    shutil.rmtree(PUBLISHED)
     path = WORKSPACE / "data/report/report.md"
     before = path.stat()
     path.write_text("wards\n")

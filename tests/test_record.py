@@ -7,118 +7,40 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import small_inputs
 from ruamel.yaml import YAML
-from test_flow_graph import NO_PREFECT, STUDY, environment, new_project, roads
+from small import NO_PREFECT, roads
+from small_inputs import (
+    BASE,
+    INPUT,
+    PIPELINE,
+    RAN,
+    REPORT,
+    ROWS,
+    bring_in,
+    commit,
+    folder_listing,
+    objects,
+    run,
+    shell,
+)  # fmt: skip
 from test_verify import flip
 
-from flows.alone import alone
 from flows.graph import Graph
 from flows.importing import import_input
-from flows.plan import check_inputs, plan
+from flows.plan import plan
 from flows.reasons import describe, list_reasons
-from flows.restoring import FORMER
 from flows.verify import verify
-from stages.records import params
 from stages.records.errors import UserError
 from stages.worlds import inputs
 
-PIPELINE = """
-stages:
-  base:
-    matrix: {setting: "${study.worlds}"}
-    cmd:
-    - mkdir -p data/base/${item.setting}
-    - cat data/inputs/${item.setting}/demonstrations/* > data/base/${item.setting}/rows
-    - wc -l < data/base/${item.setting}/rows > data/base/${item.setting}/count
-    - echo "on $MACHINE" > data/base/${item.setting}/made
-    deps: ["data/inputs/${item.setting}"]
-    outs: ["data/base/${item.setting}"]
-  report:
-    cmd:
-    - mkdir -p data/report && cat data/base/*/count > data/report/report.html
-    - test ! -f fail
-    - echo "[$(cat data/report/report.html)]" > data/report/results.json
-    deps: [data/base]
-    params: [study]
-    outs:
-    - data/report/report.html
-    - data/report/results.json: {cache: false}
-"""
-INPUT = Path("data/inputs/tldr")
-ROWS = INPUT / "demonstrations" / "rows.jsonl"
-BASE = Path("data/base/tldr")
-REPORT = Path("data/report/report.html")
-RAN = {"base@tldr": "", "report": ""}  # where a stage's outs came from: "" is its command
+pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """A project of two stages; its study, and one named `mine`, read imported data."""
-    root = new_project(tmp_path_factory.mktemp("record") / "project", PIPELINE)
-    data = YAML(typ="safe").load(root / "params.yaml")
-    data["study"] = STUDY | {"settings": ["tldr"], "worlds": ["tldr"], "seeds": [0]}
-    data["studies"] = {"mine": data["study"]}
-    with (root / "params.yaml").open("w") as file:
-        YAML().dump(data, file)
-    return root
-
-
-@pytest.fixture
-def project(empty, tmp_path, monkeypatch):
-    """A copy of it as the current folder."""
-    monkeypatch.chdir(shutil.copytree(empty, tmp_path / "project"))
-    return Path.cwd()
-
-
-def bring_in(name, count):
-    """Import rows that are called ``name``."""
-    source = Path("..") / "rows.jsonl"
-    rows = [{"prompt": f"{name} {number}", "completion": "yes"} for number in range(count)]
-    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    import_input("tldr", str(source))
-
-
-def run(*forced):
-    """Every stage in DVC's order, in this process: where the outs came from, by stage, and what was told."""
-    graph, said, how = Graph(), [], {}
-    graph.tell = said.append
-    with graph.alone():
-        todo = plan(graph, set(graph.stages), forced, bring=True)
-        check_inputs(todo, params.load())
-        for name in todo.names:
-            if name in forced or graph.changed(name):
-                how[name] = graph.reproduce(name, execute, name in forced)
-        graph.dump()
-    return how, said
-
-
-def execute(argv, marks, folder):
-    subprocess.run(argv, cwd=folder, env={**os.environ, **marks}, check=True)
-
-
-def shell(*commands):
-    for command in commands:
-        subprocess.run(command.split(), check=True, env=environment(), capture_output=True)
-
-
-def commit(message):
-    shell("git add -A", f"git -c user.name=test -c user.email=test@test commit -qm {message}")
-
-
-def objects(*paths):
-    """The cache's objects of what lies at these paths, by content."""
-    digests = {subprocess.check_output(["md5sum", path], text=True)[:32] for path in paths}
-    return [Path(".dvc/cache/files/md5", digest[:2], digest[2:]) for digest in digests]
-
-
-def folder_listing(stage):
-    """The cache's object with the listing of a stage's first out."""
-    value = YAML(typ="safe").load(Path("dvc.lock"))["stages"][stage]["outs"][0]["md5"]
-    return Path(".dvc/cache/files/md5", value[:2], value[2:])
+empty, project = small_inputs.empty, small_inputs.project
 
 
 def test_a_second_import_reaches_a_study_that_has_run_and_gc_of_the_project_costs_it_nothing(project):
-    workspace = project / ".roads/studies/mine"
+    workspace = project / "runs/mine"
     for name, count in (("first", 8), ("second", 9)):
         bring_in(name, count)
         record = Path(f"{INPUT}.dvc").read_text()
@@ -201,7 +123,7 @@ def test_half_of_a_checkout_is_completed(project):
 def test_a_frozen_stage_keeps_what_is_recorded(project):
     bring_in("rows", 8)
     run()
-    Path("dvc.yaml").write_text(PIPELINE.replace("    matrix:", "    frozen: true\n    matrix:"))
+    Path("dvc.yaml").write_text(PIPELINE.replace("      deps:", "      frozen: true\n      deps:"))
     before = Path("dvc.lock").read_text()
     shutil.rmtree(BASE)
     assert "base@tldr" not in run()[0] and (BASE / "rows").exists()
@@ -332,50 +254,6 @@ def test_a_path_below_a_folder_may_be_a_linked_file_and_no_linked_folder(tmp_pat
             inputs.inside(folder, name)
 
 
-def test_what_changes_while_a_stage_runs_is_not_recorded_as_what_it_read(project):
-    """Params that were edited in mid-run were recorded beside the results of the old ones, also in the run cache."""
-    git_keeps = "\n    - data/report/results.json: {cache: false}"  # of such a stage DVC keeps no runs
-    Path("dvc.yaml").write_text(PIPELINE.replace(git_keeps, ""))
-    bring_in("a", 8)
-    run()
-    before = Path("dvc.lock").read_text()
-
-    def edit(rows):
-        data = YAML(typ="safe").load(Path("params.yaml"))
-        data["study"]["seeds"] = rows
-        with Path("params.yaml").open("w") as file:
-            YAML().dump(data, file)
-
-    edit([1])
-    graph = Graph()
-
-    def execute(argv, marks, folder):
-        subprocess.run(argv, cwd=folder, env={**os.environ, **marks}, check=True)
-        edit([2])
-
-    with pytest.raises(UserError, match=r"params.yaml was changed while report ran, which reads it: run again"):
-        graph.reproduce("report", execute)
-    graph.dump()
-    assert Path("dvc.lock").read_text() == before and REPORT.exists()
-    edit([2])
-    assert run()[0] == {"report": ""}, "nothing in the run cache passes for it"
-
-
-def test_what_was_edited_since_an_earlier_stage_read_it_stops_the_next(project):
-    """As code that was edited after its digests were taken."""
-    Path("dvc.yaml").write_text(
-        PIPELINE.replace('deps: ["data/inputs/${item.setting}"]', 'deps: ["data/inputs/${item.setting}", code]')
-    )
-    Path("code").write_text("1")
-    bring_in("a", 8)
-    run()
-    graph = Graph()
-    Path("code").write_text("22")
-    with pytest.raises(UserError, match=r"code was changed since base@tldr read it: run again"):
-        graph.reproduce("report", lambda *_: None, force=True)
-    assert REPORT.exists()
-
-
 def test_data_without_a_record_is_not_used_and_no_study_goes_on_with_an_old_copy(project):
     bring_in("a", 8)
     assert roads("run", "--study", "mine", **NO_PREFECT)[0] == 0
@@ -398,41 +276,6 @@ def test_data_without_a_record_is_not_used_and_no_study_goes_on_with_an_old_copy
     assert not Path(f"{INPUT}.dvc").exists() and ROWS.exists()
 
 
-def test_a_workspace_in_which_a_run_works_stays_as_it_is(project):
-    """`roads status --study` during a run of the study replaced the params and the code under the run's feet."""
-    bring_in("a", 8)
-    assert roads("run", "--study", "mine", **NO_PREFECT)[0] == 0
-    copy = project / ".roads/studies/mine/params.yaml"
-    before = copy.read_text()
-    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# more\n")
-    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + "# more\n")
-    with alone(copy.parent):
-        assert roads("status", "--study", "mine")[0] == 0
-        assert copy.read_text() == before and "# more" not in copy.with_name("dvc.yaml").read_text()
-    assert roads("status", "--study", "mine")[0] == 0
-    assert "# more" in copy.with_name("dvc.yaml").read_text()
-
-
-def test_code_that_is_edited_while_its_stage_runs_makes_no_result(micro_copy, monkeypatch):
-    """The digest is of the code before; a comment, which no digest knows, does no harm."""
-    monkeypatch.chdir(micro_copy)
-    name, out, code = "preferences@micro-0", Path("data/preferences/micro/0"), Path("stages/preferences.py")
-    source = code.read_text()
-    for edit, refused in (("\nTEN = print(10)\n", True), ("\n# a comment\n", False)):
-
-        def execute(argv, marks, folder, edit=edit):
-            shutil.copytree(FORMER / out, out)
-            code.write_text(source + edit)
-
-        code.write_text(source)
-        graph = Graph()
-        if refused:
-            with pytest.raises(UserError, match=r"stages\.preferences.* was edited since this run took the digests"):
-                graph.reproduce(name, execute, force=True)
-        else:
-            assert graph.reproduce(name, execute, force=True) == ""
-
-
 def test_outs_of_another_stage_in_dvc_lock_are_not_handed_out(project):
     """A wrong merge exchanged the hashes of two evaluations, and the report was turned round in silence."""
     graph = """
@@ -452,16 +295,3 @@ stages:
     assert how == {"low": "from the run cache", "high": "from the run cache"} and len(said) == 2, said
     assert (Path("data/low").read_text(), Path("data/high").read_text()) == ("1\n", "2\n")
     assert "dvc.lock records outs of low that no run has made: what one made is taken." in said
-
-
-def test_status_during_a_run_is_a_sentence(project):
-    bring_in("a", 8)
-    run()
-    graph = Graph()
-
-    def ask(argv, marks, folder):
-        code, output = roads("status")
-        assert code == 2 and "A run is at work in" in output and "ask again once it has ended" in output, output
-        execute(argv, marks, folder)
-
-    assert graph.reproduce("report", ask, force=True) == ""

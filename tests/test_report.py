@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from invented_cells import PROJECT, add_cells, build
+from invented_cells import PROJECT, QUICK, add_cells, build, params
 
 from stages import report
 from stages.evidence import cells, plots
 from stages.evidence.comparison import COSTS
 from stages.records.errors import UserError
 
-STUDY = {"settings": ["gap", "tldr"], "seeds": [0, 1], "offline": ["offline"], "online": ["online_batch", "online"]}
+pytestmark = pytest.mark.slow
+
+STUDY = {"settings": ["gap", "tldr"], "seeds": [0, 1], "judged_on": ["online"], "verification": ["gap"]}
 KINDS = {"gap": "roads", "tldr": "text"}
+ARMS = ["base", "local", "best_of__global", "best_of__local", "best_of_soft", "offline", "online_batch", "online"]
+OUTS = ["curves.json", "metrics.json", "overview.svg", "report.html", "report.md", "results.json"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def test_results_equal_the_evaluations(project):
     assert len(found) == len(results)
     for setting, kind in KINDS.items():
         for seed in STUDY["seeds"]:
-            for arm in (*cells.ALWAYS, "offline", "online_batch", "online"):
+            for arm in ARMS:
                 folder = project / "data/evaluation" / setting / str(seed) / arm
                 table = pd.read_parquet(folder / "completions.parquet")
                 for split, ending in (("test", ""), ("train", "_train")):
@@ -59,7 +63,10 @@ def test_results_equal_the_evaluations(project):
                     assert found[setting, arm, seed, f"win_rate{ending}"] == pytest.approx(part.win.mean(), abs=1e-6)
                 assert ((setting, arm, seed, "arrived") in found) == (kind == "roads")
                 assert ((setting, arm, seed, "rouge_l") in found) == (kind == "text")
-                assert ((setting, arm, seed, "log_loss") in found) == (arm != "base")
+                assert ((setting, arm, seed, "log_loss") in found) == (arm in ("local", *ARMS[5:]))  # local: its RM
+            for verifier in ("global", "local"):
+                judge = json.loads((project / f"data/judge/{setting}-{seed}-{verifier}/metrics.json").read_text())
+                assert found[setting, verifier, seed, "log_loss"] == pytest.approx(judge["pairs"]["log_loss"], abs=1e-6)
     assert all(row.keys() == {"setting", "arm", "seed", "metric", "value"} for row in results)
 
 
@@ -80,7 +87,8 @@ def test_markdown_table_shows_the_json_numbers(project):
         lines = text[text.index(f"## {setting}\n") :].splitlines()
         table = [line for line in lines[: lines.index("", lines.index("", 4) + 1)] if line.startswith("|")]
         columns = [cell.strip() for cell in table[0].split("|")[1:-1]]
-        assert [row.split("|")[1].strip() for row in table[2:]] == list(metrics[setting])
+        assert [row.split("|")[1].strip() for row in table[2:]] == ARMS
+        assert metrics[setting].keys() == {*ARMS, "global"}
         for row in table[2:]:
             arm, *shown = (cell.strip() for cell in row.split("|")[1:-1])
             for column, cell in zip(columns[1:], shown, strict=True):
@@ -96,13 +104,13 @@ def test_markdown_table_shows_the_json_numbers(project):
 def test_only_cells_of_the_study_are_read(project, tmp_path):
     root = tmp_path / "more"
     shutil.copytree(project, root)
-    wider = STUDY | {"online": [*STUDY["online"], "stray"]}
-    add_cells(root, wider, "gap", 7, "roads", 6, 3)
+    wider = STUDY | {"seeds": [0, 1, 7], "arms": [*QUICK, "stray"]}
+    add_cells(root, params(wider, KINDS, {"stray": {"loss": ["sigmoid"]}}), "gap", 7, "roads", 6, 3)
     stray = root / "data/evaluation/gap/0/stray"
     shutil.copytree(root / "data/evaluation/gap/7/stray", stray)
     (stray / "metrics.json").write_text("not even json")
     assert make(root).returncode == 0
-    for name in ("report.html", "report.md", "overview.svg", "metrics.json", "results.json"):
+    for name in OUTS:
         assert out(root, name) == out(project, name)
 
 
@@ -113,11 +121,9 @@ def test_same_bytes_whatever_the_hash_seed(project, tmp_path):
     (root / "matplotlib/matplotlibrc").write_text("axes.facecolor: yellow\nsvg.fonttype: path\n")  # a user's own taste
     made = make(root, PYTHONHASHSEED="12345", MPLCONFIGDIR=str(root / "matplotlib"))
     assert made.returncode == 0, made.stderr
-    for name in ("report.html", "report.md", "overview.svg", "metrics.json", "results.json"):
+    for name in OUTS:
         assert out(root, name) == out(project, name)
-    assert sorted(p.name for p in (root / "data/report").iterdir()) == sorted(
-        ["report.html", "report.md", "overview.svg", "metrics.json", "results.json"]
-    )
+    assert sorted(p.name for p in (root / "data/report").iterdir()) == OUTS
 
 
 class Page(HTMLParser):
@@ -148,7 +154,10 @@ def test_html_is_one_file_that_loads_nothing(project):
     assert all(reference.startswith("#") for reference in page.loads)
     assert not re.search(r"@import|url\((?!#)", html)
     assert "<b>cat</b>" not in html and "&lt;b&gt;cat" in html  # completions are data, not markup
-    assert "dvc repro evaluate_online@gap-0-online" in html
+    assert "a scalar head on the base policy" in html and "a scalar head on the base policy" in out(
+        project, "report.md"
+    )
+    assert "dvc repro evaluate@gap-0-online" in html and "dvc repro pick@gap-0-best_of__global" in html
     assert not re.search(r"#0a0b[0-9a-f]{2}", html)  # no stand-in colour is left
 
 
@@ -170,9 +179,12 @@ def test_the_answer_is_the_paired_difference(project):
 @pytest.mark.parametrize(
     ("missing", "stage"),
     [
-        ("data/evaluation/gap/1/online", "evaluate_online@gap-1-online"),
-        ("data/evaluation/tldr/0/best_of", "evaluate_best_of@tldr-0-best_of"),
+        ("data/evaluation/gap/1/online", "evaluate@gap-1-online"),
+        ("data/evaluation/tldr/0/best_of__local", "pick@tldr-0-best_of__local"),
         ("data/policy/gap/0/offline", "offline@gap-0-offline"),
+        ("data/judge/tldr-1-global", "judge@tldr-1-global"),
+        ("data/judge/gap-0-local-online", "judge@gap-0-local-online"),
+        ("data/verification/gap/0/local", "verification@gap-0-local"),
         ("data/corpus/tldr", "corpus@tldr"),
     ],
 )
@@ -196,7 +208,7 @@ def test_a_changed_cell_is_refused(project, tmp_path):
 
 
 def test_one_seed_without_an_online_arm_still_reports(tmp_path):
-    study = {"settings": ["gap"], "seeds": [3], "offline": ["offline"]}
+    study = {"settings": ["gap"], "seeds": [3], "arms": ["best_of", "offline"]}
     root = build(tmp_path / "one", study, {"gap": "roads"})
     made = make(root)
     assert made.returncode == 0, made.stderr
@@ -204,7 +216,7 @@ def test_one_seed_without_an_online_arm_still_reports(tmp_path):
 
 
 def test_no_lead_is_claimed_where_nothing_varied(tmp_path, monkeypatch):
-    study = {"settings": ["gap"], "seeds": [0, 1], "offline": ["offline"], "online": ["online"]}
+    study = {"settings": ["gap"], "seeds": [0, 1], "arms": ["base", "offline", "online"]}
     root = build(tmp_path / "equal", study, {"gap": "roads"})
     for seed in (0, 1):
         shutil.rmtree(root / f"data/evaluation/gap/{seed}/online")
@@ -216,17 +228,17 @@ def test_no_lead_is_claimed_where_nothing_varied(tmp_path, monkeypatch):
 
 def test_arms_of_one_family_share_its_colours():
     named = plots.tones(
-        ["base", "best_of", "local", "offline", "online_batch", "online", "online_after", "offline_ipo"]
+        ["base", "best_of__global", "local", "offline", "online_batch", "online", "online_after", "offline_ipo"]
     )
     assert named["online"] == "online-0" and named["offline"] == "offline-0"
     assert {named["online_batch"], named["online_after"]} == {"online-1", "online-2"}
-    assert named["offline_ipo"] == "offline-1" and named["best_of"] == "best_of"
+    assert named["offline_ipo"] == "offline-1" and named["best_of__global"] == "best_of"
 
 
 def test_a_metric_that_the_completions_do_not_show_counts_by_seed(project, monkeypatch):
     monkeypatch.chdir(project)
     study = cells.read_study()
-    tldr = [cells.read_cell(study, "tldr", seed, "offline") for seed in (0, 1)]
+    tldr = [cells.read_cell(study, cells.read_world("tldr"), "tldr", seed, "offline") for seed in (0, 1)]
     assert cells.matrix(tldr, "test", "true_reward").shape == (2, 6)
     assert cells.matrix(tldr, "test", "rouge_l").shape == (2, 1)
     assert cells.matrix(tldr, "test", "arrived") is None
@@ -239,3 +251,34 @@ def test_the_evidence_has_losses_by_prompt(project):
     assert np.mean(cell["prompts"]["log_loss"]) == pytest.approx(cell["numbers"]["log_loss"])
     base = next(c for c in found["cells"] if (c["setting"], c["seed"], c["arm"]) == ("gap", 0, "base"))
     assert "log_loss" not in base["prompts"] and "true_reward" in base["prompts"]
+
+
+def test_the_evidence_has_what_is_known_of_a_reward_model(project):
+    found = json.loads((project / "data/evidence.json").read_text())
+    of = {(c["setting"], c["seed"], c["verifier"]): c for c in found["judged"]}
+    assert of.keys() == {(setting, seed, name) for setting in KINDS for seed in (0, 1) for name in ("global", "local")}
+    one, (own, fresh) = (
+        of["gap", 1, "global"],
+        (
+            json.loads((project / f"data/judge/{name}/metrics.json").read_text())
+            for name in ("gap-1-global-online", "gap-1-global")
+        ),
+    )
+    assert one["paths"] == ["data/judge/gap-1-global", "data/judge/gap-1-global-online"]
+    assert one["numbers"]["log_loss_on_online"] == pytest.approx(own["own"]["log_loss"], abs=1e-6)
+    assert one["numbers"]["fresh_accuracy"] == pytest.approx(fresh["fresh"]["accuracy"], abs=1e-6)
+    assert one["numbers"]["best_of_16"] == pytest.approx(fresh["best_of"]["best_of_16"], abs=1e-6)
+    for name in ("log_loss", "log_loss_on_online", "best_of_4"):
+        assert np.mean(one["prompts"][name]) == pytest.approx(one["numbers"][name], abs=2e-6)
+    [_, row] = found["verification"]
+    assert row["pairs"] == [1000, 500, 250] and row["global"] == [0.56, 0.58, 0.6]
+    assert row["paths"] == ["data/verification/gap/1/global", "data/verification/gap/1/local"]
+
+
+def test_the_curves_are_those_of_the_policies(project):
+    found = pd.DataFrame(json.loads(out(project, "curves.json")))
+    assert list(found) == ["setting", "seed", "arm", "step", "true_reward", "kl"]
+    assert set(found["arm"]) == {"offline", "online_batch", "online"}
+    shown = found.query("setting == 'tldr' and seed == 1 and arm == 'online'").drop(columns=["setting", "seed", "arm"])
+    made = pd.read_parquet(project / "data/policy/tldr/1/online/curve.parquet")
+    pd.testing.assert_frame_equal(shown.reset_index(drop=True), made, rtol=0, atol=1e-6)

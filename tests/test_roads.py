@@ -1,7 +1,7 @@
 """The road world: its map, its routes, its true reward."""
 
 from itertools import product
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +9,13 @@ import pytest
 from stages.records.seeds import generator
 from stages.worlds import roads
 
+INPUTS = Path("nothing/is/read/from/here")
 
-def params(**changes):
-    return SimpleNamespace(
+
+def params(**changes) -> roads.Options:
+    return roads.Options(
         **{
+            "world": "roads",
             "rows": 4,
             "columns": 4,
             "removed": 0.33,
@@ -79,8 +82,8 @@ def test_true_reward_equals_the_brute_force_one_on_every_route(overlap):
 
 
 def test_the_scorer_reads_routes_from_tokens():
-    corpus = roads.build(params(reward="overlap"), "test")
-    score = roads.Scorer(corpus.world)
+    corpus = roads.build(params(reward="overlap"), INPUTS, ("test",))
+    score = roads.reward(corpus, INPUTS, None)
     assert (score(corpus.prompts, corpus.prompts["hidden_ids"].tolist())["true_reward"] == 6).all()
     words = corpus.prompts["prompt_ids"].tolist()
     assert (score(corpus.prompts, [[w[0]] * 3 for w in words])["true_reward"] == 0).all(), "special tokens are no towns"
@@ -90,18 +93,18 @@ def test_travellers_jump_and_know_the_way_as_often_as_params_say():
     world = roads.draw_map(6, 6, 0.33, 0)
     ends = roads.pairs_at(world, 4)
     many = np.tile(ends, (200, 1))
-    never = roads.travel(world, many, 4, 0.2, 0.0, generator("never"))
+    never = roads.travel(world, many, 4, 0.2, 0.0, generator("test", "never"))
     assert roads.legal(world, many, never).all()
-    always = roads.travel(world, ends, 4, 1.0, 0.0, generator("always"))
+    always = roads.travel(world, ends, 4, 1.0, 0.0, generator("test", "always"))
     reachable_straight = world.distances[ends[:, 1], ends[:, 0]] == 4
     assert (always[reachable_straight, -1] == ends[reachable_straight, 0]).all()
-    some = roads.travel(world, many, 4, 0.2, 0.05, generator("some"))
+    some = roads.travel(world, many, 4, 0.2, 0.05, generator("test", "some"))
     illegal = 1 - roads.legal(world, many, some).mean()
     assert 0.10 < illegal < 1 - 0.95**4 + 0.01, "a jump is nearly always impossible, sometimes by chance a road"
 
 
 def test_verdicts_say_what_happened():
-    corpus = roads.build(params(), "test")
+    corpus = roads.build(params(), INPUTS, ("test",))
     world = roads.Map(np.array(corpus.world["roads"], dtype=bool))
     first = len(roads.vocabulary(0))
     names = corpus.tokenizer.convert_ids_to_tokens
@@ -116,29 +119,42 @@ def test_verdicts_say_what_happened():
 
 
 def test_splits_share_no_prompt_and_cover_all():
-    prompts = roads.build(params(), "test").prompts
+    prompts = roads.build(params(), INPUTS, ("test",)).prompts
     assert prompts["prompt"].is_unique
     assert set(prompts["split"]) == {"train", "validation", "test"}
-    share = (prompts["split"] == "test").mean()
-    assert share == pytest.approx(0.15, abs=0.02)
+    starts = prompts.assign(start=prompts["prompt_ids"].str[3]).groupby("split")["start"].nunique()
+    assert starts["test"] == round(0.15 * 16)
 
 
 def test_what_is_held_out_decides_how_much_of_a_test_prompt_training_has_seen():
-    """Single prompts share all their towns with train prompts, regions none; demonstrations are the same for both."""
+    """Single prompts share nearly all towns with train prompts, regions none; demonstrations are the same for both."""
     seen, corpora = {}, {}
     for split in ("prompts", "starts", "regions"):
-        corpora[split] = roads.build(params(split=split, rows=6, columns=6, validation=0.2, test=0.3), "test")
+        corpora[split] = roads.build(
+            params(split=split, rows=6, columns=6, validation=0.2, test=0.3), INPUTS, ("test",)
+        )
         prompts = corpora[split].prompts
         towns = {s: set(np.array(rows["prompt_ids"].tolist())[:, [1, 3]].flat) for s, rows in prompts.groupby("split")}
         assert set(towns) == {"train", "validation", "test"}
         seen[split] = len(towns["test"] & towns["train"]) / len(towns["test"])
-        assert prompts["prompt_id"].tolist() == list(range(len(prompts)))
-    assert seen["prompts"] == 1 and seen["regions"] == 0 < seen["starts"]
+        assert prompts["prompt_id"].is_unique
+    assert seen["regions"] == 0 < seen["starts"] and seen["prompts"] > 0.9
     assert corpora["prompts"].demonstrations.equals(corpora["regions"].demonstrations)
 
 
+def test_what_a_report_is_told():
+    found = roads.build(params(horizon=1), INPUTS, ("test",)).world["facts"]
+    assert found["title"] == "Road world, 1 move" and (found["low"], found["high"], found["decimals"]) == (0, 6, 2)
+    assert "that ends at the goal" in found["truth"]
+    other = roads.facts(params(reward="overlap"))
+    assert other.title == "Road world, 3 moves" and "agree with a hidden route" in other.truth
+    corpus = roads.build(params(), INPUTS, ("test",))
+    table = roads.reward(corpus, INPUTS, None)(corpus.prompts, [[0] * 3] * len(corpus.prompts))
+    assert list(table) == ["true_reward", *(name for name, *_ in found["columns"])]
+
+
 def test_the_share_of_verdicts_is_a_dial():
-    none = roads.build(params(verdicts=0.0), "test").demonstrations["completion_ids"]
+    none = roads.build(params(verdicts=0.0), INPUTS, ("test",)).demonstrations["completion_ids"]
     assert {len(c) for c in none} == {3}
-    half = roads.build(params(verdicts=0.5), "test").demonstrations["completion_ids"]
+    half = roads.build(params(verdicts=0.5), INPUTS, ("test",)).demonstrations["completion_ids"]
     assert np.mean([len(c) == 4 for c in half]) == pytest.approx(0.5, abs=0.05)

@@ -38,7 +38,7 @@ def built(folder: Path, rows: pd.DataFrame | str, **changes):
     (folder / kind).mkdir(parents=True)
     rows.to_json(folder / kind / "rows.jsonl", orient="records", lines=True)
     usual = {"max_completion": 60} | ({"reward": "judge", "judge": 0.3} if kind == "preferences" else {})
-    return text.build(params(**usual | changes), folder, "mine")
+    return text.build(params(**usual | changes), folder, ("mine",))
 
 
 def counted(corpus) -> dict[str, int]:

@@ -1,30 +1,29 @@
-"""The sampler draws from the model's own distribution, whatever the batch; and what pairs and rounds sample for."""
+"""The sampler draws from the model's own distribution, whatever the batch."""
 
 from itertools import product
-from math import ceil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, TINY, neox
+from conftest import CPU, TINY, asking, neox
 from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from stages import preferences
 from stages.learning import likelihood, sampling
-from stages.online import Rounds
-from stages.records import params
-from stages.records.seeds import key, uniforms
-from stages.worlds import roads
+from stages.records.seeds import Uniforms
+
+pytestmark = pytest.mark.slow
 
 PAD, EOS = 0, 1
-SETTINGS = params.load(ROOT / "params.yaml").settings
 
 
 def llama():
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=20, num_key_value_heads=2, **TINY)).eval()
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=20, num_key_value_heads=2, **TINY)).eval()
+    model.compute = CPU
+    return model
 
 
 def world(longest, eos):
@@ -41,9 +40,9 @@ def prompts(count, seed=0):
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_each_token_is_the_one_that_its_uniform_picks_from_the_plain_forward_pass(make, eos, temperature):
     model, asked = make(), prompts(7)
-    drawn = sampling.draw(model, asked, 5, world(20, eos), temperature, ("test",))
+    drawn = sampling.draw(model, asking(asked), 5, world(20, eos), temperature, Uniforms("test"))
     for i, prompt in enumerate(asked):
-        luck = uniforms(("test",), i * 5, 5, 20)
+        luck = Uniforms("test")([i], [0], 5, 20)[0]
         for j, completion in enumerate(drawn[i]):
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].double()
@@ -61,93 +60,36 @@ def test_frequencies_fit_the_exact_probabilities():
     every = [list(c) for c in product(range(5), repeat=2)]
     exact = np.exp(likelihood.log_probs(model, asked * len(every), every))
     assert exact.sum() == pytest.approx(1, abs=1e-5)
-    drawn = sampling.draw(model, asked, count, world(2, None), 1.0, ("frequencies",))[0]
+    drawn = sampling.draw(model, asking(asked), count, world(2, None), 1.0, Uniforms("test"))[0]
     found = np.bincount([c[0] * 5 + c[1] for c in drawn], minlength=25)
     assert chisquare(found, exact / exact.sum() * count).pvalue > 1e-3
 
 
-def test_neither_batch_size_nor_company_changes_a_draw(monkeypatch):
-    model, asked = neox(), prompts(12)
-    together = sampling.draw(model, asked, 4, world(16, EOS), 1.0, ("batch",))
-    monkeypatch.setattr(sampling, "ROWS", 4)
-    assert sampling.draw(model, asked, 4, world(16, EOS), 1.0, ("batch",)) == together
-    assert sampling.draw(model, asked[:5], 4, world(16, EOS), 1.0, ("batch",)) == together[:5]
+@pytest.mark.parametrize("change", ["capped", "reordered", "added to", "batches", "more completions", "shorter"])
+def test_no_completion_changes_with_what_else_is_drawn(change):
+    model, asked = neox(), asking(prompts(40)).assign(prompt_id=lambda rows: 7 * rows["prompt_id"] + 2**51)
 
+    def drawn(rows, count=4, longest=16):
+        found = sampling.draw(model, rows, count, world(longest, EOS), 1.0, Uniforms("test", "company"))
+        return dict(zip(zip(rows["prompt_id"], rows["visit"]), found, strict=True))
 
-def test_kl_is_exact_over_the_vocabulary():
-    policy, reference = neox(vocabulary=5, seed=1), neox(vocabulary=5, seed=2)
-    every = [list(c) for c in product(range(5), repeat=2)]
-    asked = [[2, 3, 4]] * len(every)
-    ours, theirs = (likelihood.log_probs(m, asked, every) for m in (policy, reference))
-    direct = (np.exp(ours) * (ours - theirs)).sum()
-    along = (np.exp(ours) * likelihood.kl(policy, reference, asked, every)).sum()
-    assert along == pytest.approx(direct, rel=1e-4)
-
-
-def test_keys_never_meet_by_accident():
-    parts = [("ab", "c"), ("a", "bc"), ("abc",), (1,), ("1",), (1, 2), (12,), (None,), ("None",), (1.0,), (True,)]
-    assert len({key(*p) for p in parts}) == len(parts)
-
-
-def test_a_row_of_uniforms_does_not_depend_on_the_others():
-    assert np.array_equal(uniforms(("x",), 0, 9, 6)[3:5], uniforms(("x",), 3, 2, 6))
-    assert not np.array_equal(uniforms(("x",), 0, 1, 6), uniforms(("y",), 0, 1, 6))
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    return roads.build(SETTINGS["micro"].corpus, "micro")
-
-
-def table(corpus, chosen, split, count, seed=0):
-    """Preference pairs of an untrained policy."""
-    policy = neox(len(corpus.tokenizer))
-    return preferences.sampled(corpus, policy, roads.Scorer(corpus.world), chosen, split, count, "micro", seed)
-
-
-def test_fresh_pairs_are_others_on_the_prompts_of_the_training_pairs(corpus):
-    chosen = SETTINGS["micro_half"].preferences
-    train, fresh = table(corpus, chosen, "train", 64), table(corpus, chosen, "fresh", 64)
-    assert train["prompt_id"].tolist() == fresh["prompt_id"].tolist()
-    assert set(fresh["split"]) == {"fresh"}
-    assert (corpus.prompts.set_index("prompt_id")["split"][fresh["prompt_id"]] == "train").all()
-    sides = ["chosen_ids", "rejected_ids"]
-    pd.testing.assert_frame_equal(table(corpus, chosen, "train", 64), train)
-    same = [sorted(ours) == sorted(theirs) for ours, theirs in zip(train[sides].to_numpy(), fresh[sides].to_numpy())]
-    assert np.mean(same) < 0.1, "the draws are independent"
-
-
-@pytest.mark.parametrize("pairs, fresh", [(30, 15), (45, 5), (60, 0)])
-def test_of_given_pairs_none_is_both_learned_from_and_held_out(pairs, fresh):
-    labelled = pd.DataFrame({"pair": range(70), "split": ["train"] * 50 + ["test"] * 20})
-    chosen = SETTINGS["micro"].preferences.model_copy(update={"pairs": pairs, "held_out": 15})
-    tables = preferences.given(labelled, chosen, "micro", 0)
-    assert [set(found["split"]) for found in tables] == [{"train"}, {"fresh"} if fresh else set(), {"test"}]
-    assert [len(found) for found in tables] == [min(pairs, 50), fresh, 15]
-    everything = pd.concat(tables)
-    assert everything["pair"].is_unique
-    assert (everything["pair"].map(labelled["split"]) == everything["split"].replace("fresh", "train")).all()
-
-
-@pytest.mark.parametrize("share, seed", [(0.5, 0), (0.5, 1), (1.0, 0)])
-def test_an_online_arm_on_a_share_of_the_prompts_samples_for_those_that_the_preferences_ask(
-    corpus, tmp_path, share, seed
-):
-    chosen = SETTINGS["micro"].preferences.model_copy(update={"prompts": share})
-    asked = set(table(corpus, chosen, "train", 64, seed)["prompt_id"])
-    train = corpus.prompts[corpus.prompts["split"] == "train"]
-    assert len(asked) == ceil(len(train) * share)
-    recipe = SETTINGS["micro"].arms["online"]
-    online = recipe.over(SETTINGS["micro"].online)
-    recipe, seen = recipe.model_copy(update={"prompts": share}), []
-
-    def label(rows, completions):
-        seen.extend(rows["prompt_id"])
-        return np.arange(len(rows))
-
-    rounds = Rounds(neox(len(corpus.tokenizer)), corpus, label, online, recipe, None, tmp_path, ("micro", seed))
-    for step in range(online.steps):
-        assert len(rounds.pairs_at(step)) == online.prompts
-    assert set(seen) == asked
-    other = set(table(corpus, chosen, "train", 64, seed + 1)["prompt_id"])
-    assert (other == asked) == (share == 1), "which prompts are asked belongs to the seed"
+    before = drawn(asked)
+    if change == "capped":
+        assert drawn(asked[:10]).items() <= before.items()
+    elif change == "reordered":
+        assert drawn(asked.sample(frac=1, random_state=0)) == before
+    elif change == "added to":
+        others = asking(prompts(9, seed=1)).assign(prompt_id=range(9))
+        again = asked.assign(visit=1)
+        more = drawn(pd.concat([others, again, asked]))
+        assert before.items() <= more.items()
+        same = [more[prompt, 0] == more[prompt, 1] for prompt in asked["prompt_id"]]
+        assert not any(same), "another visit is another draw"
+    elif change == "batches":
+        model.compute = SimpleNamespace(**{**vars(CPU), "rows": 4})
+        assert drawn(asked) == before
+    elif change == "more completions":
+        assert {which: several[:4] for which, several in drawn(asked, 9).items()} == before
+    else:
+        cut = {which: [completion[:10] for completion in several] for which, several in before.items()}
+        assert drawn(asked, longest=10) == cut

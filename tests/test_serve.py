@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from stages.records import numerics
+
+pytestmark = pytest.mark.slow
+
 STAGES = Path(__file__).parents[1] / "stages"
+RECORDS = ("__init__", "errors", "numerics")  # what a stage reads before it hands itself over
 FAKES = {
     "show": """
 import os, sys
@@ -40,7 +45,8 @@ pathlib.Path("finished").touch()
 def project(tmp_path):
     """A folder with a `stages` package of fakes around the real client and server."""
     (tmp_path / "stages").mkdir()
-    for name in ("__init__.py", "client.py", "serve.py"):
+    (tmp_path / "stages" / "records").mkdir()
+    for name in ("__init__.py", "client.py", "serve.py", *(f"records/{one}.py" for one in RECORDS)):
         shutil.copy(STAGES / name, tmp_path / "stages" / name)
     for name, text in FAKES.items():
         (tmp_path / "stages" / f"{name}.py").write_text('if __name__ == "__main__":' + text.replace("\n", "\n    "))
@@ -66,7 +72,7 @@ def server(project):
 
 def environment(**more):
     names = {k: v for k, v in os.environ.items() if not k.startswith(("ALL_ROADS_", "PYTEST_"))}
-    return {**names, "PYTHONPATH": "", **more}
+    return numerics.environment({**names, "PYTHONPATH": "", **more}, numerics.PORTABLE)
 
 
 def stage(project, server, *command, python=sys.executable, **more):
@@ -78,7 +84,7 @@ def stage(project, server, *command, python=sys.executable, **more):
     )
 
 
-def wait_for(condition, seconds=10):
+def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from stages.records.errors import UserError
-from stages.records.settings import TextCorpus
 from stages.worlds import corpora, encoding, rouge, text
 
 ROOT = Path(__file__).parents[1]
@@ -38,10 +37,10 @@ def comparisons(prompts: int, topics: int, first: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["prompt", "chosen", "rejected", "topic"])
 
 
-def params(**changes) -> TextCorpus:
+def params(**changes) -> text.Options:
     usual = {"world": "text", "reward": "rouge_l", "tokenizer": 400, "max_prompt": 100, "max_completion": 12,
              "demonstrations": 0.4, "validation": 0.2, "test": 0.2}  # fmt: skip
-    return TextCorpus(**usual | changes)
+    return text.Options(**usual | changes)
 
 
 def given(folder: Path, **tables: pd.DataFrame) -> Path:
@@ -95,10 +94,10 @@ def test_rouge_l_against_brute_force():
 def test_each_prompt_is_in_one_split_however_the_rows_are_ordered(tmp_path):
     rows = summaries(120)
     doubled = pd.concat([rows, rows.head(20).assign(prompt=lambda t: t["prompt"].str.upper(), completion="again")])
-    corpus = text.build(params(), given(tmp_path / "a", demonstrations=doubled), "here")
+    corpus = text.build(params(), given(tmp_path / "a", demonstrations=doubled), ("here",))
     reordered = given(tmp_path / "b", demonstrations=doubled.sample(frac=1, random_state=1))
-    shuffled = text.build(params(), reordered, "here")
-    more = text.build(params(), given(tmp_path / "c", demonstrations=pd.concat([summaries(160), doubled])), "here")
+    shuffled = text.build(params(), reordered, ("here",))
+    more = text.build(params(), given(tmp_path / "c", demonstrations=pd.concat([summaries(160), doubled])), ("here",))
 
     pd.testing.assert_frame_equal(corpus.prompts, shuffled.prompts)
     pd.testing.assert_frame_equal(corpus.demonstrations, shuffled.demonstrations)
@@ -107,15 +106,16 @@ def test_each_prompt_is_in_one_split_however_the_rows_are_ordered(tmp_path):
     completed = {corpus.tokenizer.decode(ids).casefold() for ids in corpus.prompts["prompt_ids"]}
     assert len(demonstrated) + len(completed) == 120 and not demonstrated & completed
     assert set(corpus.prompts["split"]) == {"train", "validation", "test"}
-    assert corpus.prompts["prompt_id"].tolist() == list(range(len(corpus.prompts)))
-    elsewhere = text.build(params(), tmp_path / "a", "elsewhere")
+    ids, with_more = (dict(zip(c.prompts["prompt"], c.prompts["prompt_id"], strict=True)) for c in (corpus, more))
+    assert len(set(with_more.values())) == len(with_more) and ids.items() <= with_more.items()
+    elsewhere = text.build(params(), tmp_path / "a", ("elsewhere",))
     test = [{p.casefold() for p, s in splits(c).items() if s == "test"} for c in (corpus, elsewhere)]
     assert test[0] != test[1]
 
 
 def test_splits_of_the_data_set_are_kept(tmp_path):
     rows = summaries(60).assign(split=["train"] * 30 + ["valid"] * 15 + ["test"] * 15)
-    corpus = text.build(params(), given(tmp_path, demonstrations=rows), "here")
+    corpus = text.build(params(), given(tmp_path, demonstrations=rows), ("here",))
     for split, first, last in (("validation", 30, 45), ("test", 45, 60)):
         assert {p for p, s in splits(corpus).items() if s == split} == set(rows["prompt"][first:last])
 
@@ -123,7 +123,7 @@ def test_splits_of_the_data_set_are_kept(tmp_path):
 def test_judge_and_policies_see_different_debates(tmp_path):
     chosen = params(reward="judge", judge=0.4, group="topic", group_until="_")
     rows = comparisons(40, topics=10)
-    corpus = text.build(chosen, given(tmp_path, preferences=rows), "here")
+    corpus = text.build(chosen, given(tmp_path, preferences=rows), ("here",))
 
     topics = dict(zip(rows["chosen"], rows["topic"].str.split("_").str[0]))
     judged = {topics[c] for c in corpus.judge_pairs["chosen"]}
@@ -141,7 +141,7 @@ def test_two_data_sets_share_their_held_out_prompts(tmp_path):
     demonstrations = summaries(60).assign(split=["train"] * 40 + ["validation"] * 10 + ["test"] * 10)
     preferences = comparisons(40, topics=5, first=30).assign(split=["validation"] * 20 + ["train"] * 60)
     chosen = params(reward="judge", judge=0.5)
-    corpus = text.build(chosen, given(tmp_path, demonstrations=demonstrations, preferences=preferences), "here")
+    corpus = text.build(chosen, given(tmp_path, demonstrations=demonstrations, preferences=preferences), ("here",))
 
     assert {post(i) for i in range(50, 60)} <= {p for p, s in splits(corpus).items() if s == "test"}
     assert {p for p, s in splits(corpus).items() if s == "train"} == {post(i) for i in range(60, 70)}
@@ -174,6 +174,25 @@ def test_prompts_are_cut_in_the_middle_and_completions_at_the_end(tmp_path):
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
 
 
+def test_what_a_report_is_told_and_what_has_to_be_imported():
+    overlap, judged = text.facts(params()), text.facts(params(reward="judge", judge=0.4))
+    assert overlap.truth.startswith("ROUGE-L (F1, 0 to 1)") and judged.truth is None and overlap.high is None
+    assert text.needs(params()) == {"demonstrations": ("FILE", "prompt/completion rows")}
+    assert text.needs(params(reward="judge", judge=0.4, tokenizer="model")) == {
+        "preferences": ("FILE", "prompt/chosen/rejected rows"),
+        "model": ("PATH", "a tokenizer.json or model folder"),
+    }
+
+
+def test_the_true_reward_of_a_text_is_its_overlap_with_the_reference(tmp_path):
+    corpus = text.build(params(), given(tmp_path, demonstrations=summaries(80)), ("here",))
+    asked = corpus.prompts.iloc[:3]
+    found = text.reward(corpus, tmp_path, None)(asked, asked["reference_ids"].tolist())
+    assert list(found) == [*(name for name, *_ in text.COLUMNS), "true_reward"]
+    assert (found["true_reward"] == found["rouge_l"]).all() and found["true_reward"].min() > 0.5
+
+
+@pytest.mark.slow
 def test_a_corpus_comes_out_the_same_in_every_process(tmp_path):
     given(tmp_path, demonstrations=summaries(80))
     program = f"""
@@ -182,7 +201,7 @@ from stages.worlds import text
 from tests.test_text import params
 out = Path("{tmp_path}") / __import__("sys").argv[1]
 out.mkdir()
-text.build(params(), Path("{tmp_path}"), "here").save(out)
+text.build(params(), Path("{tmp_path}"), ("here",)).save(out)
 """
     for name in ("one", "two"):
         subprocess.run([sys.executable, "-c", program, name], cwd=ROOT, check=True)
@@ -200,7 +219,7 @@ text.build(params(), Path("{tmp_path}"), "here").save(out)
 def test_a_tokenizer_that_was_given_is_used(tmp_path):
     folder = given(tmp_path, demonstrations=summaries(40))
     encoding.train_tokenizer(summaries(40)["prompt"], 300).backend_tokenizer.save(str(folder / "tokenizer.json"))
-    assert len(text.build(params(tokenizer="tokenizer.json"), folder, "here").tokenizer) == 300
+    assert len(text.build(params(tokenizer="tokenizer.json"), folder, ("here",)).tokenizer) == 300
 
 
 @pytest.mark.parametrize(
@@ -215,4 +234,4 @@ def test_a_tokenizer_that_was_given_is_used(tmp_path):
 def test_params_that_the_data_cannot_meet(tmp_path, changes, message):
     folder = given(tmp_path / "here", demonstrations=summaries(40))
     with pytest.raises(UserError, match=message):
-        text.build(params(**changes), folder, "here")
+        text.build(params(**changes), folder, ("here",))

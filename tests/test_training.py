@@ -1,12 +1,6 @@
-"""Training: the losses are TRL's, policy gradient finds the soft optimum, an interrupted run ends in the same bytes."""
+"""Training: the losses are TRL's, policy gradient finds the soft optimum, and no road trains with dropout."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,20 +8,32 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import neox
+from conftest import CPU, asking
+from conftest import neox as network
+from datasets import Dataset
 from scipy.special import log_softmax, softmax
 from transformers import GenerationMixin
 from trl import DPOConfig, DPOTrainer
 
 from stages import offline
-from stages.learning import likelihood, models, training
+from stages.learning import judging, likelihood, models, training
 from stages.learning.sampling import draw
-from stages.records import artifacts
+from stages.methods import rloo
+from stages.records.seeds import Uniforms, key
 from stages.worlds import roads
 from stages.worlds.pairs import SIDES, joined, separate
 
-CPU = SimpleNamespace(device="cpu", dtype="float32", threads=1, device_batch=0)
+pytestmark = pytest.mark.slow
+
 TOKENIZER = roads.tokenizer(13)  # 20 words, as many as a tiny network knows
+
+
+def neox(vocabulary: int = 20, seed: int = 0):
+    """A policy that would write much padding, if it could."""
+    model = network(vocabulary, seed)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0] *= 3
+    return models.never_padding(model)
 
 
 @pytest.fixture
@@ -49,12 +55,11 @@ def on_policy(pairs, scratch, beta, loss, compute=CPU, **more):
     return training.OnPolicyTrainer(neox(seed=1), neox(seed=2), TOKENIZER, 1, lambda step: rows, args)
 
 
-@pytest.mark.parametrize("loss", [["sigmoid"], ["ipo"], ["hinge"]])
-def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, loss):
-    ours = on_policy(pairs, tmp_path, 0.7, loss)
+def plain_dpo(scratch, rows, policy, reference, beta, loss):
+    """TRL's own trainer, on pairs that are token ids."""
     config = DPOConfig(
-        str(tmp_path),
-        beta=0.7,
+        str(scratch),
+        beta=beta,
         loss_type=loss,
         use_cpu=True,
         bf16=False,
@@ -67,7 +72,13 @@ def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, 
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset
 
-    plain = Plain(neox(seed=1), neox(seed=2), config, train_dataset=separate(pairs), processing_class=TOKENIZER)
+    return Plain(policy, reference, config, train_dataset=Dataset.from_list(rows), processing_class=TOKENIZER)
+
+
+@pytest.mark.parametrize("loss", [["sigmoid"], ["ipo"], ["hinge"]])
+def test_online_loss_equals_trls_dpo_trainer_on_the_same_batch(tmp_path, pairs, loss):
+    ours = on_policy(pairs, tmp_path, 0.7, loss)
+    plain = plain_dpo(tmp_path, pairs.to_dict("records"), neox(seed=1), neox(seed=2), 0.7, loss)
     batch = plain.data_collator(pairs.to_dict("records"))
     expected = plain.compute_loss(plain.model, batch)
     found = ours.compute_loss(ours.model, ours.collate(pairs.to_dict("records")))
@@ -86,9 +97,27 @@ def test_sigmoid_loss_is_the_formula_on_our_own_log_probabilities(tmp_path, pair
     assert found == pytest.approx(-F.logsigmoid(margin).mean().item(), abs=1e-5)
 
 
+def test_padding_has_no_probability_in_trls_losses_and_is_left_as_it_was_by_training(tmp_path, pairs):
+    plain, ours = network(seed=1), neox(seed=1)
+    trainer = on_policy(pairs, tmp_path, 0.7, ["sigmoid"], optim="sgd", learning_rate=0.1)
+    batch = trainer.collate(pairs.to_dict("records"))
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    found = trainer.model(**inputs, labels=labels, fused_lm_head=True).log_probs
+    without = ours(**inputs).logits[:, :-1, 1:].log_softmax(-1).gather(-1, (labels[:, 1:, None] - 1).clamp(min=0))
+    scored = labels[:, 1:] != -100
+    assert torch.allclose(found[scored], without.squeeze(-1)[scored], atol=1e-5)
+    assert (found[scored] - plain(**inputs).logits[:, :-1].log_softmax(-1).amax(-1)[scored]).abs().max() > 0.01
+    training.train(trainer, tmp_path, "a policy")
+    with torch.no_grad():
+        assert (trainer.model(**inputs).logits[..., 0] == models.NEVER).all()
+    before, after = (model.get_output_embeddings().weight for model in (ours, trainer.model))
+    assert torch.equal(before[0], after[0]) and not torch.equal(before[1:], after[1:])
+
+
 def test_reward_loss_is_bradley_terry_on_our_own_scores(tmp_path, pairs):
     neox(seed=1).save_pretrained(tmp_path / "base")
-    model = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, "head")
+    model = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, key("test", "head"))
     args = training.options(CPU, 0, tmp_path / "scratch", 8, num_train_epochs=1, learning_rate=1e-3)
     trainer = training.reward_model(model, TOKENIZER, joined(pairs), args)
     found = trainer.compute_loss(model, trainer.data_collator(list(joined(pairs)))).item()
@@ -102,9 +131,7 @@ def test_reward_loss_is_bradley_terry_on_our_own_scores(tmp_path, pairs):
 
 def test_the_reward_head_belongs_to_its_key(tmp_path):
     neox(seed=1).save_pretrained(tmp_path / "base")
-    first, again, other = (
-        models.new_reward(tmp_path / "base", CPU, 0, *parts).score.weight for parts in (("a", 0), ("a", 0), ("a", 1))
-    )
+    first, again, other = (models.new_reward(tmp_path / "base", CPU, 0, key("test", i)).score.weight for i in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -120,47 +147,22 @@ def test_gradient_accumulation_takes_the_same_step(tmp_path, pairs):
     assert torch.allclose(weights[0], weights[1], atol=1e-6)
 
 
-def policy_gradient(policy, reference, folder, steps, completions, scored_at, batch, compute=CPU, **more):
-    """TRL's RLOO with ``batch`` completions a step; its checkpoints would lie in folder/checkpoints."""
-    reference.save_pretrained(folder / "reference")
-    reference = models.load_policy(folder / "reference", compute)
-    args = training.options(compute, 0, folder / "checkpoints", batch, **more)
-    return training.PolicyGradientTrainer(policy, reference, TOKENIZER, steps, completions, scored_at, args)
+def policy_gradient(policy, reference, folder, steps, groups_at, prompts, completions=4, **more):
+    """The method rloo, on ``prompts`` groups a step."""
+    args = training.options(CPU, 0, folder, prompts, completions, **more)
+    loss = partial(rloo.loss, options=rloo.Options())
+    return training.MethodTrainer(policy, reference, TOKENIZER, steps, groups_at, args, loss=loss)
 
 
 @pytest.fixture
 def judged(pairs):
-    """For three prompts four completions each, of unequal lengths, and their labels."""
+    """For three prompts four completions each, of unequal lengths, and their scores."""
     rng = np.random.default_rng(1)
     drawn = [[rng.integers(7, 20, size=rng.integers(1, 5)).tolist() for _ in range(4)] for _ in range(3)]
-    return pairs["prompt_ids"][:3], drawn, rng.normal(size=(3, 4))
-
-
-@pytest.mark.parametrize("at_once", [0, 4], ids=["whole batch", "accumulated"])
-def test_the_first_step_of_policy_gradient_is_the_formula_with_leave_one_out_advantages(tmp_path, judged, at_once):
-    beta, compute = 0.7, SimpleNamespace(**{**vars(CPU), "device_batch": at_once})
-    plain = {"beta": beta, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}  # so a step is the gradient
-    policy, reference = neox(seed=1), neox(seed=2)
-    trainer = policy_gradient(policy, reference, tmp_path, 1, 4, lambda step: judged, 12, compute, **plain)
-    training.train(trainer, tmp_path / "checkpoints", "a policy")
-
-    def log_probs(model):
-        every = []
-        for prompt, several in zip(*judged[:2]):
-            for completion in several:
-                logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
-                every.append(logits.log_softmax(-1)[range(len(completion)), completion].sum())
-        return torch.stack(every).view(3, 4)
-
-    before = neox(seed=1)
-    ours, theirs = log_probs(before), log_probs(reference).detach()
-    rewards = torch.tensor(judged[2]) - beta * (ours.detach() - theirs)
-    advantages = rewards - (rewards.sum(dim=1, keepdim=True) - rewards) / 3
-    (-(advantages * ours).mean()).backward()
-    for name, after in policy.named_parameters():
-        start = before.get_parameter(name)
-        assert torch.allclose(start - after, start.grad, atol=1e-5), name
-    assert max(p.grad.abs().max() for p in before.parameters()) > 0.1
+    return [
+        {"prompt_ids": prompt, "completions": several, "scores": scores}
+        for prompt, several, scores in zip(pairs["prompt_ids"], drawn, rng.normal(size=(3, 4)).tolist())
+    ]
 
 
 def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tmp_path, judged, monkeypatch):
@@ -172,11 +174,11 @@ def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tm
     for name in ("generate", "generate_batch"):
         monkeypatch.setattr(GenerationMixin, name, refused)
 
-    def scored_at(step):
+    def groups_at(step):
         steps.append(step)
         return judged
 
-    trainer = policy_gradient(neox(seed=1), neox(seed=2), tmp_path, 3, 4, scored_at, 12)
+    trainer = policy_gradient(neox(seed=1), neox(seed=2), tmp_path, 3, groups_at, 3)
     loss = trainer.compute_loss
 
     def seen(model, inputs, **kwargs):
@@ -184,21 +186,21 @@ def test_policy_gradient_learns_from_exactly_the_completions_that_it_is_given(tm
         return loss(model, inputs, **kwargs)
 
     monkeypatch.setattr(trainer, "compute_loss", seen)
-    training.train(trainer, tmp_path / "checkpoints", "a policy")
+    training.train(trainer, tmp_path, "a policy")
     assert steps == [0, 1, 2]
-    given = sorted((prompt, completion) for prompt, several in zip(*judged[:2]) for completion in several)
+    given = [(group["prompt_ids"], completion) for group in judged for completion in group["completions"]]
     for batch in batches:
-        prompts, completions = (
-            [ids[mask.bool()].tolist() for ids, mask in zip(batch[f"{part}_ids"], batch[f"{part}_mask"])]
-            for part in ("prompt", "completion")
-        )
-        assert sorted(zip(prompts, completions)) == given
+        texts = [ids[there.bool()] for ids, there in zip(batch["input_ids"], batch["attention_mask"])]
+        completions = [labels[labels != -100].tolist() for labels in batch["labels"]]
+        prompts = [text.tolist()[: -len(completion)] for text, completion in zip(texts, completions)]
+        assert [*zip(prompts, completions)] == given
+        assert batch["scores"].tolist() == pytest.approx(np.float32([group["scores"] for group in judged]))
     assert len(batches) == 3
 
 
 def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
     words, beta, prompts = 8, 1.0, [[2, 3, 4], [5]]
-    every = [[a, b] for a in range(words) for b in range(words)]
+    every = [[a, b] for a in range(1, words) for b in range(1, words)]
     worth = 2 * np.random.default_rng(0).normal(size=(2, words, words))
     policy, reference = neox(words), neox(words)
 
@@ -207,19 +209,21 @@ def test_policy_gradient_leads_to_the_soft_optimum_of_a_bandit(tmp_path):
 
     def divergence(beta):
         """KL of the policy to base * exp(worth / beta) / Z."""
-        ours, theirs = log_probs(policy), log_probs(reference) + worth.reshape(2, -1) / beta
+        ours, theirs = log_probs(policy), log_probs(reference) + worth[:, 1:, 1:].reshape(2, -1) / beta
         return (softmax(ours, axis=1) * (log_softmax(ours, axis=1) - log_softmax(theirs, axis=1))).sum(axis=1).mean()
 
-    def scored_at(step):
-        drawn = draw(
-            policy, prompts, 64, {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}, 1.0, ("bandit", step)
-        )
-        return prompts, drawn, np.array([[worth[i, a, b] for a, b in several] for i, several in enumerate(drawn)])
+    def groups_at(step):
+        world = {"max_prompt": 3, "max_completion": 2, "eos": None, "pad": 0}
+        drawn = draw(policy, asking(prompts), 64, world, 1.0, Uniforms("test", "bandit", step))
+        return [
+            {"prompt_ids": prompt, "completions": several, "scores": [worth[i, a, b] for a, b in several]}
+            for i, (prompt, several) in enumerate(zip(prompts, drawn))
+        ]
 
     before = divergence(beta)
-    trainer = policy_gradient(policy, reference, tmp_path, 120, 64, scored_at, 128, beta=beta, learning_rate=2e-3)
-    training.train(trainer, tmp_path / "checkpoints", "a policy")
-    assert divergence(beta) < before / 20  # it is a sixty-sixth here
+    trainer = policy_gradient(policy, reference, tmp_path, 240, groups_at, 2, 64, beta=beta, learning_rate=2e-3)
+    training.train(trainer, tmp_path, "a policy")
+    assert divergence(beta) < before / 40  # it is a ninety-fourth here
     assert min(divergence(2 * beta), divergence(beta / 2)) > 4 * divergence(beta), "and to that of no other beta"
 
 
@@ -231,7 +235,7 @@ def test_no_road_trains_with_dropout_whatever_the_model_has(tmp_path, pairs, jud
         begin = neox(seed=1)
         begin.config.update({"hidden_dropout": share, "attention_dropout": share})
         begin.save_pretrained(folder / "base")
-        models.prepare(CPU, "dropout")
+        models.prepare(CPU, key("test", "dropout"))
         policy, reference = (models.load_policy(folder / "base", CPU) for _ in range(2))
         args = training.options(CPU, 0, folder / "scratch", len(pairs), learning_rate=0.1, optim="sgd")
         if road == "offline":
@@ -241,9 +245,9 @@ def test_no_road_trains_with_dropout_whatever_the_model_has(tmp_path, pairs, jud
             trainer = training.OnPolicyTrainer(policy, reference, TOKENIZER, 1, lambda step, rows=rows: rows, args)
         elif road == "policy gradient":
             more = {"learning_rate": 0.1, "optim": "sgd", "beta": 0.7}
-            trainer = policy_gradient(policy, reference, folder, 1, 4, lambda step: judged, 12, **more)
+            trainer = policy_gradient(policy, reference, folder / "scratch", 1, lambda step: judged, 3, **more)
         else:
-            model = models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, "head")
+            model = models.new_reward(folder / "base", CPU, TOKENIZER.pad_token_id, key("test", "head"))
             trainer = training.reward_model(model, TOKENIZER, joined(pairs), {**args, "num_train_epochs": 1})
         training.train(trainer, folder / "scratch", road)
         weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
@@ -252,94 +256,16 @@ def test_no_road_trains_with_dropout_whatever_the_model_has(tmp_path, pairs, jud
 
 def test_relabelled_pairs_are_the_same_pairs_with_the_completion_that_scores_higher_as_chosen(tmp_path, pairs):
     neox(seed=1).save_pretrained(tmp_path / "base")
-    judge = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, "head").eval()
-    scores = np.stack([likelihood.scores(judge, pairs["prompt_ids"], pairs[side]) for side in SIDES])
+    model = models.new_reward(tmp_path / "base", CPU, TOKENIZER.pad_token_id, key("test", "head")).eval()
+    pairs.insert(0, "prompt_id", range(len(pairs)))
+    corpus, judge = SimpleNamespace(prompts=pairs[["prompt_id", "prompt_ids"]]), judging.scalar(model)
+    scores = np.stack([likelihood.scores(model, pairs["prompt_ids"], pairs[side]) for side in SIDES])
     agrees = scores[0] >= scores[1]
     assert 0 < agrees.sum() < len(pairs)
-    found = offline.relabelled(pairs, judge)
+    found = offline.relabelled(pairs, corpus, judge)
     for row, new, agreed in zip(pairs.to_dict("records"), found.to_dict("records"), agrees):
         turned = {**row, "chosen_ids": row["rejected_ids"], "rejected_ids": row["chosen_ids"]}
         assert new == (row if agreed else turned)
-    ours, theirs = (likelihood.scores(judge, found["prompt_ids"], found[side]) for side in SIDES)
+    ours, theirs = (likelihood.scores(model, found["prompt_ids"], found[side]) for side in SIDES)
     assert (ours >= theirs).all()
-    pd.testing.assert_frame_equal(offline.relabelled(found, judge), found)
-
-
-def stage(project, *words, **env):
-    return subprocess.Popen(
-        [sys.executable, "-m", *words],
-        cwd=project,
-        env={**os.environ, **env},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def kill_when(process, ready):
-    """SIGKILL the stage as soon as ``ready()``."""
-    for _ in range(600):
-        if ready() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    assert process.poll() is None, "the stage ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@pytest.mark.parametrize(
-    "words, out",
-    [
-        (["stages.base", "--setting", "micro"], "data/base/micro"),
-        (
-            ["stages.online", "--setting", "micro", "--seed", "0", "--arm", "online_batch", "--start", "base"],
-            "data/policy/micro/0/online_batch",
-        ),
-        (
-            ["stages.online", "--setting", "micro", "--seed", "0", "--arm", "online_rloo", "--start", "base"],
-            "data/policy/micro/0/online_rloo",
-        ),
-    ],
-    ids=["training", "on-policy training within a round", "policy gradient"],
-)
-def test_a_stage_killed_while_training_goes_on_to_the_same_bytes(micro_copy, words, out):
-    manifest = micro_copy / out / "manifest.json"
-    whole = json.loads(manifest.read_text())
-    manifest.unlink()
-    checkpoints = {"ALL_ROADS_CHECKPOINT_SECONDS": "0"}
-    scratch = micro_copy / ".roads" / "checkpoints"
-    kill_when(stage(micro_copy, *words, **checkpoints), lambda: len(list(scratch.rglob("trainer_state.json"))) > 0)
-    assert not manifest.exists(), "an interrupted run leaves no half-written out"
-    killed_at = max(int(p.parent.name.split("-")[1]) for p in scratch.rglob("trainer_state.json"))
-    again = stage(micro_copy, *words, **checkpoints)
-    assert again.wait() == 0, again.stderr.read()
-    assert killed_at >= 1
-    assert json.loads(manifest.read_text()) == whole
-    assert not list(scratch.rglob("checkpoint-*")), "checkpoints go when a stage is done"
-
-
-def test_a_stage_killed_while_sampling_ends_in_the_same_bytes(micro_copy):
-    words, manifest = (
-        ["stages.sample", "--setting", "micro", "--seed", "0"],
-        micro_copy / "data/sample/micro/0/manifest.json",
-    )
-    whole = json.loads(manifest.read_text())
-    manifest.unlink()
-    process = stage(micro_copy, *words)
-    time.sleep(4)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    again = stage(micro_copy, *words)
-    assert again.wait() == 0, again.stderr.read()
-    assert json.loads(manifest.read_text()) == whole
-    assert not Path(f"{manifest.parent}.partial").exists()
-
-
-def test_a_variant_has_the_very_corpus_and_base_policy_of_its_origin(micro):
-    for kind in ("corpus", "base"):
-        ours, theirs = (micro / "data" / kind / name for name in ("micro_half", "micro"))
-        assert artifacts.files(theirs)
-        for path in [*artifacts.files(theirs), theirs / artifacts.MANIFEST]:
-            assert (ours / path.relative_to(theirs)).read_bytes() == path.read_bytes(), path
-        assert len(artifacts.files(ours)) == len(artifacts.files(theirs))
+    pd.testing.assert_frame_equal(offline.relabelled(found, corpus, judge), found)

@@ -7,15 +7,16 @@ import sys
 import pytest
 import torch
 from architectures import make
-from conftest import ROOT, edit_params
+from conftest import ROOT, edit_params, follow, new_project
 from transformers import T5Config, T5ForConditionalGeneration
 
 from stages import base
 from stages.learning.trial import run
 from stages.records.errors import UserError
 from stages.worlds.encoding import train_tokenizer
-from tests.test_import import project  # noqa: F401  a fixture
 from tests.test_text import summaries
+
+pytestmark = pytest.mark.slow
 
 TOKENS = 300
 TOKENIZER = train_tokenizer(summaries(40)["prompt"], TOKENS)
@@ -98,7 +99,8 @@ def test_a_tokenizer_that_cannot_be_loaded_is_one_sentence(tmp_path):
     run(folder, "", **LENGTHS)  # where the setting trains a tokenizer of its own
 
 
-def test_an_import_says_at_once_what_base_would_say(project, tmp_path):  # noqa: F811
+def test_an_import_says_at_once_what_base_would_say(tmp_path):
+    project = new_project(tmp_path / "project", "tldr")
     folder = saved(tmp_path / "short", small(max_position_embeddings=100))
     import_it = "from flows.importing import import_input; import_input('tldr', '{}')"
     words = [sys.executable, "-c", import_it.format(folder)]
@@ -111,6 +113,7 @@ def test_an_import_says_at_once_what_base_would_say(project, tmp_path):  # noqa:
 def test_base_tries_the_model_before_it_trains(micro_copy, monkeypatch):
     saved(micro_copy / "data/inputs/micro/model", small(max_position_embeddings=5))
     edit_params(micro_copy, lambda data: data["settings"]["micro"]["base"].update(model="data/inputs/micro/model"))
+    follow(micro_copy)
     monkeypatch.chdir(micro_copy)
     with pytest.raises(UserError, match=r"has positions for 5 tokens, and max_prompt . max_completion is 6"):
         base.run("micro")

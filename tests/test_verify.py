@@ -13,6 +13,8 @@ from conftest import roads
 from flows.graph import Graph
 from flows.verify import verify
 
+pytestmark = pytest.mark.slow
+
 PLAIN = ["data/evidence.json", *(f"data/report/{name}" for name in ("report.html", "report.md", "metrics.json"))]
 
 
@@ -59,7 +61,7 @@ def test_missing_and_foreign_files_and_forged_ones_are_named(project):
     """Of a file that was changed and committed, its artifact's manifest knows better."""
     evaluation = project / "data/evaluation/micro/0"
     (evaluation / "base/manifest.json").unlink()
-    (evaluation / "best_of/more.json").write_text("{}")
+    (evaluation / "online/more.json").write_text("{}")
     shutil.rmtree(evaluation / "local")
     config = project / "data/policy/micro/0/offline/config.json"
     config.write_text(config.read_text().replace("0", "1"))
@@ -68,7 +70,7 @@ def test_missing_and_foreign_files_and_forged_ones_are_named(project):
     wrong, _ = verify(Graph())
     for line in (
         "evaluation/micro/0/base/manifest.json is missing: ",
-        "evaluation/micro/0/best_of/more.json does not belong there: remove data/evaluation/micro/0/best_of; `roads",
+        "evaluation/micro/0/online/more.json does not belong there: remove data/evaluation/micro/0/online; `roads",
         "evaluation/micro/0/local is missing: `roads run` brings back",
         "policy/micro/0/offline/config.json is not what was written",
     ):

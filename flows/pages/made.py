@@ -12,11 +12,11 @@ from typing import NamedTuple
 from flows.making import UNKNOWN, Makings, identity
 from flows.pages import fill
 from flows.timings import clock
+from stages.provenance.pins import read_lock
 from stages.records.artifacts import write_file
 from stages.records.errors import UserError
-from stages.records.pins import read_lock
 
-SHARED = {"digests", "corpus", "base", "variant", "preferences"}  # groups of stages that all roads share
+SHARED = ("check", "corpus", "base", "pool", "preferences")  # by all roads
 NONE = "not known"
 
 
@@ -77,18 +77,18 @@ def costs(makings: Makings) -> list[Row]:
     from stages.evidence import cells
     from stages.evidence.costs import cost
 
-    study, rows = cells.read_study(), []
-    for setting, arms in json.loads(metrics.read_text()).items():
-        if setting not in study.settings or not arms.keys() <= {*study.arms}:
+    study, rows, found = cells.read_study(), [], json.loads(metrics.read_text())
+    for setting in study.settings:
+        if setting not in found or not {*study.arms} <= found[setting].keys():
             raise UserError(f"{metrics.relative_to(makings.graph.root)} is of another study than params.yaml has now.")
         world = cells.read_world(setting)
-        for arm, means in arms.items():
+        for arm in study.arms:
             each, times = cost(study, world, setting, arm), [_times(makings, setting, arm, s) for s in study.seeds]
             steps = f"{each.reward_steps + each.policy_steps:,}"
             if each.reward_steps and each.policy_steps:
                 steps += f" ({each.reward_steps:,} RM)"
             shown = [clock(fmean(t[i] for t in times)) if None not in times else NONE for i in (0, 1)]
-            reward = f"{means['true_reward']:.2f}"
+            reward = f"{found[setting][arm]['true_reward']:.2f}"
             rows.append(Row(setting, arm, reward, steps, f"{each.drawn:,}", str(each.per_answer), *shown))
     return rows
 
@@ -99,8 +99,8 @@ def _times(makings: Makings, setting: str, arm: str, seed: int) -> tuple[float, 
     stages = makings.graph.stages
     labelled = [s for s in stages.values() if (s.labels.get("setting"), s.labels.get("seed")) == (setting, str(seed))]
     of_arm = [stage for stage in labelled if stage.labels.get("arm") == arm]
-    trained = [stage.name for stage in of_arm if not stage.group.startswith("evaluate")]
-    waiting = [] if arm == "base" else trained or [up for stage in of_arm for up in stage.upstream]
+    trained = [stage.name for stage in of_arm if stage.meta.get("task") != "evaluate"]
+    waiting = trained or [up for stage in of_arm for up in stage.upstream]
     needed: set[str] = set()
     for name in waiting:  # grows meanwhile
         if stages[name].command and stages[name].group not in SHARED and name not in needed:

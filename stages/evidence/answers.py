@@ -4,13 +4,14 @@ Every sentence is made from the numbers and the params; none of them is left out
 """
 
 import textwrap
+from collections.abc import Sequence
 from functools import cached_property
 
 from stages.evidence import words
-from stages.evidence.measured import CARRIES, Measured
-from stages.evidence.plots import VERIFIERS
+from stages.evidence.measured import Measured
 from stages.evidence.statistics import Estimate
 from stages.evidence.truth import Truth, beats_chance, share
+from stages.records import arms
 
 FEW = 5  # seeds below which the evidence is weak
 
@@ -20,7 +21,8 @@ class Answer:
 
     def __init__(self, measured: Measured, truth: Truth):
         self.measured, self.study, self.truth = measured, measured.study, truth
-        self.best_of = f"best-of-{self.study.params[measured.name]['sample']['best_of']}"
+        picks = self.study.best_of
+        self.best_of = f"best-of-{self.study.recipe(measured.name, picks)['of']}" if picks else ""
 
     @cached_property
     def lead(self) -> Estimate | None:
@@ -30,9 +32,9 @@ class Answer:
     @cached_property
     def untrained(self) -> Estimate | None:
         """Best-of-n of the base policy minus the trained road that it is held against, measured in the same way."""
-        if not (trained := self.study.trained):
+        if not (self.study.trained and self.study.best_of):
             return None
-        return self.measured.difference("best_of", trained, "lead", "best_of", trained)
+        return self.measured.difference(self.study.best_of, self.study.trained, "lead", "best_of")
 
     def headline(self) -> str:
         """The answer, in one short sentence."""
@@ -53,14 +55,14 @@ class Answer:
         """What a reader must know before believing the headlines: shown beside them."""
         found = [self.truth.doubt] if self.truth.doubt else []
         found += [
-            f"The {VERIFIERS[arm]} is not shown to be better than chance: "
+            f"The {verifier} RM is not shown to be better than chance: "
             + (
                 f"accuracy {share(accuracy)} on held-out pairs. "
                 if accuracy
                 else "it was measured on no held-out pairs. "
             )
             + "Nothing here is shown to come through it."
-            for arm, accuracy in self._at_chance.items()
+            for verifier, accuracy in self._at_chance.items()
         ]
         if self._few():
             found.append(f"Weak evidence: {words.count(len(self.study.seeds), 'seed')}.")
@@ -68,7 +70,7 @@ class Answer:
 
     def lines(self, width: int) -> list[str]:
         """Headlines and doubts for a picture, in short lines of at most so many characters."""
-        chance = [f"{VERIFIERS[arm]} not shown to be better than chance" for arm in self._at_chance]
+        chance = [f"{verifier} RM not shown to be better than chance" for verifier in self._at_chance]
         few = [f"weak evidence: {words.count(len(self.study.seeds), 'seed')}"] if self._few() else []
         said = [self.headline(), self.without_training(), "; ".join(chance + few)]
         return [line for text in said if text for line in textwrap.wrap(words.upper(text), width)]
@@ -95,7 +97,7 @@ class Answer:
     def _compared(self, first: str, second: str, lead: Estimate, labels: str | None) -> str:
         """One sentence on a lead of the first, which owes it to what ``labels`` names: none is claimed for chance."""
         size = words.number(abs(lead.mean), self.measured.decimals)
-        if lead.low > 0 and CARRIES.get(labels) in self._at_chance:
+        if lead.low > 0 and labels in self._at_chance:
             doubt = "its reward model is not shown to be better than chance"
             return f"{first} is ahead of {second} by {size}, but no lead is claimed: {doubt}"
         if lead.low > 0:
@@ -118,7 +120,7 @@ class Answer:
     def _of_untrained(self) -> str:
         if self.untrained is None:
             return ""
-        levels = self._levels("best_of", self.study.trained)
+        levels = self._levels(self.study.best_of, self.study.trained)
         return f"{words.upper(self.best_of)} against {self.study.trained}: {self._interval(self.untrained)}; {levels}."
 
     def _by_seed(self) -> str:
@@ -127,8 +129,8 @@ class Answer:
             return ""
         online, offline = (self.measured.values(arm, "test", "true_reward") for arm in self.study.contrast)
         leads = [words.number(a - b, self.measured.decimals, sign=True) for a, b in zip(online, offline, strict=True)]
-        carries = CARRIES.get(self._labels()[0])
-        losses = self.measured.values(carries, "pairs", "log_loss") if carries else [None]
+        labels = self._labels()[0]
+        losses = self.measured.of_pairs(labels, "log_loss") if labels else [None]
         if None in losses:
             return f"By seed: {', '.join(leads)}."
         shown = (f"{lead} ({words.number(loss, 3)})" for lead, loss in zip(leads, losses, strict=True))
@@ -137,31 +139,29 @@ class Answer:
     @cached_property
     def _at_chance(self) -> dict[str, Estimate | None]:
         """The accuracies that are not shown to be better than chance (None: not measured) of the reward models that
-        the headlines rest on, by the arm that carries their numbers."""
-        carry = [CARRIES[labels] for labels in dict.fromkeys(self._labels()) if labels in CARRIES]
-        found = {arm: self.measured.judging(arm, "accuracy") for arm in carry}
-        return {arm: accuracy for arm, accuracy in found.items() if not (accuracy and beats_chance(accuracy))}
+        the headlines rest on."""
+        found = {name: self.measured.judging(name, "accuracy") for name in dict.fromkeys(self._labels()) if name}
+        return {name: accuracy for name, accuracy in found.items() if not (accuracy and beats_chance(accuracy))}
 
     def _few(self) -> bool:
         return len(self.study.seeds) < FEW
 
-    def _labels(self) -> list[str | None]:
-        """Who ranks for the online arm of the headline, then who does for best-of-n."""
-        trained = self.study.trained
-        return ([self.study.recipe(self.measured.name, trained)[0].labels] if trained else []) + ["reward"]
+    def _labels(self) -> Sequence[str | None]:
+        """The reward model behind the trained arm of the headline (None: it needs none), then that of best-of-n."""
+        shown = [arm for arm in (self.study.trained, self.study.best_of) if arm]
+        return [self.study.recipe(self.measured.name, arm).get("labels") for arm in shown]
 
     def _recipe(self, arm: str) -> dict[str, str]:
         """What decides how an arm is trained, as text."""
-        recipe, chosen = self.study.recipe(self.measured.name, arm)
-        size = chosen.prompts if recipe.rounds else chosen.batch
-        from_offline = arm in self.study.online_from_offline
+        one = self.study.recipe(self.measured.name, arm)
+        size = one["prompts"] if "rounds" in one else one["batch"]
         return {
-            "learning rate": f"{chosen.learning_rate:g}",
-            "beta": f"{chosen.beta:g}",
-            "steps": str(chosen.steps),
-            "batch": f"{size} prompts × {chosen.completions}" if recipe.loss == ["rloo"] else f"{size} pairs",
-            "loss": " + ".join(recipe.loss),
-            "start": "offline" if from_offline else "base",
+            "learning rate": f"{one['learning_rate']:g}",
+            "beta": f"{one['beta']:g}",
+            "steps": str(one["steps"]),
+            "batch": f"{size} prompts × {one['completions']}" if "method" in one else f"{size} pairs",
+            "loss": one.get("method") or " + ".join(one["loss"]),
+            "start": one.get("start", arms.BASE),
         }
 
     def _interval(self, estimate: Estimate) -> str:
@@ -172,4 +172,5 @@ class Answer:
     def _levels(self, *arms: str) -> str:
         means = (self.measured.estimates[arm, "test", "true_reward"].mean for arm in arms)
         text = " against ".join(words.number(mean, self.measured.decimals) for mean in means)
-        return text + (" of 6" if self.measured.kind == "roads" else "")
+        highest = self.measured.world.facts.high
+        return text + ("" if highest is None else f" of {highest:g}")

@@ -8,6 +8,7 @@ import io
 import itertools
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib import style
@@ -46,6 +47,11 @@ def axes_of(width: float, height: float, left: float, bottom: float, right: floa
     figure = Figure(figsize=(width, height))
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     return figure, figure.add_axes(box)
+
+
+def room(names: Iterable[str]) -> float:
+    """Inches that the longest of some names takes beside a plot."""
+    return 0.2 + 0.08 * max(map(len, names), default=0)
 
 
 def ended(figure: Figure, axes, ends: list[tuple], x: str, unit: str) -> str:
@@ -95,9 +101,12 @@ def label_ends(axes, ends: list[tuple]) -> None:
     """Write each line's name in the right margin at its end's height, moved apart where names would overlap."""
     (low, high), (left, right) = axes.get_ylim(), axes.get_xlim()
     gap = 13 / (axes.bbox.height / axes.figure.dpi * 72) * (high - low)
-    height = None
-    for x, y, arm, colour in sorted(ends, key=lambda end: end[1]):
-        height = y if height is None else max(y, height + gap)
+    ends, heights = sorted(ends, key=lambda end: end[1]), []
+    for _, y, *_ in ends:
+        heights.append(max(y, heights[-1] + gap) if heights else y)
+    for i in reversed(range(len(heights))):  # none above the axes, where the unit stands
+        heights[i] = min(heights[i], high - (len(heights) - 1 - i) * gap)
+    for (x, y, arm, colour), height in zip(ends, heights):
         if x is not None:  # a dotted way from the line's end to its name
             axes.plot([x, right], [y, y], color=colour, linewidth=1, alpha=0.6, linestyle=(0, (1, 2)))
         axes.plot(

@@ -11,105 +11,120 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.records import artifacts, params
+from stages.records import arms, artifacts, plain
 from stages.records.errors import UserError
-from stages.records.settings import Arm, Offline, Online, Setting
+from stages.records.resolver import CELLS
+from stages.worlds.facts import Facts
 
 DATA = Path("data")
-PICKED = ("best_of", "best_of_local", "best_of_soft")  # arms that pick from the stored samples of the base policy
-ALWAYS = ("base", *PICKED, "local")  # arms that every study has
-MEASURES = ("true_reward", "arrived", "win", "kl", "length", "rouge_l")  # of one completion; columns, where they apply
+MEASURES = ("true_reward", "win", "kl", "length")  # of one completion, in every world; columns, where they apply
 CROWDED = 0.01  # how far the mean over prompts may lie from that over pairs, where prompts stand for their pairs
 COLUMN = {"win_rate": "win"}  # metrics whose column of completions has another name
 
 
-class Study(params.Study):
-    """The ``study`` section of params.yaml, with the settings it names."""
+@dataclass(frozen=True)
+class Study:
+    """The study of cells.yaml: what was asked for, with all that is left to ``extends``, grids and defaults."""
 
-    params: dict[str, dict]  # by setting
+    name: str
+    settings: list[str]
+    seeds: list[int]
+    redraw: str  # "world" where each seed has a map, a corpus and a base policy of its own
+    verification: list[str]
+    judged_on: list[str]  # arms on whose completions reward models are judged too
+    params: dict[str, dict]  # by setting: its sections, with its arms by name, complete
+    verifiers: list[str]  # reward models that are trained and judged: those that it lists, and those of arms
+    listed: list[str]  # of these, those that it lists itself: in ``verification`` they learn from fewer pairs too
 
     @property
     def arms(self) -> list[str]:
         """All arms in the order in which the report shows them."""
-        return [*ALWAYS, *super().arms]
+        return list(self.params[self.settings[0]]["arms"])
+
+    def recipe(self, setting: str, arm: str) -> dict:
+        """What decides how an arm is made in a setting."""
+        return self.params[setting]["arms"][arm]
+
+    def kind(self, arm: str) -> str:
+        """The stage that makes an arm: offline, online or pick; none for a policy that is evaluated as it is."""
+        return arms.kind(self.recipe(self.settings[0], arm))
 
     @property
     def contrast(self) -> tuple[str, str] | None:
-        """The (online, offline) arms that the answer compares; None for a study that lacks one of the two."""
-        online = [*self.online, *self.online_from_offline]
-        if not online or not self.offline:
-            return None
-        return ("online" if "online" in online else online[0]), self.offline[0]
+        """The (online, offline) arms that the answer compares: of the arms with rounds the first with the most, and the
+        first that learns from the pairs' own labels. None for a study that lacks one of the two."""
+        ours = {arm: self.recipe(self.settings[0], arm) for arm in self.arms}
+        offline = [arm for arm, one in ours.items() if self.kind(arm) == "offline" and "labels" not in one]
+        online = self.trained if self.trained and self.kind(self.trained) == "online" else None
+        return (online, offline[0]) if online and offline else None
 
     @property
     def trained(self) -> str | None:
         """The trained arm that best-of-n is held against: the contrast's online one, or the first that there is."""
-        return self.contrast[0] if self.contrast else next(iter(super().arms), None)
+        rounds = {arm: self.recipe(self.settings[0], arm).get("rounds", 0) for arm in self.arms}
+        trained = [arm for arm in self.arms if self.kind(arm) in arms.TRAINED]
+        return max(trained, key=rounds.__getitem__, default=None)
 
-    def trained_by(self, arm: str) -> str | None:
-        """The stage that trains an arm's policy; None for the arms that every study has."""
-        for stage in ("offline", "offline_relabelled", "online", "online_from_offline"):
-            if arm in getattr(self, stage):
-                return stage
-        return None
+    @property
+    def best_of(self) -> str | None:
+        """The arm that picks the best of n, by the reward model of the trained arm where there is one such."""
+        labels = self.recipe(self.settings[0], self.trained).get("labels") if self.trained else None
+        ours = {arm: self.recipe(self.settings[0], arm) for arm in self.arms}
+        picks = [arm for arm, one in ours.items() if one.get("pick") == "best"]
+        return next((arm for arm in picks if ours[arm]["labels"] == labels), next(iter(picks), None))
 
-    def evaluated_by(self, arm: str) -> str:
+    def made_by(self, arm: str) -> str:
         """The stage that evaluates an arm."""
-        return (
-            f"evaluate_{self.trained_by(arm)}"
-            if self.trained_by(arm)
-            else "evaluate_best_of"
-            if arm in PICKED
-            else "evaluate"
-        )
-
-    def recipe(self, setting: str, arm: str) -> tuple[Arm, Offline | Online]:
-        """A trained arm's recipe in a setting, and what its stage is told, with what the recipe changes."""
-        settings = Setting.model_validate(self.params[setting])
-        recipe = settings.arms[arm]
-        return recipe, recipe.over(settings.online if recipe.rounds else settings.offline)
+        return "pick" if self.kind(arm) == "pick" else "evaluate"
 
 
 @dataclass(frozen=True)
 class World:
     """What a report must know of a setting's world."""
 
-    facts: dict  # key "kind" is "roads" or "text", key "reward" what the true reward is
+    facts: Facts
     train_prompts: int  # that preferences and online steps may use
     pairs: int | None  # labelled pairs that the data bring for training; None where samples are labelled instead
     rules: list[dict]  # what was dropped, cut and changed of the data: rule, what, rows, of, share, examples
 
     @property
-    def kind(self) -> str:
-        return self.facts["kind"]
+    def measures(self) -> list[str]:
+        """What the world measures of a completion beside its true reward."""
+        return [name for name, *_ in self.facts.columns]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluated arm of one setting and seed."""
+    """One evaluated arm, or one judged reward model, of one setting and seed."""
 
     path: Path  # of its evaluation
-    metrics: dict  # as evaluate wrote it: by split, plus "pairs", "fresh", "own_..." and "best_of" where they apply
+    metrics: dict  # as evaluate wrote it: by split, plus "pairs" and "fresh" for a trained arm's implicit reward
     completions: pd.DataFrame  # one row a completion
     by_prompt: pd.DataFrame  # index (split, prompt_id), one column a measure: means over a prompt's completions
-    prompts: pd.DataFrame  # index prompt_id of test prompts, one column a measure of pairs or of best-of-n
-    curve: pd.DataFrame | None  # validation prompts during training, by step; None for the arms that every study has
+    prompts: pd.DataFrame  # index prompt_id of test prompts, one column per measure of pairs
+    curve: pd.DataFrame | None  # validation prompts during training, by step; None for arms that train nothing
+    line: str = ""  # of a reward model: what it is
 
 
 def read_study() -> Study:
-    """The study of params.yaml. Raises UserError when the file is missing or wrong."""
-    checked = params.declared("study", "settings")
-    settings = {name: checked.settings[name].model_dump(exclude_none=True) for name in checked.study.settings}
-    return Study(**checked.study.model_dump(), params=settings)
+    """The study of cells.yaml. Raises UserError when the file is missing or wrong."""
+    found = plain.fast(CELLS)
+    study, judged = found["resolved"]["study"], found["cells"]["judge"].values()
+    return Study(
+        **{name: study[name] for name in ("name", "settings", "seeds", "redraw", "verification", "judged_on")},
+        params={setting: found["resolved"]["settings"][setting] for setting in study["settings"]},
+        verifiers=list(dict.fromkeys(cell["verifier"] for cell in judged)),
+        listed=study["verifiers"],
+    )
 
 
 def read_world(setting: str) -> World:
     """The world of a setting, from its corpus."""
-    folder = _artifact(DATA / "corpus" / setting, f"corpus@{setting}")
+    folder = _shared("corpus", setting)
     splits = pd.read_parquet(folder / "prompts.parquet", columns=["split"])["split"]
     pairs, rules = folder / "pairs.parquet", folder / "rules.json"
     return World(
-        json.loads((folder / "world.json").read_text(encoding="utf-8")),
+        Facts(**json.loads((folder / "world.json").read_text(encoding="utf-8"))["facts"]),
         int((splits == "train").sum()),
         int((pd.read_parquet(pairs, columns=["split"])["split"] == "train").sum()) if pairs.exists() else None,
         json.loads(rules.read_text(encoding="utf-8")) if rules.exists() else [],
@@ -119,8 +134,8 @@ def read_world(setting: str) -> World:
 def read_judge(setting: str) -> tuple[dict, pd.DataFrame]:
     """How well a setting's judge predicts labels that nothing has learned from, as the stage base wrote it: its
     numbers; by prompt_id log_loss and accuracy (no row where there are no such labels)."""
-    stage = f"base@{setting}"
-    folder = _artifact(DATA / "base" / setting, stage)
+    folder = _shared("base", setting)
+    stage = f"base@{folder.name}"
     numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["judge"]
     _refuse_infinite(numbers, folder / "metrics.json", stage)
     path = folder / "judge" / "held_out.parquet"
@@ -141,27 +156,22 @@ def read_theory() -> Path:
     return folder
 
 
-def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
+def read_cell(study: Study, world: World, setting: str, seed: int, arm: str) -> Cell:
     """One cell. Raises UserError naming the stage to run when it is missing or holds a number that is not finite, or
     the file when it was changed."""
-    stage = f"{study.evaluated_by(arm)}@{setting}-{seed}-{arm}"
+    stage = f"{study.made_by(arm)}@{setting}-{seed}-{arm}"
     folder = _artifact(DATA / "evaluation" / setting / str(seed) / arm, stage)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     for split, numbers in metrics.items():
         _refuse_infinite(numbers, f"{folder / 'metrics.json'}, {split}", stage)
     completions = pd.read_parquet(folder / "completions.parquet")
-    measured = completions[[name for name in MEASURES if name in completions]].astype(float)
+    known = [name for name in (*MEASURES, *world.measures) if name in completions]
+    measured = completions[known].astype(float)
     _refuse_infinite(measured, folder / "completions.parquet", stage)
     by_prompt = measured.groupby([completions["split"], completions["prompt_id"]]).mean()
-    prompts = pd.read_parquet(folder / "prompts.parquet")
-    asked = by_prompt.loc["test"].index
-    for name in (name for name in prompts if "accuracy" not in name):
-        # Of a prompt without any pair there is neither a loss nor an accuracy, which is finite wherever there is one.
-        pairs = name.replace("log_loss", "accuracy")
-        known = prompts.index.isin(asked) if pairs == name else prompts[pairs].notna()
-        _refuse_infinite({name: prompts.loc[known, name]}, folder / "prompts.parquet", stage)
+    prompts = _by_prompt(folder, stage)
     curve = None
-    if trained_by := study.trained_by(arm):
+    if (trained_by := study.kind(arm)) in arms.TRAINED:
         stage = f"{trained_by}@{setting}-{seed}-{arm}"
         path = _artifact(DATA / "policy" / setting / str(seed) / arm, stage) / "curve.parquet"
         curve = pd.read_parquet(path)
@@ -169,10 +179,22 @@ def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
     return Cell(folder, metrics, completions, by_prompt, prompts, curve)
 
 
-def read_verification(setting: str, seed: int) -> tuple[Path, pd.DataFrame]:
-    """Path and rows (pairs, global, local) of how both kinds of reward model need pairs."""
-    stage = f"verification@{setting}-{seed}"
-    folder = _artifact(DATA / "evaluation" / setting / str(seed) / "verification", stage)
+def read_judged(setting: str, seed: int, verifier: str, *arm: str) -> Cell:
+    """How well a reward model judges: pairs that it has not learned from, and the samples; or, of an ``arm``, the pairs
+    of its completions. Raises UserError as ``read_cell``."""
+    name = "-".join([setting, str(seed), verifier, *arm])
+    folder = _artifact(DATA / "judge" / name, f"judge@{name}")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    for part, numbers in metrics.items():
+        _refuse_infinite(numbers, f"{folder / 'metrics.json'}, {part}", f"judge@{name}")
+    line = json.loads((folder / artifacts.VERIFIER).read_text(encoding="utf-8"))["line"]
+    return Cell(folder, metrics, pd.DataFrame(), pd.DataFrame(), _by_prompt(folder, f"judge@{name}"), None, line)
+
+
+def read_verification(setting: str, seed: int, verifier: str) -> tuple[Path, pd.DataFrame]:
+    """Path and rows (pairs, log_loss) of how a reward model needs pairs."""
+    stage = f"verification@{setting}-{seed}-{verifier}"
+    folder = _artifact(DATA / "verification" / setting / str(seed) / verifier, stage)
     losses = pd.read_parquet(folder / "losses.parquet")
     _refuse_infinite(losses, folder / "losses.parquet", stage)
     return folder, losses
@@ -184,17 +206,18 @@ def value(cell: Cell, split: str, metric: str) -> float | None:
     return None if found is None else float(found)
 
 
-def matrix(cells: list[Cell], split: str, metric: str) -> np.ndarray | None:
+def matrix(cells: list[Cell], split: str, metric: str, apart: bool = False) -> np.ndarray | None:
     """A metric by seed and prompt, (seeds, prompts), NaN where a seed has no such prompt; None if it does not apply.
 
     Prompts can be resampled only where what is stored by prompt is what the metric was computed from. Where it is not
-    (a KL known in closed form, pairs that crowd on few prompts), a seed counts as one number, (seeds, 1).
+    (a KL known in closed form, pairs that crowd on few prompts), a seed counts as one number, (seeds, 1); and where
+    seeds have worlds ``apart``, in which one id means another prompt.
     """
     values = [value(cell, split, metric) for cell in cells]
     if any(v is None for v in values):
         return None
     columns = [_of_prompts(cell, split, COLUMN.get(metric, metric)) for cell in cells]
-    if all(column is not None for column in columns):
+    if not apart and all(column is not None for column in columns):
         table = pd.concat(columns, axis=1).sort_index().to_numpy().T
         by_seed = np.nanmean(table, axis=1)
         close = CROWDED if split == "pairs" else 1e-3
@@ -209,6 +232,23 @@ def _of_prompts(cell: Cell, split: str, column: str) -> pd.Series | None:
         return cell.prompts.get(column)
     stored = column in cell.by_prompt and split in cell.by_prompt.index.get_level_values(0)
     return cell.by_prompt.loc[split, column] if stored else None
+
+
+def _by_prompt(folder: Path, stage: str) -> pd.DataFrame:
+    """What is stored by test prompt. Of a prompt without any pair there is neither a loss nor an accuracy, which is
+    finite wherever there is one."""
+    prompts = pd.read_parquet(folder / "prompts.parquet")
+    for name in (name for name in prompts if name != "accuracy"):
+        known = prompts["accuracy"].notna() if name == "log_loss" else slice(None)
+        _refuse_infinite({name: prompts.loc[known, name]}, folder / "prompts.parquet", stage)
+    return prompts
+
+
+def _shared(kind: str, setting: str) -> Path:
+    """The corpus or the base policy that a setting reads, perhaps that of a setting which it extends."""
+    cells = plain.fast(CELLS)["cells"]["evaluate"].values()
+    path = next(cell[kind] for cell in cells if cell["setting"] == setting)
+    return _artifact(Path(path), f"{kind}@{Path(path).name}")
 
 
 def _refuse_infinite(numbers: Mapping, where: Path | str, stage: str) -> None:

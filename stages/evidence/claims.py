@@ -1,4 +1,4 @@
-"""The verdict on each claim of params.yaml, and what there is to say of it."""
+"""The verdict on each claim of studies/, and what there is to say of it."""
 
 import math
 from collections.abc import Mapping, Sequence

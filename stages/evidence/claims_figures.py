@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.evidence import estimates, plots, statistics
+from stages.evidence import contrasts, estimates, plots, statistics
 from stages.evidence.claims import Judged
+from stages.evidence.contrasts import AT_KL
 from stages.evidence.published import Evidence
 from stages.evidence.words import count
 from stages.records.seeds import generator
 
-BY_KL = ("offline", "online", "online_rloo")  # arms whose learning curves are drawn against KL
 STEPS = 8  # KL values of that figure
 PANEL = 4.1, 2.6  # inches of one of several figures beside each other
 
@@ -30,7 +30,9 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
             (c.claim.margin for c in judged if c.claim.study == "evidence" and c.claim.measure == "true_reward"), None
         )
         study = evidence["evidence"]
-        shown += [leads(study, margin), matched(study, margin), by_kl(study)]
+        shown += [leads(study, margin), matched(study, margin)]
+        if arms := followed(judged, study):
+            shown.append(by_kl(study, arms))
     for name, study in evidence.items():
         if fitted := next((c for c in judged if c.claim.study == name and c.found.line), None):
             shown.append(dial(fitted))
@@ -63,7 +65,7 @@ def matched(study: Evidence, margin: float) -> dict:
         found[setting] = {
             arm: np.array([[estimates.lead_at_kl(*curves)] for curves in zip(study.curves(setting, arm), offline)])
             for arm in _others(study, setting)
-            if all(estimates.starts_at_base(study.cell(setting, seed, arm)["curve"]) for seed in study.seeds)
+            if all(estimates.starts_at_base(study.cell(setting, seed, arm, "kl")["curve"]) for seed in study.seeds)
         }
     caption = (
         f"As above, but read off the learning curves (validation prompts) at {estimates.LEVELS} KL values that both "
@@ -92,11 +94,20 @@ def _forests(leads: dict[str, dict[str, np.ndarray]], margin: float) -> list[tup
     return [(name, plots.forest(list(arms), arms, unit, 2, limits, margin=margin)) for name, arms in rows.items()]
 
 
-def by_kl(study: Evidence) -> dict:
-    """True reward on validation prompts of the arms BY_KL at equal KL, each as far as all of its seeds got."""
+def followed(judged: Sequence[Judged], study: Evidence) -> list[str]:
+    """The arms that claims compare at equal KL, and those that a claim expects to earn the same as one of these."""
+    claims = [c.claim for c in judged if c.claim.study == study.study]
+    compared = [(claim, {term.arm for term in contrasts.parse(claim.contrast, claim.measure)}) for claim in claims]
+    at_kl = set().union(*(arms for claim, arms in compared if claim.measure == AT_KL))
+    alike = [arms for claim, arms in compared if (claim.expect, claim.measure) == ("same", "true_reward")]
+    return sorted(at_kl.union(*(arms for arms in alike if arms & at_kl)))
+
+
+def by_kl(study: Evidence, followed: Sequence[str]) -> dict:
+    """True reward on validation prompts of some arms at equal KL, each as far as all of its seeds got."""
     panels = []
     for setting in study.settings:
-        arms = [arm for arm in BY_KL if (setting, study.seeds[0], arm) in study.cells]
+        arms = [arm for arm in followed if (setting, study.seeds[0], arm) in study.cells]
         curves = {arm: study.curves(setting, arm) for arm in arms}
         reach = {arm: min(max(curve["kl"]) for curve in of_arm) for arm, of_arm in curves.items()}
         grid = max(reach.values()) * np.linspace(0, 1, STEPS + 1) ** 2  # closer where all roads have been

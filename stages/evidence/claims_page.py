@@ -12,7 +12,7 @@ from stages.evidence.templates import fill
 from stages.evidence.words import count, written
 from stages.records.seeds import generator
 
-HYPOTHESES = {  # as params.yaml names them -> as the page does
+HYPOTHESES = {  # as claims name them -> as the page does
     "main": "The road through the reward model pays",
     "H1": "H1: on-policy samples are worth something in themselves",
     "H2": "H2: the offline road is held back less by the reference",
@@ -25,14 +25,11 @@ HYPOTHESES = {  # as params.yaml names them -> as the page does
 }
 CUES = ("simple", "complex"), ("shared", "apart")  # the settings cues_<verifier>_<tokens>
 COMPARED = (  # in the 2 x 2: title, measure, one arm minus the other, decimals
-    ("local RM − global RM, log-loss on test prompts (nats a pair)", "log_loss", "best_of_local", "best_of", 3),
+    ("local RM − global RM, log-loss on test prompts (nats a pair)", "log_loss", "local", "global", 3),
     ("online − offline, true reward (of 6)", "true_reward", "online", "offline", 2),
 )
-JUDGED = {  # pairs -> reward model -> the arm whose evaluation carries its numbers, and their prefix there
-    "training prompts, fresh pairs": {"global": ("best_of", "fresh_"), "local": ("best_of_local", "fresh_")},
-    "test prompts": {"global": ("best_of", ""), "local": ("best_of_local", "")},
-    "test prompts, completions of online": {"global": ("online", "own_global_"), "local": ("online", "own_local_")},
-}
+CARRIERS = {"global": "best_of", "local": "best_of_local"}  # arms with a reward model's numbers, in the first plan
+FRESH, TEST, OWN = "training prompts, fresh pairs", "test prompts", "test prompts, completions of {}"
 
 
 def render(
@@ -41,18 +38,18 @@ def render(
     evidence: dict[str, Evidence],
     verified: dict[str, list[str]],
     missing: list[str],
-) -> tuple[str, str]:
+) -> tuple[str, ...]:
     """The page as html and as markdown.
 
     sizes: family -> how many claims it has; evidence: study -> what it published, of the studies that a claim names;
     verified: study -> settings whose verification it measured; missing: the studies that have published nothing yet.
     """
-    groups = {}
+    groups = {name: [] for name in HYPOTHESES}
     for claim in judged:
         groups.setdefault(claim.claim.hypothesis, []).append(claim)
     words = {
         "claims": judged,
-        "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items()},
+        "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items() if members},
         "tallies": [(name, tally(judged, name)) for name in sizes],
         "marks": marks(judged),
         "reading": reading(sizes),
@@ -125,21 +122,40 @@ def tables(evidence: dict[str, Evidence]) -> dict[str, list[dict]]:
 
 
 def judges(study: Evidence, setting: str) -> dict:
-    """Both reward models of a setting, on three kinds of pairs that they have not learned from."""
+    """The reward models of a setting, on each kind of pairs that they have not learned from."""
     rows = []
-    for pairs, carried in JUDGED.items():
-        for model, (arm, prefix) in carried.items():
-            cells = []
-            for measure in ("log_loss", "accuracy", "calibration"):
-                values = study.values(setting, arm, f"{prefix}{measure}")
-                cells.append(written(statistics.mean(values, generator("claims", setting, arm, prefix, measure)), 3))
-            rows.append((f"{pairs}: {model} RM", cells))
+    for pairs, model, name, form in measured(study):
+        cells = []
+        for measure in ("log_loss", "accuracy", "calibration"):
+            values = study.values(setting, name, form.format(measure))
+            cells.append(
+                written(statistics.mean(values, generator("claims", setting, name, form.format(""), measure)), 3)
+            )
+        rows.append((f"{pairs}: {model} RM", cells))
     return {"title": setting, "columns": ("pairs", "log-loss (nats)", "accuracy", "calibration error"), "rows": rows}
 
 
+def measured(study: Evidence) -> list[tuple[str, str, str, str]]:
+    """(pairs, reward model, what has its numbers, what a measure of it is called there) of all that a study measured.
+
+    Studies of the first plan have no reward models apart from arms, and judged two on the completions of online.
+    """
+    if not study.judged:
+        held_out = ((FRESH, "fresh_{}"), (TEST, "{}"))
+        found = [(pairs, model, arm, form) for pairs, form in held_out for model, arm in CARRIERS.items()]
+        return found + [(OWN.format("online"), model, "online", f"own_{model}_{{}}") for model in CARRIERS]
+    models = dict.fromkeys(name for _, _, name in study.judged)
+    numbers = next(iter(study.judged.values()))["numbers"]
+    arms = [name.removeprefix("log_loss_on_") for name in numbers if name.startswith("log_loss_on_")]
+    forms = {FRESH: "fresh_{}", TEST: "{}"} | {OWN.format(arm): f"{{}}_on_{arm}" for arm in arms}
+    return [(pairs, model, model, form) for pairs, form in forms.items() for model in models]
+
+
 def cues(study: Evidence, title: str, measure: str, first: str, second: str, decimals: int) -> dict:
-    """The 2 x 2 of verifier and tokens for the difference of two arms in one measure."""
+    """The 2 x 2 of verifier and tokens for the difference of two arms, or reward models, in one measure."""
     rows = []
+    if not study.judged:
+        first, second = (CARRIERS.get(name, name) for name in (first, second))
     for verifier in CUES[0]:
         cells = []
         for tokens in CUES[1]:

@@ -6,8 +6,9 @@ import pandas as pd
 from stages.evidence import costs, plots, words
 from stages.evidence.answers import Answer
 from stages.evidence.cells import Cell, Study, World
-from stages.evidence.measured import COLUMNS, Measured
+from stages.evidence.measured import Measured
 from stages.evidence.truth import truth
+from stages.records import arms
 from stages.records.seeds import key
 
 EXAMPLES = 3  # prompts a setting
@@ -22,14 +23,14 @@ class Comparison(Measured):
         study: Study,
         name: str,
         cells: dict[tuple[int, str], Cell],
+        judged: dict[tuple[int, str], Cell],
         world: World,
         judge: tuple[dict, pd.DataFrame] | None = None,
     ):
-        """cells: (seed, arm) -> Cell, of every seed and arm of the study; judge: as cells.read_judge found it, where
-        the true reward is a judge."""
-        super().__init__(study, name, cells, world)
+        """cells: (seed, arm) -> Cell; judged: (seed, reward model) -> Cell; of every seed of the study. judge: as
+        cells.read_judge found it, where the true reward is a judge."""
+        super().__init__(study, name, cells, judged, world)
         self.answer = Answer(self, truth(name, world, judge))
-        self.columns = [c for c in COLUMNS if any((arm, *c[:2]) in self.estimates for arm in study.arms)]
 
     @property
     def headings(self) -> list[str]:
@@ -43,7 +44,7 @@ class Comparison(Measured):
         return [{"arm": arm, "tone": named[arm], "cells": self._row(arm)} for arm in self.study.arms]
 
     def _row(self, arm: str) -> list[tuple[str, str]]:
-        first, *others = (self._cell((arm, split, metric), *digits) for split, metric, _, *digits in self.columns)
+        first, *others = (self._cell((arm, split, name), digits) for split, name, _, digits, *_ in self.columns)
         return [first, *self._cost(arm), *others]
 
     def _cost(self, arm: str) -> list[tuple[str, str]]:
@@ -53,16 +54,21 @@ class Comparison(Measured):
         total = f"{found.reward_steps + found.policy_steps:,}"
         return [(total, apart), (f"{found.drawn:,}", ""), (str(found.per_answer), "")]
 
-    def _cell(self, which: tuple, roads: int, text: int) -> tuple[str, str]:
+    def _cell(self, which: tuple, decimals: int) -> tuple[str, str]:
         if which not in self.estimates:
             return "–", ""
-        return words.written(self.estimates[which], roads if self.kind == "roads" else text)
+        return words.written(self.estimates[which], decimals)
 
     def describe(self) -> str:
-        """What kind of setting this is, by the params that define it, and what stands for the true reward."""
-        corpus, pairs = self.study.params[self.name]["corpus"], costs.pairs(self.study, self.world, self.name)
-        world = "Real text." if self.kind == "text" else f"Road world, {words.count(corpus['horizon'], 'move')}."
-        return f"{world} {words.count(pairs, 'preference pair')}. {self.answer.truth.sentence}"
+        """What world this is, how many pairs are learned from, and what stands for the true reward."""
+        pairs = words.count(costs.pairs(self.study, self.world, self.name), "preference pair")
+        return f"{self.world.facts.title}. {pairs}. {self.answer.truth.sentence}"
+
+    @property
+    def scale(self) -> tuple | None:
+        """What settings share whose true rewards can stand on one axis; None where a reward has no bounds."""
+        facts = self.world.facts
+        return None if None in (facts.low, facts.high) else (facts.unit, facts.low, facts.high)
 
     def rules(self) -> list[dict]:
         """What was dropped, cut and changed of the data before anything learned from them: one row a rule that hit."""
@@ -107,22 +113,28 @@ class Comparison(Measured):
         if pairs["log_loss"] and pairs["accuracy"]:
             caption = f"On held-out preference pairs. Dot: mean over {seeds}; ticks: each seed."
             svg = plots.verifiers(pairs["log_loss"], pairs["accuracy"])
-            shown.append({"title": "Judging: global against local RM", "svg": svg, "caption": caption})
-        by_seed = [{int(n): float(v) for n, v in c.metrics.get("best_of", {}).items()} for c in self.cells["best_of"]]
-        if all(by_seed):
+            shown.append({"title": "Judging: the reward models (RM)", "svg": svg, "caption": caption})
+        if self.judged:
+            curves = {
+                name: [
+                    {int(n.removeprefix("best_of_")): v for n, v in cell.metrics["best_of"].items()} for cell in cells
+                ]
+                for name, cells in self.judged.items()
+            }
             others = dict.fromkeys(reversed(self.study.contrast or ()))
             levels = {arm: self.estimates[arm, "test", "true_reward"].mean for arm in others}
             caption = f"{thin}{self.prompts('test')} test prompts, {seeds}. Dashed: policies that answer once."
-            svg = plots.best_of(self.study.arms, by_seed, levels, self.unit)
-            shown.append({"title": "Best of n by the global RM", "svg": svg, "caption": caption})
+            svg = plots.best_of(self.study.arms, curves, levels, self.unit)
+            shown.append({"title": "Best of n, by each reward model", "svg": svg, "caption": caption})
         return shown
 
-    def judges(self) -> list[tuple[str, tuple[str, str], tuple[str, str]]]:
-        """(reward model, log-loss, accuracy) on held-out pairs, each a mean and its interval as text."""
-        found = {arm: [self.judging(arm, metric) for metric in ("log_loss", "accuracy")] for arm in plots.VERIFIERS}
+    def judges(self) -> list[tuple]:
+        """(reward model, what it is, log-loss, accuracy) on held-out pairs, the numbers each a mean and its interval as
+        text."""
+        found = {name: [self.judging(name, metric) for metric in ("log_loss", "accuracy")] for name in self.judged}
         return [
-            (plots.VERIFIERS[arm], *(words.written(estimate, 3) for estimate in estimates))
-            for arm, estimates in found.items()
+            (f"{name} RM", self.judged[name][0].line, *(words.written(estimate, 3) for estimate in estimates))
+            for name, estimates in found.items()
             if None not in estimates
         ]
 
@@ -162,11 +174,11 @@ class Comparison(Measured):
         tables = {arm: table.set_index("prompt_id") for arm, table in first.items()}
         common = set.intersection(*(set(table.index) for table in tables.values()))
         drawn = sorted(common, key=lambda prompt: key("report", "example", self.name, int(prompt)))[:EXAMPLES]
-        named = plots.tones(self.study.arms)
+        named, any_arm = plots.tones(self.study.arms), tables[self.study.arms[0]]
         return [
             {
-                "prompt": tables["base"].loc[prompt, "prompt"],
-                "reference": tables["base"].loc[prompt].get("reference") or "",
+                "prompt": any_arm.loc[prompt, "prompt"],
+                "reference": any_arm.loc[prompt].get("reference") or "",
                 "answers": [
                     {
                         "arm": arm,
@@ -182,26 +194,23 @@ class Comparison(Measured):
         ]
 
     def _mark(self, completion) -> str:
-        """Whether a route arrived or is at least legal. Legality alone is worth half of the reward."""
-        if self.kind != "roads":
-            return ""
-        if completion.get("arrived"):
-            return "✓ arrived"
-        return "legal, lost" if completion["true_reward"] >= 3 else "✗ impossible"
+        """What the world says of one completion in a word or two; empty where it says nothing."""
+        marks = self.world.facts.marks
+        return next((said for column, least, said in marks if completion.get(column, -np.inf) >= least), "")
 
     def _pairs(self) -> dict[str, dict[str, list[float]]]:
-        """metric -> arm that carries a reward model's numbers -> value of each seed."""
+        """metric -> reward model -> value of each seed."""
         return {
-            metric: {
-                arm: values for arm in plots.VERIFIERS if None not in (values := self.values(arm, "pairs", metric))
-            }
+            metric: {name: found for name in self.judged if None not in (found := self.of_pairs(name, metric))}
             for metric in ("log_loss", "accuracy")
         }
 
     def _base_level(self) -> dict[str, float]:
         """The base policy's true reward as the learning curves measured it before the first step; empty if none did."""
-        for arm in (*self.study.offline, *self.study.online):
+        for arm in (arm for arm in self.study.arms if self.study.recipe(self.name, arm).get("start") == arms.BASE):
+            if any(cell.curve is None for cell in self.cells[arm]):
+                continue
             starts = [c.curve.loc[c.curve["step"] == 0, "true_reward"] for c in self.cells[arm]]
             if all(len(start) for start in starts):
-                return {"base": float(np.mean([start.iloc[0] for start in starts]))}
+                return {arms.BASE: float(np.mean([start.iloc[0] for start in starts]))}
         return {}

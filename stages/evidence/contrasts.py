@@ -1,4 +1,4 @@
-"""What a claim compares: a contrast, as params.yaml writes it, and its values by seed and prompt.
+"""What a claim compares: a contrast, as studies/NAME.yaml writes it, and its values by seed and prompt.
 
 A contrast is a sum of terms ``setting.arm`` or ``setting.arm.measure``, each with a sign and perhaps a factor, as in
 ``gap.online - gap.offline`` or ``0.5 * gap.best_of.log_loss - ...``; a term that names no measure has the claim's.
@@ -14,22 +14,25 @@ lead_per_gap        ``fit(arm - arm)``: the slope of a straight line through the
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
-from stages.evidence.cells import ALWAYS
 from stages.evidence.published import Evidence
+from stages.records import rooms
 from stages.records.errors import UserError
 from stages.records.params import Claim, Study
+from stages.records.plain import STUDIES
 
 AT_KL, PER_GAP = "true_reward_at_kl", "lead_per_gap"
 NUMBER = r"\d+(?:\.\d+)?"
 TERM = re.compile(rf"\s*([+-])?\s*(?:({NUMBER})\s*\*\s*)?([A-Za-z]\w*)\.(\w+)(?:\.(\w+))?\s*")
 FIT = re.compile(r"\s*fit\(\s*(\w+)\s*-\s*(\w+)\s*\)\s*")
-MEASURE = re.compile(
-    rf"{AT_KL}|true_reward|arrived|win_rate|kl|length|rouge_l|best_of_\d+"
-    r"|(fresh_|own_global_|own_local_)?(log_loss|accuracy|calibration)"
+MEASURE = re.compile(  # in every world
+    rf"{AT_KL}|true_reward|win_rate|kl|length|best_of_\d+"
+    r"|(fresh_|own_global_|own_local_)?(log_loss|accuracy|calibration)|(log_loss|accuracy|calibration)_on_\w+"
 )
 
 
@@ -59,7 +62,7 @@ def parse(text: str, measure: str) -> list[Term]:
     measures = {measure, *(term.measure for term in terms)}
     if AT_KL in measures and (measures != {AT_KL} or not opposed(terms)):
         raise ValueError(f"must be one arm minus another of the same setting, without other measures, for {AT_KL}")
-    if wrong := [term.measure for term in terms if not MEASURE.fullmatch(term.measure)]:
+    if wrong := [m for m in (term.measure for term in terms) if not (MEASURE.fullmatch(m) or m in _of_worlds())]:
         raise ValueError(f"names the measure {wrong[0]}, which does not exist; see stages/evidence/contrasts.py")
     return terms
 
@@ -74,7 +77,7 @@ def identity(study: str, contrast: str, measure: str, expect: str, margin: float
 
 
 def identity_of(claim: Claim) -> str:
-    """The identity of a claim as params.yaml has it."""
+    """The identity of a claim as its study's file has it."""
     return identity(claim.study, claim.contrast, claim.measure, claim.expect, claim.margin)
 
 
@@ -86,28 +89,48 @@ def opposed(terms: list[Term]) -> list[Term]:
     return sorted(terms, reverse=True)
 
 
-def resolve(name: str, claim: Claim, studies: dict[str, Study]) -> list[Term]:
-    """The terms of a claim, all of whose names exist. Raises UserError naming the line of params.yaml otherwise."""
-    where = f"params.yaml: claims.{name}"
-    if claim.study not in studies:
-        raise UserError(f"{where}.study names {claim.study}, but there is no studies.{claim.study}: add it.")
-    study = studies[claim.study]
+def resolved(
+    claims: dict[str, Claim], studies: dict[str, Study], has: Callable[[str, str], bool]
+) -> dict[str, list[Term]]:
+    """The terms of claims; has(study, name): whether a study has an arm or a reward model of this name.
+
+    Raises UserError naming the file and the claim that cannot be meant.
+    """
+    found = {}
+    for name, claim in claims.items():
+        try:
+            found[name] = resolve(claim, studies[claim.study], partial(has, claim.study))
+        except ValueError as error:
+            raise UserError(f"{STUDIES}/{claim.study}.yaml: claims.{name}.{error}.") from None
+    return found
+
+
+def resolve(claim: Claim, study: Study, has: Callable[[str], bool]) -> list[Term]:
+    """The terms of a claim, all of whose names exist; has(name): whether its study has such an arm or reward model.
+
+    Raises ValueError saying what is wrong.
+    """
     try:
         terms = parse(claim.contrast, claim.measure)
     except ValueError as error:
-        raise UserError(f"{where}.contrast {error}.") from None
+        raise ValueError(f"contrast {error}") from None
     for term in terms:
         if term.setting and term.setting not in study.settings:
-            raise UserError(
-                f"{where}.contrast names {term.setting}, which is not among studies.{claim.study}.settings."
+            raise ValueError(f"contrast names {term.setting}, which is not among the settings of the study")
+        if not has(term.arm):
+            raise ValueError(
+                f"contrast names {term.arm}, which is no arm and no reward model of the study: correct it, or add it "
+                "there and run the study"
             )
-        if term.arm not in (*ALWAYS, *study.arms):
-            raise UserError(f"{where}.contrast names {term.arm}, which is not among the arms of studies.{claim.study}.")
     if claim.measure == PER_GAP and len(study.verification) < 3:
-        raise UserError(
-            f"{where}: a line with an error needs at least 3 settings in studies.{claim.study}.verification."
-        )
+        raise ValueError("measure: a line with an error needs at least 3 settings in the study's verification")
     return terms
+
+
+@cache
+def _of_worlds() -> set[str]:
+    """What one world or another measures of a completion beside its true reward."""
+    return {name for world in rooms.names("worlds") for name, *_ in rooms.load("worlds", world).COLUMNS}
 
 
 def refuse_twins(claims: dict[str, Claim]) -> None:
@@ -116,7 +139,8 @@ def refuse_twins(claims: dict[str, Claim]) -> None:
     for name, claim in claims.items():
         twin = seen.setdefault(identity_of(claim), name)
         if twin != name:
-            raise UserError(f"params.yaml: claims.{name} says the same as claims.{twin}, in other words: remove one.")
+            where = f"{STUDIES}/{claim.study}.yaml"
+            raise UserError(f"{where}: claims.{name} says the same as claims.{twin}, in other words: remove one.")
 
 
 def in_setting(terms: list[Term], setting: str) -> list[Term]:
@@ -142,5 +166,5 @@ def prompts(matrices: list[np.ndarray]) -> int:
 
 
 def paths(terms: list[Term], evidence: Evidence) -> list[str]:
-    """The evaluations that terms rest on."""
-    return [evidence.cell(term.setting, seed, term.arm)["path"] for term in terms for seed in evidence.seeds]
+    """The evaluations, and judged reward models, that terms rest on."""
+    return [path for term in terms for path in evidence.paths(term.setting, term.arm, term.measure)]

@@ -3,45 +3,47 @@
 from math import ceil
 from typing import NamedTuple
 
-from stages.evidence.cells import PICKED, Study, World
-
-OPTIMUM = "best_of_soft"  # of the arms that pick, the one that weighs all stored completions of a prompt
+from stages.evidence.cells import Study, World
+from stages.records import arms
 
 
 class Cost(NamedTuple):
     """What an arm costs beyond the base policy and the preference pairs, which all arms share."""
 
-    reward_steps: int  # of the reward model that it needs
-    policy_steps: int  # of its policy, and of the policy that it goes on from
+    reward_steps: int  # of the reward models that it needs, and that the policies need which it goes on from
+    policy_steps: int  # of its policy, and of the policies that it goes on from
     drawn: int  # distinct completions that were drawn to train it
     per_answer: int  # completions drawn for each answer, once it is in use
 
 
 def cost(study: Study, world: World, setting: str, arm: str) -> Cost:
     """The cost of an arm in a setting."""
-    params = study.params[setting]
-    reward, sample = params["reward"], params["sample"]
-    to_judge = ceil(reward["epochs"] * ceil(pairs(study, world, setting) / reward["batch"]))
-    if arm == "base":
-        return Cost(0, 0, 0, 1)
-    if arm == "local":
-        return Cost(to_judge, 0, 0, 1)
-    if arm in PICKED:
-        return Cost(to_judge, 0, 0, sample["completions"] if arm == OPTIMUM else sample["best_of"])
-    recipe, chosen = study.recipe(setting, arm)
-    reward_steps = 0 if recipe.labels in (None, "true") else to_judge
-    if not recipe.rounds:
-        return Cost(reward_steps, chosen.steps, 0, 1)
-    in_a_round = chosen.steps // recipe.rounds * chosen.prompts  # prompts asked, some of them perhaps several times
-    fresh = in_a_round * (recipe.rounds - 1) * chosen.completions
-    if arm in study.online_from_offline:
-        steps = chosen.steps + study.recipe(setting, "offline")[1].steps
-        return Cost(reward_steps, steps, fresh + in_a_round * chosen.completions, 1)
+    params, one = study.params[setting], study.recipe(setting, arm)
+    *line, start = arms.line(arm, params["arms"], params)
+    models = {start, *(params["arms"][name].get("labels") for name in line)} & params["verifiers"].keys()
+    judges = sum(_steps(params["verifiers"][name], pairs(study, world, setting)) for name in models)
+    if "pick" in one:
+        return Cost(judges, 0, 0, one.get("of", params["sample"]["completions"]))
+    before = cost(study, world, setting, line[1]) if line[1:] else Cost(0, 0, 0, 1)
+    if study.kind(arm) not in arms.TRAINED:
+        return Cost(judges, before.policy_steps, before.drawn, 1)
+    steps = before.policy_steps + one["steps"]
+    if "rounds" not in one:
+        return Cost(judges, steps, before.drawn, 1)
+    in_a_round = one["steps"] // one["rounds"] * one["prompts"]  # prompts asked, some of them perhaps several times
+    fresh = in_a_round * (one["rounds"] - 1) * one["completions"] + before.drawn
+    if line[1:] or start != arms.BASE:
+        return Cost(judges, steps, fresh + in_a_round * one["completions"], 1)
     # From the base policy the first round takes stored completions, in groups, and a prompt's again when all are used.
-    turns, more = divmod(in_a_round, asked := ceil(recipe.prompts * world.train_prompts))
-    groups = sample["completions"] // chosen.completions
+    turns, more = divmod(in_a_round, asked := ceil(one.get("share", 1.0) * world.train_prompts))
+    groups = params["sample"]["completions"] // one["completions"]
     stored = more * min(turns + 1, groups) + (asked - more) * min(turns, groups)
-    return Cost(reward_steps, chosen.steps, fresh + stored * chosen.completions, 1)
+    return Cost(judges, steps, fresh + stored * one["completions"], 1)
+
+
+def _steps(options: dict, pairs: int) -> int:
+    """Optimisation steps of a reward model; none of one that is not trained."""
+    return ceil(options["epochs"] * ceil(pairs / options["batch"])) if "epochs" in options else 0
 
 
 def pairs(study: Study, world: World, setting: str) -> int:

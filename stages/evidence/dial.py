@@ -16,6 +16,7 @@ from stages.evidence.contrasts import Term
 from stages.evidence.published import Evidence
 from stages.evidence.statistics import Estimate
 from stages.records.errors import UserError
+from stages.records.plain import STUDIES
 from stages.records.seeds import generator
 
 
@@ -97,7 +98,8 @@ def fit(name: str, terms: list[Term], evidence: Evidence, settings: Sequence[str
     spread = float((away**2).sum())
     if spread == 0:
         raise UserError(
-            f"params.yaml: claims.{name}: all settings have the same measured gap, so no line can be fitted."
+            f"{STUDIES}/{evidence.study}.yaml: claims.{name}: all settings have the same measured gap, so no line can "
+            "be fitted: measure others."
         )
     slope = float((away * y).sum()) / spread
     residuals = y - y.mean() - slope * away

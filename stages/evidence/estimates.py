@@ -36,7 +36,7 @@ def estimate(name: str, claim: Claim, terms: list[Term], evidence: Evidence, stu
     """The contrast of the claim ``name``. Raises UserError when a setting, seed, arm or prompt is missing."""
     if claim.measure == PER_GAP:
         line = dial.fit(name, terms, evidence, study.verification)
-        measured = [row["path"] for setting in study.verification for row in evidence.verifications(setting)]
+        measured = [path for setting in study.verification for path in evidence.verified_by(setting)]
         everywhere = [term for setting in study.verification for term in contrasts.in_setting(terms, setting)]
         artifacts = evidence.hashes(measured + contrasts.paths(everywhere, evidence))
         return Found(line.slope, [], line.prompts, None, artifacts, line)

@@ -10,71 +10,88 @@ from stages.evidence.cells import Cell, Study, World
 from stages.evidence.statistics import Estimate
 from stages.records.seeds import generator
 
-COLUMNS = [  # split, metric, heading, decimals of a road world, of text
-    ("test", "true_reward", "true reward", 2, 3),
-    ("test", "arrived", "arrived", 2, 2),
-    ("test", "win_rate", "win rate", 2, 2),
-    ("test", "rouge_l", "ROUGE-L", 3, 3),
-    ("test", "kl", "KL to base", 2, 2),
-    ("test", "length", "length", 1, 1),
-    ("train", "true_reward", "true reward, train prompts", 2, 3),
-]
-BOUNDS = {"arrived": (0, 1), "win_rate": (0, 1), "rouge_l": (0, 1), "kl": (0, math.inf), "length": (0, math.inf)}
-CARRIES = {"reward": "best_of", "local": "local"}  # labels of an arm -> whose evaluation measures what gives them
-
 
 class Measured:
     """What was measured in one setting, and in what units."""
 
-    def __init__(self, study: Study, name: str, cells: dict[tuple[int, str], Cell], world: World):
-        """cells: (seed, arm) -> Cell, of every seed and arm of the study."""
+    def __init__(
+        self,
+        study: Study,
+        name: str,
+        cells: dict[tuple[int, str], Cell],
+        judged: dict[tuple[int, str], Cell],
+        world: World,
+    ):
+        """cells: (seed, arm) -> Cell; judged: (seed, reward model) -> Cell; of every seed of the study."""
         self.name, self.study, self.world = name, study, world
-        self.kind = world.kind
+        self.judged = {name: [judged[seed, name] for seed in study.seeds] for name in study.verifiers}
         self.cells = {arm: [cells[seed, arm] for seed in study.seeds] for arm in study.arms}
-        self.unit = "true reward (0 to 6)" if self.kind == "roads" else "true reward"
-        self.decimals = 2 if self.kind == "roads" else 3  # of a true reward
-        bounds = BOUNDS | {"true_reward": (0, 6) if self.kind == "roads" else (-math.inf, math.inf)}
+        self.unit, self.decimals = world.facts.unit, world.facts.decimals  # of a true reward
+        columns = columns_of(world)
         self.estimates = {
             (arm, split, metric): statistics.mean(values, generator("report", name, arm, split, metric)).within(
-                *bounds[metric]
+                -math.inf if low is None else low, math.inf if high is None else high
             )
             for arm in study.arms
-            for split, metric, *_ in COLUMNS
-            if (values := reading.matrix(self.cells[arm], split, metric)) is not None
+            for split, metric, _, _, low, high in columns
+            if (values := self.matrix(self.cells[arm], split, metric)) is not None
         }
+        self.columns = [c for c in columns if any((arm, *c[:2]) in self.estimates for arm in study.arms)]
+
+    def matrix(self, cells: list[Cell], split: str, metric: str) -> np.ndarray | None:
+        """A metric by seed and prompt, or by seed alone (stages/evidence/cells.py)."""
+        return reading.matrix(cells, split, metric, apart=self.study.redraw == "world")
 
     def values(self, arm: str, split: str, metric: str) -> list[float | None]:
         """A metric of an arm in each seed, None where it does not apply."""
         return [reading.value(cell, split, metric) for cell in self.cells[arm]]
+
+    def of_pairs(self, verifier: str, metric: str) -> list[float | None]:
+        """A metric of a reward model on held-out pairs in each seed, None where there were none."""
+        return [reading.value(cell, "pairs", metric) for cell in self.judged[verifier]]
 
     def difference(self, first: str, second: str, *parts: str) -> Estimate | None:
         """How much more true reward the first arm has than the second on test prompts, paired on seed and prompt.
 
         None if one of them was not measured. Random numbers belong to ``parts``.
         """
-        pair = [reading.matrix(self.cells[arm], "test", "true_reward") for arm in (first, second)]
+        pair = [self.matrix(self.cells[arm], "test", "true_reward") for arm in (first, second)]
         if any(values is None for values in pair):
             return None
         if pair[0].shape != pair[1].shape:  # one of them is known by seed only
             pair = [np.nanmean(values, axis=1, keepdims=True) for values in pair]
-        return statistics.difference(*pair, generator("report", self.name, *parts))
+        return statistics.difference(*pair, generator("report", self.name, *parts))  # type: ignore[call-arg, arg-type]
 
-    def judging(self, arm: str, metric: str) -> Estimate | None:
-        """log_loss or accuracy on held-out pairs of the reward model whose numbers an arm carries."""
-        values = reading.matrix(self.cells[arm], "pairs", metric)
+    def judging(self, verifier: str, metric: str) -> Estimate | None:
+        """log_loss or accuracy of a reward model on held-out pairs; None where there were none."""
+        values = self.matrix(self.judged[verifier], "pairs", metric)
         if values is None:
             return None
-        luck = generator("report", self.name, arm, "pairs", metric)
+        luck = generator("report", self.name, verifier, "pairs", metric)
         if metric == "accuracy":
             return statistics.accuracy(values, luck)
         return statistics.mean(values, luck).within(0, math.inf)
 
     def prompts(self, split: str) -> int:
-        """Number of prompts of a split that the base policy was evaluated on, in the first seed."""
-        return int((self.cells["base"][0].by_prompt.index.get_level_values("split") == split).sum())
+        """Number of prompts of a split that arms were evaluated on, in the first seed."""
+        return int((next(iter(self.cells.values()))[0].by_prompt.index.get_level_values("split") == split).sum())
 
     def completions(self, arm: str, split: str = "test") -> int:
         """Most completions that any prompt of a split got from an arm, in the first seed."""
         table = self.cells[arm][0].completions
         counts = table[table["split"] == split].groupby("prompt_id").size()
         return int(counts.max()) if len(counts) else 0
+
+
+def columns_of(world: World) -> list[tuple]:
+    """What a report may show of an arm: (split, metric, heading, decimals, lowest, highest mean; None for no bound)."""
+    facts = world.facts
+    reward = (facts.decimals, facts.low, facts.high)
+    return [
+        ("test", "true_reward", "true reward", *reward),
+        *(("test", *column) for column in facts.columns),
+        ("test", "win_rate", "win rate", 2, 0, 1),
+        ("test", "kl", "KL to base", 2, 0, None),
+        ("test", "length", "length", 1, 0, None),
+        ("train", "true_reward", "true reward, train prompts", *reward),
+    ]

@@ -9,31 +9,18 @@ from stages.evidence.comparison import Comparison
 from stages.evidence.templates import fill
 from stages.evidence.theorems import Theory
 from stages.evidence.words import count, upper
-
-WHAT = {
-    "base": "the base policy, before any preference",
-    "best_of": "the completion that the global RM likes best among n of the base policy's; "
-    "its KL is the bound log n − (n − 1)/n",
-    "best_of_local": "the same, by the local RM",
-    "best_of_soft": "the global RM's soft optimum, drawn from the base policy's completions by their weights",
-    "local": "the policy whose implicit reward is the local RM",
-    "offline": "trained on the preference pairs alone",
-    "offline_relabelled": "trained on the same pairs, labelled anew by the global RM",
-    "online": "trained on its own samples, ranked (labels: reward is the global RM), from the base policy",
-    "online_from_offline": "trained on its own samples, ranked in the same way, from the offline policy",
-}
-
+from stages.records import arms
 
 PANEL = {"width": 390, "height": 260, "line": 16, "letters": 62}  # of one setting in the overview: pixels; in a line
 
 
-def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[str, str, str]:
+def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[str, ...]:
     """The pages (html, markdown) and the overview (svg), a picture for the README."""
     words = {
         "study": study,
         "settings": settings,
         "theory": theory,
-        "caution": caution(len(study.seeds)),
+        "caution": caution(len(study.seeds), study.redraw),
         "arms": describe_arms(study),
         "params": params_table(study),
         "limits": limits(settings),
@@ -44,21 +31,19 @@ def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[st
     return fill(words, "report.html", "report.md", "overview.svg")
 
 
-def limits(settings: list[Comparison]) -> tuple[float, float] | None:
-    """A common axis for the true rewards of all road worlds, which have one scale; None if there is none."""
-    ends = [
-        end
-        for setting in settings
-        for (arm, *which), estimate in setting.estimates.items()
-        if setting.kind == "roads" and which == ["test", "true_reward"]
-        for end in (*estimate[:3], *setting.values(arm, *which))
-        if math.isfinite(end)
-    ]
-    margin = 0.05 * (max(ends) - min(ends)) if ends else 0
-    return (min(ends) - margin, max(ends) + margin) if ends else None
+def limits(settings: list[Comparison]) -> dict[tuple, tuple[float, float]]:
+    """Scale -> a common axis for the true rewards of all settings of it."""
+    ends: dict[tuple, list[float]] = {}
+    for setting in (setting for setting in settings if setting.scale):
+        for (arm, *which), estimate in setting.estimates.items():
+            if which == ["test", "true_reward"]:
+                shown = (*estimate[:3], *setting.values(arm, *which))
+                ends.setdefault(setting.scale, []).extend(end for end in shown if math.isfinite(end))
+    margins = {scale: 0.05 * (max(found) - min(found)) for scale, found in ends.items()}
+    return {scale: (min(found) - margins[scale], max(found) + margins[scale]) for scale, found in ends.items()}
 
 
-def caution(seeds: int) -> str:
+def caution(seeds: int, redraw: str) -> str:
     """What a reader must know of the intervals before believing them."""
     more = "Studies of more seeds that the project has published are in data/studies."
     if seeds == 1:
@@ -72,28 +57,52 @@ def caution(seeds: int) -> str:
             "(typically 4 times as long with 2 seeds, and 1.8 times with 3, as if the spread of seeds were known), and "
             f"a headline of theirs may well lie outside the interval of more seeds. {more}"
         )
+    if redraw == "world":
+        return "The intervals are about other worlds of this kind: each seed has a corpus and a base policy of its own."
     return "The intervals are about another sample of seeds and of prompts."
 
 
 def describe_arms(study: Study) -> list[dict]:
-    """One row an arm: what it is, its params (one text, or one a setting where they differ), how to make it again."""
+    """One row per arm: what it is, its params (one text, or one per setting where they differ), how to remake it."""
     rows = []
     for arm in study.arms:
-        by_setting = {name: (study.params[name].get("arms") or {}).get(arm) for name in study.settings}
-        by_setting = {name: _inline(value) for name, value in by_setting.items() if value is not None}
+        by_setting = {name: _inline(study.recipe(name, arm)) for name in study.settings}
         params = "; ".join(f"{name}: {text}" for name, text in by_setting.items())
         if len(set(by_setting.values())) == 1:
-            params = by_setting[next(iter(by_setting))]
+            params = by_setting[study.settings[0]]
         rows.append(
             {
                 "arm": arm,
                 "tone": plots.tones(study.arms)[arm],
-                "what": WHAT[study.trained_by(arm) or arm],
+                "what": what(study, arm),
                 "params": params,
-                "command": f"dvc repro {study.evaluated_by(arm)}@{study.settings[0]}-{study.seeds[0]}-{arm}",
+                "command": f"dvc repro {study.made_by(arm)}@{study.settings[0]}-{study.seeds[0]}-{arm}",
             }
         )
     return rows
+
+
+def what(study: Study, arm: str) -> str:
+    """What an arm is, in words that follow from its recipe."""
+    one, kind = study.recipe(study.settings[0], arm), study.kind(arm)
+    judge, start = f"the {one.get('labels')} RM", one.get("start", arms.BASE)
+    if kind == "none" and start == arms.BASE:
+        return "the base policy, before any preference"
+    if kind == "none":
+        return f"the policy whose implicit reward is the {start} RM"
+    if one.get("pick") == "best":
+        return (
+            f"the completion that {judge} scores highest among {one['of']} of the base policy's; its KL is the bound "
+            "log n − (n − 1)/n"
+        )
+    if kind == "pick":
+        return f"the soft optimum of {judge}, drawn from the base policy's completions by their weights"
+    begins = "the base policy" if start == arms.BASE else start
+    if kind == "offline":
+        labels = f", labelled anew by {judge}" if "labels" in one else ""
+        return f"trained on the preference pairs{labels}, from {begins}"
+    ranked = "scored" if "method" in one else "ranked"
+    return f"trained on its own completions, {ranked} by {judge}, from {begins}"
 
 
 def params_table(study: Study) -> list[tuple[str, list[str]]]:

@@ -1,15 +1,22 @@
 """Figures as inline SVG: the same bytes for the same numbers, readable on light and dark pages."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from stages.evidence.canvas import FAMILIES, SHADES, STANDINS, axes_of, drawing, ended, label_points, svg
+from stages.evidence.canvas import FAMILIES, SHADES, STANDINS, axes_of, drawing, ended, label_points, room, svg
 from stages.evidence.words import number
 
 MARKERS = "osD^"
-VERIFIERS = {"best_of": "global RM", "local": "local RM"}  # by the arm that carries their numbers
+RMS = ("best_of", "local", "base")  # colour names of reward models, in turn
+
+
+def _beside(names: Iterable[str]) -> tuple:
+    """A figure, and its axes with room for the names of lines at their ends."""
+    right = max(1.2, room(names))
+    return axes_of(4.2 + right, 3.2, left=0.5, bottom=0.5, right=right, top=0.25)
 
 
 def family(arm: str) -> str:
@@ -43,9 +50,8 @@ def forest(
     """
     named = tones(arms)
     shown = [arm for arm in arms if arm in rows]
-    figure, axes = axes_of(
-        3.7, 0.34 * len(shown) + 0.55, left=1.3 if margin else 1.05, bottom=0.45, right=0.45, top=0.05
-    )
+    left = max(1.05, room(shown))
+    figure, axes = axes_of(2.65 + left, 0.34 * len(shown) + 0.55, left=left, bottom=0.45, right=0.45, top=0.05)
     if margin:
         axes.axvspan(-margin, margin, color=STANDINS["grid"], linewidth=0)
         axes.axvline(0, color=STANDINS["muted"], linewidth=1.2)
@@ -83,8 +89,8 @@ def curves(
     lines: arm -> [(x values, y values) of each seed]. levels: arm -> y. steps: x counts steps from 0 on, which are
     drawn on a scale of powers, as they were measured.
     """
-    named = tones(arms)
-    figure, axes = axes_of(5.4, 3.2, left=0.5, bottom=0.5, right=1.2, top=0.25)
+    named = tones(list(dict.fromkeys([*arms, *levels])))
+    figure, axes = _beside([*lines, *levels])
     ends = []
     for arm in [a for a in arms if a in lines]:
         colour = STANDINS[named[arm]]
@@ -104,7 +110,8 @@ def curves(
     if steps:
         axes.set_xscale("symlog", linthresh=1)
         most = max((xs[-1] for of_arm in lines.values() for xs, _ in of_arm), default=1)
-        ticks = sorted({0, *(10**power for power in range(math.floor(math.log10(max(most, 1))) + 1)), most})
+        powers = (10**power for power in range(math.floor(math.log10(max(most, 1))) + 1))
+        ticks = sorted({0, *(power for power in powers if 2 * power <= most), most})  # no name on another
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     return ended(figure, axes, ends, x, unit)
@@ -144,7 +151,7 @@ def dial(
 
 
 @drawing
-def fitted(points: list[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray], x: str, unit: str) -> str:
+def fitted(points: Sequence[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray], x: str, unit: str) -> str:
     """A line with its 95% interval through points with theirs, each named.
 
     points: (name, Estimate of x, Estimate of y, whether to draw it open). line: (x values, heights, half widths).
@@ -176,9 +183,9 @@ def fitted(points: list[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray],
 
 @drawing
 def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]) -> str:
-    """Held-out log-loss and accuracy of the global and the local RM: a large dot the mean, small ones the seeds.
+    """Held-out log-loss and accuracy of the reward models: a large dot the mean, small ones the seeds.
 
-    losses, accuracies: key of VERIFIERS -> value of each seed.
+    losses, accuracies: reward model -> value of each seed.
     """
     figure = Figure(figsize=(5.4, 3.2))
     rows = [(losses, math.log(2), "log-loss (lower is better)"), (accuracies, 0.5, "accuracy (higher is better)")]
@@ -196,15 +203,15 @@ def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]
             color=STANDINS["muted"],
             fontsize=8.5,
         )
-        for y, (arm, values) in enumerate(numbers.items()):
-            colour = STANDINS[arm]
-            axes.plot([chance, np.mean(values)], [y, y], color=colour, linewidth=2.2, alpha=0.45)
+        colours = [STANDINS[RMS[i % len(RMS)]] for i in range(len(numbers))]
+        for y, (colour, values) in enumerate(zip(colours, numbers.values())):
+            axes.plot([chance, float(np.mean(values))], [y, y], color=colour, linewidth=2.2, alpha=0.45)
             axes.plot(values, np.full(len(values), y + 0.3), "|", color=colour, markersize=5, markeredgewidth=1.1)
             axes.plot(np.mean(values), y, "o", color=colour, markersize=8, markeredgecolor=STANDINS["surface"])
             axes.annotate(f"{np.mean(values):.3f}", (1.03, y), xycoords=("axes fraction", "data"), va="center")
-        axes.set_yticks(range(len(numbers)), [VERIFIERS[arm] for arm in numbers])
-        for label, arm in zip(axes.get_yticklabels(), numbers, strict=True):
-            label.set_color(STANDINS[arm])
+        axes.set_yticks(range(len(numbers)), [f"{name} RM" for name in numbers])
+        for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
+            label.set_color(colour)
         axes.set_ylim(len(numbers) - 0.4, -0.6)
         axes.margins(x=0.12)
         axes.locator_params(axis="x", nbins=4)
@@ -216,16 +223,22 @@ def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]
 
 
 @drawing
-def best_of(arms: list[str], by_seed: list[dict[int, float]], levels: dict[str, float], unit: str) -> str:
-    """True reward of the completion that the RM likes best among n, against n; dashed the arms it is measured by."""
-    named = tones(arms)
-    figure, axes = axes_of(5.4, 3.2, left=0.5, bottom=0.5, right=1.2, top=0.25)
-    ns = sorted(by_seed[0])
-    for curve in by_seed if len(by_seed) > 1 else []:
-        axes.plot(ns, [curve[n] for n in ns], color=STANDINS["best_of"], linewidth=0.8, alpha=0.4)
-    means = [float(np.mean([curve[n] for curve in by_seed])) for n in ns]
-    axes.plot(ns, means, "o-", color=STANDINS["best_of"], linewidth=2, markersize=4)
-    ends = [(ns[-1], means[-1], "best_of", STANDINS["best_of"])]
+def best_of(arms: list[str], curves: dict[str, list[dict[int, float]]], levels: dict[str, float], unit: str) -> str:
+    """True reward of the completion that a reward model likes best among n, against n; dashed: levels of arms.
+
+    curves: reward model -> of each seed, n -> true reward.
+    """
+    named, ends = tones(arms), []
+    labels = {name: f"{name} RM" for name in curves}
+    figure, axes = _beside([*labels.values(), *levels])
+    ns = sorted(next(iter(curves.values()))[0])
+    for i, (name, by_seed) in enumerate(curves.items()):
+        colour = STANDINS[RMS[i % len(RMS)]]
+        for curve in by_seed if len(by_seed) > 1 else []:
+            axes.plot(ns, [curve[n] for n in ns], color=colour, linewidth=0.8, alpha=0.4)
+        means = [float(np.mean([curve[n] for curve in by_seed])) for n in ns]
+        axes.plot(ns, means, "o-", color=colour, linewidth=2, markersize=4)
+        ends.append((ns[-1], means[-1], labels[name], colour))
     for arm, y in levels.items():
         axes.axhline(y, color=STANDINS[named[arm]], linewidth=1.2, linestyle=(0, (4, 3)))
         ends.append((None, y, arm, STANDINS[named[arm]]))

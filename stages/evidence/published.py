@@ -24,13 +24,14 @@ class Evidence:
     settings: dict[str, dict]
     seeds: list[int]
     cells: dict[tuple[str, int, str], dict]  # by setting, seed, arm
+    judged: dict[tuple[str, int, str], dict]  # by setting, seed, reward model; none in studies of the first plan
     verification: dict[tuple[str, int], dict]  # by setting, seed
     artifacts: dict[str, str]  # path -> DVC's hash
 
     @classmethod
     def read(cls, study: str, seeds: Sequence[int]) -> "Evidence":
         """Raises UserError when a file is missing, is not what was published, or has other seeds than ``seeds``, those
-        of params.yaml.
+        of its file.
         """
         found, artifacts = _read(study, "evidence.json"), _read(study, "artifacts.json")
         path, recorded = PUBLISHED / study / "evidence.json", artifacts.get("data/evidence.json")
@@ -41,27 +42,34 @@ class Evidence:
             )
         if sorted(found["seeds"]) != sorted(seeds):
             raise UserError(
-                f"{path} has the seeds {found['seeds']}, but studies.{study}.seeds in "
-                f"params.yaml is {list(seeds)}: run `roads run --study {study}`."
+                f"{path} has the seeds {found['seeds']}, but study.seeds in "
+                f"studies/{study}.yaml is {list(seeds)}: run `roads run --study {study}`."
             )
         return cls(
             study,
             found["settings"],
             found["seeds"],
             {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]},
+            {(cell["setting"], cell["seed"], cell["verifier"]): cell for cell in found.get("judged", [])},
             {(row["setting"], row["seed"]): row for row in found["verification"]},
             artifacts,
         )
 
-    def cell(self, setting: str, seed: int, arm: str) -> dict:
-        """One cell, as stages/report.py's in_short wrote it."""
-        if (setting, seed, arm) not in self.cells:
-            raise self._lacks(f"arm {arm} of setting {setting}, seed {seed}")
-        return self.cells[setting, seed, arm]
+    @property
+    def names(self) -> set[str]:
+        """The arms and the reward models that it has."""
+        return {name for kind in (self.cells, self.judged) for _, _, name in kind}
+
+    def cell(self, setting: str, seed: int, name: str, measure: str) -> dict:
+        """The arm, or the reward model, of this name that has the measure, as stages/report.py wrote it in short."""
+        found = [kind[setting, seed, name] for kind in (self.judged, self.cells) if (setting, seed, name) in kind]
+        if not found:
+            raise self._lacks(f"arm or reward model {name} of setting {setting}, seed {seed}")
+        return next((one for one in found if measure in one["numbers"] or measure in one["prompts"]), found[-1])
 
     def values(self, setting: str, arm: str, measure: str) -> np.ndarray:
         """A measure of every seed and prompt, (seeds, prompts); (seeds, 1) where only a seed's mean is known."""
-        rows, cells = [], [self.cell(setting, seed, arm) for seed in self.seeds]
+        rows, cells = [], [self.cell(setting, seed, arm, measure) for seed in self.seeds]
         for seed, cell in zip(self.seeds, cells):
             row = cell["prompts"].get(measure, [cell["numbers"].get(measure)])
             wanted = len(self.settings[setting]["prompts"]) if measure in cell["prompts"] else 1
@@ -74,7 +82,7 @@ class Evidence:
 
     def curves(self, setting: str, arm: str) -> list[dict]:
         """The learning curve of each seed: step, true_reward, kl."""
-        cells = [self.cell(setting, seed, arm) for seed in self.seeds]
+        cells = [self.cell(setting, seed, arm, "kl") for seed in self.seeds]
         if not all(cell["curve"] and _finite(cell["curve"]["kl"], cell["curve"]["true_reward"]) for cell in cells):
             raise self._lacks(f"learning curve of finite numbers in every seed of arm {arm} of setting {setting}")
         return [cell["curve"] for cell in cells]
@@ -83,9 +91,22 @@ class Evidence:
         """How many pairs verifiers need, in each seed: pairs, and held-out log-loss as global and local."""
         for seed in self.seeds:
             row = self.verification.get((setting, seed))
-            if not row or not _finite(row["pairs"], row["global"], row["local"]):
+            if (
+                not row
+                or not {"global", "local"} <= row.keys()
+                or not _finite(row["pairs"], row["global"], row["local"])
+            ):
                 raise self._lacks(f"verification in finite numbers of setting {setting}, seed {seed}")
         return [self.verification[setting, seed] for seed in self.seeds]
+
+    def paths(self, setting: str, name: str, measure: str) -> list[str]:
+        """The artifacts that a measure of an arm or a reward model rests on."""
+        cells = [self.cell(setting, seed, name, measure) for seed in self.seeds]
+        return [path for cell in cells for path in _paths(cell)]
+
+    def verified_by(self, setting: str) -> list[str]:
+        """The artifacts that the numbers of pairs of a setting rest on."""
+        return [path for row in self.verifications(setting) for path in _paths(row)]
 
     def hashes(self, paths: Sequence[str]) -> dict[str, str]:
         """Path -> hash of these artifacts, sorted by path."""
@@ -96,6 +117,10 @@ class Evidence:
 
     def _lacks(self, what: str, name: str = "evidence.json") -> UserError:
         return UserError(f"{PUBLISHED / self.study / name} has no {what}: run `roads run --study {self.study}`.")
+
+
+def _paths(row: dict) -> list[str]:
+    return row["paths"] if "paths" in row else [row["path"]]
 
 
 def _finite(*lists: Sequence[float | None]) -> bool:

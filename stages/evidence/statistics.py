@@ -166,7 +166,7 @@ def total(parts: Sequence[Estimate]) -> Estimate:
     return _estimate(centre, variance, _freedom(variance, [(part.error**2, part.freedom) for part in parts]))
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """P-values adjusted for their number, in the same order (Holm 1979)."""
     return multipletests(p_values, method="holm")[1] if len(p_values) else np.empty(0)
 

@@ -11,12 +11,6 @@ from stages.evidence.words import count, written
 from stages.records.seeds import generator
 
 CHANCE = 0.5  # accuracy of a coin on pairs
-RULES = {  # what a world calls its reward -> what it is, where no judge is asked
-    "arrival": "a rule, 0 to 6: half for a legal route, half for a legal route that ends at the goal",
-    "overlap": "a rule, 0 to 6: half for a legal route, half for the share of moves that agree with a hidden route",
-    "rouge_l": "ROUGE-L (F1, 0 to 1): how far a completion has the words of the prompt's reference in their order; "
-    "not whether anybody would prefer it",
-}
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,7 @@ class Truth:
 def truth(setting: str, world: World, judge: tuple[dict, pd.DataFrame] | None) -> Truth:
     """What the true reward of a setting is; judge: what cells.read_judge found, where the true reward is a judge."""
     if judge is None:
-        return Truth(f"The true reward is {RULES[world.facts['reward']]}.")
+        return Truth(f"The true reward is {world.facts.truth}.")
     numbers, by_prompt = judge
     what = (
         "The true reward is the score of a judge, a reward model made from the same base policy and trained on "

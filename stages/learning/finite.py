@@ -37,3 +37,12 @@ def finite_weights(model: nn.Module, what: object):
                 "that made it and run again, or, if it was imported, import it again from a sound file."
             )
     return model
+
+
+class FiniteLoss:
+    """Makes a trainer stop at the step with a loss of NaN. On a GPU, which nobody should wait for at each step,
+    callbacks.KeepState looks at the losses when they are logged."""
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        return finite(loss, "the loss") if loss.device.type == "cpu" else loss

@@ -1,7 +1,7 @@
 """How well a reward model judges: its likelihood of labels, its accuracy, its calibration."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,36 +9,50 @@ import pandas as pd
 from scipy.special import expit
 
 from stages.learning import likelihood
-from stages.learning.scoring import Scorer
+from stages.records import rooms
+from stages.records.artifacts import VERIFIER
+from stages.worlds import corpora
 from stages.worlds.corpora import Corpus
 from stages.worlds.pairs import SIDES
 
 BINS = 10  # of the calibration error
 
-Judge = Callable[[Sequence, Sequence], np.ndarray]  # (prompts, completions) -> scores
+Judge = Callable[[pd.DataFrame, list], np.ndarray]  # (rows of prompts, completions), one completion per row -> scores
+
+
+def load(folder: Path, base: Path, corpus: Corpus, compute) -> Judge:
+    """The reward model that the stage reward left in ``folder``, ready to judge; it says itself what kind it is."""
+    said = json.loads((folder / VERIFIER).read_text(encoding="utf-8"))
+    verifier = rooms.load("verifiers", said["verifier"])
+    return verifier.judge(folder, base, corpus, verifier.Options(**said["options"]), compute)
 
 
 def scalar(model) -> Judge:
-    """What a global reward model says."""
-    return lambda prompts, completions: likelihood.scores(model, prompts, completions)
+    """What a reward model with a scalar head says."""
+    return lambda rows, completions: likelihood.scores(model, rows["prompt_ids"].tolist(), completions)
 
 
 def implicit(policy, reference, beta: float) -> Judge:
-    """What a policy says as a local reward model: beta x log(policy / reference)."""
-    return lambda prompts, completions: beta * likelihood.log_ratio(policy, reference, prompts, completions)
+    """What a policy says as a reward model: beta x log(policy / reference)."""
+    return lambda rows, completions: (
+        beta * likelihood.log_ratio(policy, reference, rows["prompt_ids"].tolist(), completions)
+    )
 
 
-def held_out(judged: dict[str, tuple[Judge, pd.DataFrame]]) -> tuple[dict[str, dict], dict[str, pd.DataFrame]]:
-    """How well reward models predict labels that they have not learned from: name -> (reward model, pairs).
+def held_out(
+    judge: Judge, corpus: Corpus, named: dict[str, pd.DataFrame]
+) -> tuple[dict[str, dict], dict[str, pd.DataFrame]]:
+    """How well a reward model predicts labels that it has not learned from, on each of the named pairs.
 
-    pairs: prompt_id, prompt_ids, chosen_ids, rejected_ids, and perhaps preferred, the probability that the first is
-    preferred to the second (1 where there is none). Returns, for each name with any pairs, the verdicts, and mean
-    log_loss and accuracy by prompt_id.
+    pairs: prompt_id, chosen_ids, rejected_ids, and perhaps preferred, the probability that the first is preferred to
+    the second (1 where there is none). Returns, for each name with any pairs, the verdicts, and mean log_loss and
+    accuracy by prompt_id.
     """
     found, by_prompt = {}, {}
-    for name, (judge, pairs) in judged.items():
+    for name, pairs in named.items():
         if len(pairs):
-            first, second = (judge(pairs["prompt_ids"], pairs[side]) for side in SIDES)
+            rows = corpora.rows(corpus, pairs["prompt_id"])
+            first, second = (judge(rows, pairs[side].tolist()) for side in SIDES)
             preferred = pairs["preferred"].to_numpy() if "preferred" in pairs else np.ones(len(pairs))
             found[name] = verdicts(first - second, preferred)
             by_prompt[name] = losses(first - second, preferred).groupby(pairs["prompt_id"].to_numpy()).mean()
@@ -54,7 +68,7 @@ def measure(judge, corpus: Corpus, out: Path) -> None:
     """
     unseen = corpus.pairs[corpus.pairs["split"].isin(["validation", "test"])].reset_index(drop=True)
     numbers = {"trained_on": len(corpus.judge_pairs), "pairs": len(unseen), "prompts": unseen["prompt_id"].nunique()}
-    found, by_prompt = held_out({"judge": (scalar(judge), unseen)})
+    found, by_prompt = held_out(scalar(judge), corpus, {"judge": unseen})
     if by_prompt:
         table = by_prompt["judge"].rename_axis("prompt_id").reset_index()
         table.to_parquet(out / "judge" / "held_out.parquet", index=False)
@@ -62,19 +76,17 @@ def measure(judge, corpus: Corpus, out: Path) -> None:
     (out / "metrics.json").write_text(json.dumps({"judge": numbers}, indent=1, allow_nan=False) + "\n")
 
 
-def own_pairs(rows: pd.DataFrame, completions: list, score: Scorer, noise: float) -> pd.DataFrame:
-    """A policy's own completions of test prompts, two by two as they were drawn, as pairs: out of the distribution that
-    reward models are trained on. ``preferred`` is sigmoid of the difference of true rewards / noise."""
-    even = (rows["sample"].max() + 1) // 2 * 2  # with an odd number the last completion of a prompt has no other
-    places = np.flatnonzero(((rows["split"] == "test") & (rows["sample"] < even)).to_numpy()).reshape(-1, 2)
-    asked = rows.iloc[places.reshape(-1)].reset_index(drop=True)
-    answers = [completions[place] for place in places.reshape(-1)]
-    if not answers:
-        return pd.DataFrame({name: [] for name in ("prompt_id", "prompt_ids", *SIDES, "preferred")})
-    first, second = score(asked, answers)["true_reward"].to_numpy().reshape(-1, 2).T
-    sides = dict(zip(SIDES, (answers[0::2], answers[1::2])))
-    pairs = asked.loc[0::2, ["prompt_id", "prompt_ids"]].reset_index(drop=True)
-    return pairs.assign(**sides, preferred=expit((first - second) / noise))
+def own_pairs(evaluated: pd.DataFrame, noise: float) -> pd.DataFrame:
+    """An arm's completions of test prompts, two by two as they were drawn, as pairs: out of the distribution that
+    reward models are trained on. ``preferred`` is sigmoid of the difference of true rewards / noise.
+
+    evaluated: completions.parquet of the arm's evaluation.
+    """
+    even = (evaluated["sample"].max() + 1) // 2 * 2  # with an odd number the last completion of a prompt has no other
+    own = evaluated[(evaluated["split"] == "test") & (evaluated["sample"] < even)]
+    first, second = (own[own["sample"] % 2 == side].reset_index(drop=True) for side in (0, 1))
+    sides = dict(zip(SIDES, (first["completion_ids"], second["completion_ids"])))
+    return first[["prompt_id"]].assign(**sides, preferred=expit((first["true_reward"] - second["true_reward"]) / noise))
 
 
 def losses(margin: np.ndarray, preferred: np.ndarray) -> pd.DataFrame:

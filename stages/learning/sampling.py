@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
 from stages.learning import plain, shared_prefix
 from stages.records.errors import UserError
-from stages.records.seeds import generator, uniforms
+from stages.records.seeds import Uniforms, generator
 
-ROWS = 512  # completions decoded at once; changes memory and speed only
 SHOWN = 3  # tokens of each completion in the comparison with the plain forward pass
 CLOSE = 1e-3  # how far log-probabilities (nats) may differ there; rounding in float32 stays well below
 
@@ -38,25 +38,29 @@ _found: WeakKeyDictionary = WeakKeyDictionary()  # model -> (longest text compar
 
 def draw(
     model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
+    rows: pd.DataFrame,
     count: int,
     world: dict,
     temperature: float,
-    parts: tuple,
+    uniforms: Uniforms,
 ) -> list[list[list[int]]]:
     """``count`` completions of every prompt, sampled from the model at a temperature: [prompt][completion] -> tokens.
 
-    world: the corpus's record; a completion has exactly ``max_completion`` tokens where ``eos`` is None, else it
-    ends with EOS (counted) or after ``max_completion`` tokens. Random numbers belong to (parts, prompt, completion,
-    position), so neither the batch size nor the other prompts change what is drawn. Raises UserError where the model's
-    logits are not finite, or as ``exact_way``.
+    model: one of models.py, which carries ``compute``; about compute.rows completions are decoded at once.
+    rows: one prompt each, with prompt_id, prompt_ids (tokens) and visit: how often the prompt has been asked before for
+    the same purpose. world: the corpus's record; a completion has exactly ``max_completion`` tokens where ``eos`` is
+    None, else it ends with EOS (counted) or after ``max_completion`` tokens. The random numbers of a completion belong
+    to its prompt's id, the visit and its own number, so neither the batch size, nor the other prompts, nor how many
+    completions there are changes what is drawn. Raises UserError where the model's logits are not finite, or as
+    ``exact_way``.
     """
+    prompts, ids, visits = rows["prompt_ids"].tolist(), rows["prompt_id"].to_numpy(), rows["visit"].to_numpy()
     longest = world["max_completion"]
     completions: list = [None] * len(prompts)
     way = exact_way(model, world)
     with inference(model):
-        for batch in _batches(prompts, max(1, ROWS // count), way.pads):
-            luck = np.concatenate([uniforms(parts, i * count, count, longest) for i in batch])
+        for batch in _batches(prompts, max(1, model.compute.rows // count), way.pads):
+            luck = uniforms(ids[batch], visits[batch], count, longest).reshape(-1, longest)
             luck = torch.as_tensor(luck, device=model.device)
 
             def pick(logits, rows, position, luck=luck):

@@ -16,7 +16,7 @@ from stages.learning import likelihood, models
 from stages.learning.sampling import CLOSE, exact_way, usual_tokens
 from stages.records.command import command
 from stages.records.errors import UserError
-from stages.records.seeds import generator
+from stages.records.seeds import generator, key
 from stages.worlds.encoding import load_tokenizer
 
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")  # where a config says how long a text is
@@ -31,7 +31,8 @@ def run(folder: str, tokenizer: str, max_prompt: int, max_completion: int) -> No
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{tokenizer} has no tokenizer that can be loaded: {_first_line(error)}") from error
         tokens, world = len(found), world | {"eos": found.eos_token_id, "pad": found.pad_token_id}
-    trial(Path(folder), tokens, world, SimpleNamespace(device="cpu"))
+    compute = SimpleNamespace(device="cpu", tokens=2 * (max_prompt + max_completion), vocabulary=8192)
+    trial(Path(folder), tokens, world, compute)
 
 
 def trial(folder: Path, tokens: int, world: dict, compute) -> None:
@@ -56,7 +57,7 @@ def trial(folder: Path, tokens: int, world: dict, compute) -> None:
     exact_way(policy, world)
     texts = _texts(policy, world)
     _refuse_unlike(lambda *some: likelihood.log_probs(policy, *some), texts, folder, "log-probability")
-    reward = models.new_reward(folder, compute, world["pad"], "trial").eval()
+    reward = models.new_reward(folder, compute, world["pad"], key("trial head")).eval()
     reward.resize_token_embeddings(policy.get_input_embeddings().num_embeddings)
     _refuse_unlike(lambda *some: likelihood.scores(reward, *some), texts, folder, "score as a reward model")
 

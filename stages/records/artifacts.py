@@ -12,11 +12,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 from stages.records import machine
 from stages.records.errors import UserError
 
 MANIFEST = "manifest.json"
+VERIFIER = "verifier.json"  # of a reward model: its file in stages/verifiers, its options, and what it is in words
 PUBLISHED = Path("data/studies")  # what named studies have found: `roads run --study` writes it, claims read it
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
@@ -88,6 +90,11 @@ def reading(artifact: str | Path) -> Path:
     return artifact
 
 
+def slot(path: str) -> Path | None:
+    """As ``reading``, the artifact in a dependency that not every cell has; None where a cell does without."""
+    return None if path.startswith("data/none/") else reading(path)
+
+
 def digest(artifact: str | Path) -> str:
     """One SHA-256 for a whole artifact: that of its manifest."""
     return sha256(Path(artifact) / MANIFEST)
@@ -102,14 +109,15 @@ def refuse_pickles(folder: Path) -> None:
             )
 
 
-def scratch(stage: str, *fingerprint: object) -> Path:
+def scratch(stage: str, where: SimpleNamespace, *fingerprint: object) -> Path:
     """A folder outside all outs for the checkpoints of exactly this computation (not created).
 
-    ``fingerprint``: whatever the result depends on (params, digests of inputs), to which the digest of the stage's
-    code and what decides bits of this machine are added, so that a checkpoint of anything else is never resumed.
+    ``where``: the cell of the stage; ``fingerprint``: whatever else the result depends on (params, digests of inputs),
+    to which the digest of the cell's code and what decides bits of this machine are added, so that a checkpoint of
+    anything else is never resumed.
     """
-    code = Path(f"data/digests/{stage}.json")
-    fingerprint = (*fingerprint, sha256(code) if code.exists() else None, machine.facts(gpu=True))
+    code = Path(where.code)
+    fingerprint = (vars(where), *fingerprint, sha256(code) if code.exists() else None, machine.facts(gpu=True))
     name = hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:20]
     return Path(os.environ.get("ALL_ROADS_SCRATCH", ".roads/checkpoints")) / f"{stage}-{name}"
 

@@ -1,4 +1,4 @@
-"""From ``python -m stages.X --setting gap`` to ``run(setting="gap")``, and from errors to exit codes."""
+"""From ``python -m stages.X --cell gap-0`` to ``run(cell="gap-0")``, and from errors to exit codes."""
 
 import argparse
 import errno
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from stages.records import events
+from stages.records import events, numerics
 from stages.records.errors import UserError
 
 OVERRIDES = ("ACCELERATE_", "FSDP_", "DEEPSPEED_")
@@ -23,7 +23,8 @@ def command(run: Callable[..., None]) -> None:
 
     Numeric libraries get one thread, whatever the environment and the machine say, as their number changes bits; a
     stage that trains then gives PyTorch those of its params (models.prepare). Variables by which accelerate would train
-    otherwise than the params say (in another precision, for example) are taken away.
+    otherwise than the params say (in another precision, for example) are taken away. A stage that should be portable
+    (stages/records/numerics.py) and is not does not begin.
     Ends the process with 0, or with 2 and one sentence on standard error for a user's mistake, or with 1 and, after
     the traceback, one sentence for anything unexpected.
     """
@@ -35,6 +36,7 @@ def command(run: Callable[..., None]) -> None:
         del os.environ[name]
     begun = time.process_time()
     try:
+        numerics.check()
         run(**vars(parser.parse_args()))
         events.ended(time.process_time() - begun)
     except UserError as error:

@@ -9,23 +9,38 @@ import importlib.util
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
+
+from stages.records import numerics
 
 # Instruction sets by which PyTorch, oneDNN, MKL, OpenBLAS, numpy or glibc choose their kernels.
 SETS = re.compile(r"sse4_[12]|ssse3|avx\w*|fma|f16c|bmi[12]|amx_\w+|asimd\w*|sve\w*|bf16|i8mm")
-# Variables by which a user chooses kernels, or how exact they are.
-VARIABLES = re.compile(
-    "ATEN_CPU_CAPABILITY|MKL_(CBWR|ENABLE_INSTRUCTIONS|DEBUG_CPU_TYPE)|(ONEDNN|DNNL)_(MAX_CPU_ISA|CPU_ISA_HINTS|"
-    "DEFAULT_FPMATH_MODE)|OPENBLAS_CORETYPE|NPY_(DISABLE|ENABLE)_CPU_FEATURES|GLIBC_TUNABLES|LD_PRELOAD|"
-    "CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|TORCH_CUDNN_\\w+|CUDNN_\\w+|"
+# Variables by which a user chooses kernels, or how exact they are, besides those of a CPU (numerics.CHOICES).
+OTHERS = re.compile(
+    "LD_PRELOAD|CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|TORCH_CUDNN_\\w+|CUDNN_\\w+|"
     "TORCH_BLAS_PREFER_\\w+|PYTORCH_NO_\\w+"
 )
 
 
-def facts(gpu: bool = False) -> dict[str, str]:
-    """Name -> value of each deciding fact; with ``gpu`` also the GPUs' model and driver."""
-    found = {**_fixed(), **{name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)}}
+def facts(gpu: bool = False, surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Name -> value of each deciding fact of a process with this environment; with ``gpu`` also the GPUs' model and
+    driver. ``numerics`` is what it computes by, and the variables that this fixes are among the facts."""
+    chosen = {name: value for name, value in sorted(surroundings.items()) if _chooses(name)}
+    found = {**_fixed(), "numerics": numerics.of(surroundings), **chosen}
     return found | _gpus() if gpu else found
+
+
+def deciding(found: dict[str, str]) -> dict[str, str]:
+    """Those facts by which bytes have to be expected to differ: with portable numerics not the CPU. Which CPU it was
+    stays on record, as this was tried on some types of CPU and not on all."""
+    if found.get("numerics") != numerics.PORTABLE:
+        return found
+    return {name: value for name, value in found.items() if name not in ("cpu", "instructions")}
+
+
+def _chooses(name: str) -> bool:
+    return bool(numerics.CHOICES.fullmatch(name) or OTHERS.fullmatch(name))
 
 
 @functools.cache

@@ -1,21 +1,32 @@
-"""params.yaml, read and checked: studies, theory and claims here, what a setting may say in settings.py.
+"""What params.yaml and studies/NAME.yaml say besides settings: the study, the theory, claims."""
 
-Anything unknown is refused before work begins. A stage asks for what it reads by the names that it declares in
-dvc.yaml (``declared``, ``setting``) and is given nothing else, so that what DVC watches and what is read cannot differ.
-"""
+from typing import Annotated, Literal
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from pydantic import Field, model_validator
 
-from pydantic import Field, ValidationError, create_model, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from stages.records.settings import Count, Name, Positive, Section
 
-from stages.records.errors import UserError
-from stages.records.settings import Count, Name, Positive, Section, Setting
 
-PATH = "params.yaml"
+class Study(Section):
+    name: Name
+    settings: list[Name] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    looks: Count = 1  # how often its claims were judged, by fewer seeds or other numbers; p counts so many times
+    redraw: Literal[
+        "preferences", "world"
+    ]  # what a seed draws anew: all from there on, or map, corpus and base as well
+    verifiers: list[Name]  # that are trained and judged, beside those that arms name
+    arms: list[Name] = Field(min_length=1)  # in the order of the report; the name of a grid stands for all of its arms
+    judged_on: list[Name] = Field([])  # arms on whose own completions the verifiers are judged too
+    verification: list[Name] = Field([])  # settings whose verifiers are also trained on fewer and fewer pairs
+
+    @model_validator(mode="after")
+    def _names_nothing_twice(self):
+        for key in ("settings", "seeds", "verifiers", "arms", "judged_on", "verification"):
+            items = getattr(self, key)  # a seed that is there twice would count as two seeds that agree
+            if len(set(items)) != len(items):
+                raise ValueError(f"{key} lists {max(items, key=items.count)} twice")
+        return self
 
 
 class Comparisons(Section):
@@ -68,40 +79,6 @@ class Theory(Section):
         return self
 
 
-class Study(Section):
-    settings: list[Name] = Field(min_length=1)
-    worlds: list[Name] = Field(min_length=1)  # those with a corpus and a base policy of their own
-    variants: dict[Name, Name]  # the others: whose corpus and base policy they take
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    looks: Count = 1  # how often its claims were judged, by fewer seeds or other numbers; p counts so many times
-    offline: list[Name]
-    offline_relabelled: list[Name]
-    online: list[Name]
-    online_from_offline: list[Name]
-    verification: list[Name]  # settings whose verifiers are trained on fewer and fewer pairs
-
-    @property
-    def arms(self) -> list[str]:
-        """The arms with a policy of their own, in the order of the report."""
-        return [*self.offline, *self.offline_relabelled, *self.online, *self.online_from_offline]
-
-    @model_validator(mode="after")
-    def _consistent(self):
-        if sorted([*self.worlds, *self.variants]) != sorted(self.settings):
-            raise ValueError("every one of settings must be in worlds or be a key of variants, and in one of them only")
-        if astray := set(self.variants.values()) - set(self.worlds):
-            raise ValueError(f"variants take over from {min(astray)}, which is not among worlds")
-        if astray := set(self.verification) - set(self.settings):
-            raise ValueError(f"verification names {min(astray)}, which is not among settings")
-        listed = {"settings": self.settings, "seeds": self.seeds, "verification": self.verification, "arms": self.arms}
-        for name, items in listed.items():  # a seed that is there twice would count as two seeds that agree
-            if len(set(items)) != len(items):
-                raise ValueError(f"{name} lists {max(items, key=items.count)} twice")
-        if self.online_from_offline and "offline" not in self.offline:
-            raise ValueError("online_from_offline starts from the arm offline: add it to offline")
-        return self
-
-
 class Claim(Section):
     """A statement of the paper, and the contrast that decides it; `roads claims` says by git when it was declared."""
 
@@ -125,123 +102,3 @@ class Claim(Section):
     def late(self) -> bool:
         """Whether it says of itself that it was declared after its study ran."""
         return self.family == "late" or self.family.startswith("late_")
-
-
-class Params(Section):
-    study: Study
-    studies: dict[Name, Study]
-    theory: Theory
-    claims: dict[Name, Claim]
-    settings: dict[Name, Setting]
-
-    @model_validator(mode="after")
-    def _studies_name_what_exists(self):
-        for where, study in [("study", self.study), *((f"studies.{n}", s) for n, s in self.studies.items())]:
-            for setting in study.settings:
-                if setting not in self.settings:
-                    raise ValueError(f"{where}.settings names {setting}, but there is no settings.{setting}: add it")
-                arms = self.settings[setting].arms
-                for arm in study.arms:
-                    if arm not in arms:
-                        raise ValueError(f"{where} names the arm {arm}: add settings.{setting}.arms.{arm}")
-                for arm in [*study.online, *study.online_from_offline]:
-                    if arms[arm].labels is None or arms[arm].rounds is None:
-                        raise ValueError(f"settings.{setting}.arms.{arm} is an online arm: give it labels and rounds")
-                for arm in [*study.offline, *study.offline_relabelled]:
-                    if arms[arm].rounds or arms[arm].labels != (None if arm in study.offline else "reward"):
-                        raise ValueError(
-                            f"settings.{setting}.arms.{arm}: an offline arm has no rounds, and labels (the reward "
-                            "model's, `labels: reward`) exactly if the study lists it in offline_relabelled"
-                        )
-        return self
-
-    @model_validator(mode="after")
-    def _models_are_inputs_of_their_own(self):
-        for where, study in [("study", self.study), *((f"studies.{n}", s) for n, s in self.studies.items())]:
-            for world in study.worlds:  # a variant takes over the base policy, whatever its own section says
-                model = self.settings[world].base.model
-                if isinstance(model, str) and not model.startswith(f"data/inputs/{world}/"):
-                    raise ValueError(
-                        f"settings.{world}.base.model is {model}, which base@{world} of {where} would not "
-                        f"watch: run `roads import {world} {model}`, then write "
-                        f"data/inputs/{world}/{model.rpartition('/')[2]}"
-                    )
-        return self
-
-
-def read(path: str | Path) -> Any:
-    """The YAML file as plain data (YAML 1.2, so 1e-3 is a number and `no` a word). Raises UserError."""
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            return YAML(typ="safe", pure=True).load(file)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run this from the project's folder.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-
-
-def load(path: str | Path = PATH) -> Params:
-    """All params, checked. Raises UserError that names the key, what was found and what is allowed."""
-    return _checked(Params, read(path), path)
-
-
-def declared(*names: str) -> Section:
-    """The sections of params.yaml with these names (``study``, ``claims``), and nothing else.
-
-    Raises UserError if one is missing, or as ``load``; asking the result for another raises AttributeError.
-    """
-    return _checked(_narrowed(Params, names), _subset(read(PATH), names), PATH)
-
-
-def setting(name: str, *names: str) -> Section:
-    """Of one setting the sections (``compute``), keys (``sample.best_of``) and arms (``arms.online``) with these names,
-    and nothing else: what params.yaml and the schema say elsewhere is no business of the stage that asks.
-
-    Raises UserError and AttributeError as ``declared``.
-    """
-    found = _subset(read(PATH), [f"settings.{name}.{key}" for key in names])["settings"][name]
-    return _checked(_narrowed(Setting, names), found, PATH, f"settings.{name}.")
-
-
-def _heads(names: Iterable[str]) -> dict[str, list[str]]:
-    """First part of each dotted name -> what follows it in the names that start so; nothing where one ends there."""
-    heads: dict[str, list[str]] = {}
-    for name in names:
-        head, _, rest = name.partition(".")
-        heads.setdefault(head, []).append(rest)
-    return {head: [] if "" in rests else rests for head, rests in heads.items()}
-
-
-def _narrowed(schema: type[Section], names: Iterable[str]) -> type[Section]:
-    """The schema with only the fields that the dotted names lead to; a mapping keeps its type, whatever its keys."""
-    fields = {}
-    for head, rests in _heads(names).items():
-        field = schema.model_fields[head]
-        whole = not rests or get_origin(field.annotation) is dict
-        fields[head] = (field.annotation if whole else _narrowed(field.annotation, rests), field)
-    return create_model(schema.__name__, __base__=Section, **fields)
-
-
-def _subset(found: Any, names: Iterable[str], above: str = "") -> dict:
-    """What the dotted names lead to in plain data. Raises UserError for one that leads nowhere."""
-    chosen = {}
-    for head, rests in _heads(names).items():
-        if not isinstance(found, dict) or head not in found:
-            raise UserError(f"{PATH} has no {above}{head}: add it, or correct the name.")
-        chosen[head] = _subset(found[head], rests, f"{above}{head}.") if rests else found[head]
-    return chosen
-
-
-def _checked(schema: type[Section], data: Any, path: str | Path, above: str = "") -> Section:
-    try:
-        return schema.model_validate(data)
-    except ValidationError as errors:
-        first = errors.errors()[0]
-        where = above + ".".join(str(part) for part in first["loc"] if part not in ("roads", "text", "Network", "str"))
-        found = first["input"]
-        shown = "" if isinstance(found, dict | list) or first["type"] == "missing" else f" (found {found!r})"
-        what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(first["type"], first["msg"])
-        raise UserError(
-            f"{path}: {where or 'a study'}: {what.removeprefix('Value error, ')}{shown}; "
-            "the allowed keys and values are in stages/records/params.py and settings.py beside it."
-        ) from None

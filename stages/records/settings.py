@@ -1,20 +1,22 @@
 """What a setting in params.yaml may say: every section typed and bounded. All that a stage depends on of the schema."""
 
 import re
-from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stages.records.arms import BASE
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 IMPORTED = re.compile(r"data/inputs/[A-Za-z0-9_]+/[A-Za-z0-9_-][\w.-]*")  # what DVC tracks of a setting's inputs
-# The losses of TRL's DPO trainer (a test compares them), and that of its RLOO trainer.
+# The losses of TRL's DPO trainer (a test compares them).
 Loss = Literal["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
-               "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm", "rloo"]  # fmt: skip
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+               "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"]  # fmt: skip
+NAME = r"[A-Za-z0-9_]+"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 
 class Section(BaseModel):
@@ -26,64 +28,12 @@ class Section(BaseModel):
 class Compute(Section):
     device: Literal["cpu", "cuda"]  # never chosen by what the machine happens to have
     dtype: Literal["float32", "bfloat16"]
+    numerics: Literal["portable", "native"]  # which kernels of the CPU; see stages/records/numerics.py
     threads: Count  # per stage; part of the result, as the thread count changes bits
-    device_batch: int = Field(ge=0)  # sequences or pairs in one backward pass; 0: the whole batch
-
-
-class RoadCorpus(Section):
-    world: Literal["roads"]
-    rows: Count
-    columns: Count
-    removed: Share
-    map_seed: int
-    horizon: Count
-    reward: Literal["arrival", "overlap"]
-    demonstrations: Count
-    shortest: Share
-    impossible: Share
-    verdicts: Share
-    split: Literal["starts", "prompts", "regions"]
-    validation: Share
-    test: Share
-
-    @model_validator(mode="after")
-    def _fits(self):
-        if self.rows * self.columns > 64:
-            raise ValueError("rows x columns must not exceed 64, the number of town names")
-        return self
-
-
-class TextCorpus(Section):
-    world: Literal["text"]
-    reward: Literal["rouge_l", "judge"]
-    tokenizer: Annotated[int, Field(ge=258)] | str  # size of a BPE to train, or a name in data/inputs/<setting>
-    max_prompt: Annotated[int, Field(ge=8)]
-    max_completion: Annotated[int, Field(ge=2)]
-    demonstrations: Share = 0.0
-    judge: Share = 0.0
-    validation: Share
-    test: Share
-    max_dropped: Annotated[float, Field(ge=0, lt=1)] = (
-        0.05  # share of the rows that rules may drop before it is refused
-    )
-    max_cut: Share = 0.5  # share of the prompts, and of the completions, that may be longer than the maximum
-    group: str | None = None
-    group_until: str | None = None
-
-    @model_validator(mode="after")
-    def _leaves_some(self):
-        if max(self.demonstrations, self.judge) + self.validation + self.test > 1:
-            raise ValueError("the shares demonstrations (or judge), validation and test exceed 1")
-        return self
-
-    @model_validator(mode="after")
-    def _names_a_tokenizer(self):
-        if isinstance(self.tokenizer, str) and PurePosixPath(self.tokenizer).name != self.tokenizer:
-            raise ValueError(
-                f"tokenizer {self.tokenizer} is neither a size nor a name in data/inputs/SETTING/: run `roads import "
-                "SETTING PATH`, then write tokenizer.json, or model for that of a model"
-            )
-        return self
+    device_batch: int = Field(ge=0)  # sequences or pairs (a method: whole groups) in one backward pass; 0: the batch
+    tokens: Count  # in one forward pass at most; changes memory and speed only
+    rows: Count  # completions decoded at once; changes memory and speed only
+    vocabulary: Count  # entries whose probabilities are computed at once
 
 
 class Network(Section):
@@ -103,6 +53,7 @@ class Base(Section):
     steps: Count
     batch: Count
     learning_rate: Positive
+    loss_on: Literal["all", "completion"]  # what of a demonstration is learnt: prompt and completion, or that alone
     judge: Training | None = None  # of the reward model that scores policies (labelled data)
 
     @model_validator(mode="after")
@@ -116,6 +67,8 @@ class Base(Section):
 
 
 class Preferences(Section):
+    design: Name  # a file of stages/designs: which completions are compared
+    options: dict[str, Any] = Field({})  # of the design
     pairs: Count
     prompts: PositiveShare = 1.0
     held_out: Count
@@ -123,12 +76,13 @@ class Preferences(Section):
     noise: Positive  # the true reward is divided by it before Bradley-Terry
 
 
-class Reward(Training):
-    local_beta: Positive
-
-
 class Verification(Section):
     halvings: Count
+
+
+class Sample(Section):
+    completions: Annotated[int, Field(ge=2)]
+    temperature: Positive
 
 
 class Offline(Section):
@@ -136,20 +90,6 @@ class Offline(Section):
     batch: Count
     learning_rate: Positive
     beta: Positive
-    points: Count
-
-
-class Sample(Section):
-    completions: Annotated[int, Field(ge=2)]
-    best_of: Count
-    beta: Positive
-    temperature: Positive
-
-    @model_validator(mode="after")
-    def _enough(self):
-        if self.best_of > self.completions:
-            raise ValueError(f"best_of = {self.best_of} needs at least as many completions (found {self.completions})")
-        return self
 
 
 class Online(Section):
@@ -159,7 +99,12 @@ class Online(Section):
     temperature: Positive
     learning_rate: Positive
     beta: Positive
-    points: Count
+
+
+class Curve(Section):
+    points: Count  # measurements while an arm trains
+    completions: Count  # in each of them, or more while they have fewer tokens than ``tokens``
+    tokens: Count
 
 
 class Evaluate(Section):
@@ -169,59 +114,53 @@ class Evaluate(Section):
 
 
 class Arm(Section):
-    """A recipe; where it names steps, a learning rate or a beta, that counts instead of the stage's."""
+    """See arms.py. Where it names steps, a learning rate and so on, that counts instead of its setting's section."""
 
-    loss: list[Loss] = Field(min_length=1)  # summed; or rloo alone
-    labels: Literal["reward", "local", "true"] | None = None  # who ranks samples, or labels pairs anew
-    rounds: Count | None = None  # how often an online arm draws fresh samples
-    prompts: PositiveShare = 1.0  # share of the train prompts that an online arm samples for
+    start: Name = BASE
+    labels: Name | None = None  # the verifier that ranks completions, or labels pairs anew
+    rounds: Count | None = None  # how often it draws fresh samples; without, it learns from the preference pairs
+    share: PositiveShare = 1.0  # of the train prompts, that it samples for
+    loss: list[Loss] | None = Field(None, min_length=1)  # of TRL's DPO trainer, summed
+    method: Name | None = None  # a file of stages/methods
+    options: dict[str, Any] = Field({})  # of the method
+    pick: Literal["best", "soft"] | None = None  # the best of ``of`` samples, or a draw by exp(score / beta)
+    of: Count | None = None
     steps: Count | None = None
+    batch: Count | None = None
+    prompts: Count | None = None
+    completions: Annotated[int, Field(ge=2)] | None = None
+    temperature: Positive | None = None
     learning_rate: Positive | None = None
     beta: Positive | None = None
+    grid: dict[str, list] = Field({})  # key -> values: one arm for each combination
 
-    def over(self, section: "Offline | Online") -> "Offline | Online":
-        """The section of the arm's stage with what the arm changes in it."""
-        changes = {key: getattr(self, key) for key in ("steps", "learning_rate", "beta")}
-        return section.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    @property
+    def trained(self) -> bool:
+        """Whether it has a policy of its own."""
+        return bool(self.loss or self.method)
 
-    @model_validator(mode="after")
-    def _rloo_stands_alone(self):
-        if "rloo" in self.loss and len(self.loss) > 1:
-            raise ValueError("loss: rloo cannot be summed with the losses of another trainer")
-        return self
+
+SAYS = {  # what an arm of each kind may say, and what it must
+    "none": ({"start"}, set()),
+    "pick": ({"pick", "labels", "of", "beta"}, {"labels"}),
+    "offline": ({"start", "labels", "loss", "method", "options", *Offline.model_fields}, set()),
+    "online": ({"start", "labels", "rounds", "share", "loss", "method", "options", *Online.model_fields}, {"labels"}),
+}
+KIND = {"none": "that trains nothing", "pick": "that picks", "offline": "without rounds", "online": "with rounds"}
 
 
 class Setting(Section):
+    """A setting with all that it extends. Its corpus has the options of its world, each verifier those of its file."""
+
     compute: Compute
-    corpus: RoadCorpus | TextCorpus = Field(discriminator="world")
+    corpus: Any
     base: Base
     preferences: Preferences
-    reward: Reward
-    offline: Offline
+    verifiers: Any
     sample: Sample
+    offline: Offline
     online: Online
+    curve: Curve
     evaluate: Evaluate
     verification: Verification | None = None
     arms: dict[Name, Arm]
-
-    @model_validator(mode="after")
-    def _samples_suffice(self):
-        if self.online.completions > self.sample.completions:
-            raise ValueError(
-                f"online.completions = {self.online.completions} needs at least as many in sample.completions (found "
-                f"{self.sample.completions}), of which the first round is made"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _rounds_divide_steps(self):
-        for name, arm in self.arms.items():
-            chosen = arm.over(self.online if arm.rounds else self.offline)
-            if arm.rounds and chosen.steps % arm.rounds:
-                raise ValueError(f"arms.{name}.rounds = {arm.rounds} does not divide online.steps = {chosen.steps}")
-            if arm.loss == ["rloo"]:
-                if arm.rounds != chosen.steps:
-                    raise ValueError(f"arms.{name}: rloo samples at every step; write rounds: {chosen.steps}")
-                if {self.online.temperature, self.sample.temperature} != {1.0}:
-                    raise ValueError(f"arms.{name}: rloo needs samples at temperature 1, in sample and online")
-        return self

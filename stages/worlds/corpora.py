@@ -1,11 +1,19 @@
 """The corpus artifact: what every later stage must know of a world, whichever world it is."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from stages.records.seeds import key
+
+if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, a world's Options, does not have
+    from transformers import PreTrainedTokenizerFast
 
 TABLES = ("demonstrations", "prompts", "pairs", "judge_pairs")
 
@@ -14,9 +22,10 @@ TABLES = ("demonstrations", "prompts", "pairs", "judge_pairs")
 class Corpus:
     """One setting's data, ready for training.
 
-    world: facts as JSON; at least kind ("roads" | "text"), reward, max_prompt and max_completion (tokens), eos and pad
-        (token ids; eos is None where completions have a fixed length).
-    demonstrations: prompt_ids, completion_ids.
+    world: as JSON; at least reward (what the world calls it), max_prompt and max_completion (tokens), eos and pad
+        (token ids; eos is None where completions have a fixed length) and facts (stages/worlds/facts.py). The stage
+        corpus adds name, that of the world's file.
+    demonstrations: prompt_ids, completion_ids, held_out (whether nothing is trained on it).
     prompts: prompt_id (0, 1, ...), split (train | validation | test), prompt, prompt_ids, reference.
     pairs: labelled pairs on these prompts, None where the world has no labels of its own: prompt_id, split,
         prompt_ids, chosen_ids, rejected_ids, chosen, rejected.
@@ -47,11 +56,35 @@ class Corpus:
                 table.to_parquet(folder / f"{name}.parquet", index=False)
 
 
+def drawn(where, options) -> tuple:
+    """What the random numbers of a corpus belong to: its setting; then which draw it is, and the seed that redraws the
+    world, where there is one."""
+    more = () if where.seed is None else (where.seed,)
+    return (where.setting, options.draw, *more) if options.draw or more else (where.setting,)
+
+
+def hold_out(corpus: Corpus, share: float, of: tuple) -> None:
+    """Mark about this share of the demonstrations, which then nothing is trained on, by what is in them: equal ones go
+    together."""
+    texts = zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"])
+    corpus.demonstrations["held_out"] = [
+        key("held-out demonstrations", *of, *map(int, [*prompt, *completion])) / 2**63 < share
+        for prompt, completion in texts
+    ]
+
+
+def rows(corpus: Corpus, ids: Sequence[int]) -> pd.DataFrame:
+    """The rows of the prompts with these ids, one per id, in their order."""
+    return corpus.prompts.set_index("prompt_id", drop=False).loc[list(ids)].reset_index(drop=True)
+
+
 def load(folder: Path) -> Corpus:
     """The corpus that ``save`` wrote; give it the folder that artifacts.reading has verified.
 
     A tokenizer writes into every policy whether it was to be looked for on the hub. Said here, no variable decides it.
     """
+    from transformers import AutoTokenizer
+
     tables = {name: folder / f"{name}.parquet" for name in TABLES}
     return Corpus(
         world=json.loads((folder / "world.json").read_text(encoding="utf-8")),

@@ -4,16 +4,20 @@ Ids must say what the text says: a completion is its tokens up to and including 
 padding nowhere. Where a tokenizer makes something else of a text, what comes back says so (``Encoded.fault``).
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stages.records.errors import UserError
 from stages.worlds import inputs
 from stages.worlds.rouge import words
+
+if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, a world's Options, does not have
+    from transformers import PreTrainedTokenizerFast
 
 EOS, PADDING = "<|endoftext|>", "<|padding|>"  # as in the Pythia models
 PLAIN = {"add_special_tokens": False, "split_special_tokens": True}  # a text is text: what it spells out is no token
@@ -63,6 +67,8 @@ def encode_completions(tokenizer: PreTrainedTokenizerFast, completions, longest:
 
 def train_tokenizer(texts, size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of ``size`` entries, learnt on the texts in sorted order; any text can be written with it."""
+    from transformers import PreTrainedTokenizerFast
+
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -80,6 +86,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     The token for padding is also another than that for the unknown, which texts may hold.
     Raises UserError if there is none, or none of the usual names for EOS is in its vocabulary.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     if path.is_dir():
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     else:

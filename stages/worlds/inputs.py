@@ -204,7 +204,7 @@ def _kind(row: dict, where: str) -> str:
 
 
 def _checked(row: dict, kind: str, split: str | None, group: str | None, where: str) -> dict:
-    kept = {}
+    kept: dict = {}
     wanted = {column: column for column in COLUMNS[kind]} | ({"group": group} if group else {})
     for name, column in wanted.items():
         value = row.get(column)

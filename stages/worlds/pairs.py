@@ -2,12 +2,11 @@
 
 from math import ceil
 
-import numpy as np
 import pandas as pd
 from datasets import Dataset
 
 from stages.records import artifacts
-from stages.records.seeds import generator
+from stages.records.seeds import order
 
 SIDES = ("chosen_ids", "rejected_ids")
 
@@ -38,7 +37,18 @@ def read_pairs(setting: str, seed: int, split: str) -> tuple[pd.DataFrame, str]:
     return pairs[pairs["split"] == split].reset_index(drop=True), artifacts.digest(folder)
 
 
-def asked(count: int, share: float, setting: str, seed: int, split: str) -> np.ndarray:
-    """The places of the prompts, among ``count`` of a split, that pairs are made for, in their order: the first
-    ``share`` of a permutation that belongs to the seed."""
-    return generator(setting, seed, "pairs", split).permutation(count)[: ceil(share * count)]
+def to_ask(prompts: pd.DataFrame, share: float, of: tuple) -> pd.DataFrame:
+    """The prompts of a split that pairs are made for, in their order: the first ``share`` of a random order that
+    belongs to ``of`` (setting and seed)."""
+    places = order("asked prompts", prompts["prompt_id"], *of)[: ceil(share * len(prompts))]
+    return prompts.iloc[places].reset_index(drop=True)
+
+
+def to_label(prompts: pd.DataFrame, chosen, split: str, of: tuple) -> pd.DataFrame:
+    """The prompts that the pairs of a split ("train", "fresh", "test") are about, in the order in which they are asked.
+
+    prompts: those of the corpus; chosen: the section ``preferences`` of a setting.
+    """
+    on_test = split == "test"
+    of_split = prompts[prompts["split"] == ("test" if on_test else "train")]
+    return to_ask(of_split, 1.0 if on_test else chosen.prompts, of)

@@ -6,16 +6,25 @@ ends in a verdict, from which a language model learns to judge routes better tha
 paper as text: the reward marks the goal, while a policy must know the way from everywhere.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import model_validator
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from stages.records.seeds import generator
+from stages.records.settings import Count, Section, Share
 from stages.worlds.corpora import Corpus
+from stages.worlds.facts import Column, Facts
+
+if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, Options, does not have
+    from transformers import PreTrainedTokenizerFast
 
 TOWNS = """Arden Bexley Corfe Dunmore Elstow Farley Garsdale Hythe Ilkley Jarrow Kelso Ludlow Malton Norham Oakham
 Penrith Quorn Ripon Selby Thirsk Ulver Verwood Wigton Yarm Zeal Alston Brough Castor Dent Egton Frome Goole
@@ -25,6 +34,36 @@ Tetbury""".split()
 VERDICTS = ["arrived", "lost", "impossible"]
 PADDING, UNKNOWN = "<pad>", "<unknown>"
 SCALE = 6.0  # the largest true reward; with it Bradley-Terry labels are informative but noisy
+COLUMNS: tuple[Column, ...] = (("arrived", "arrived", 2, 0, 1),)  # of a completion, beside its true reward
+TRUTH = {  # what the true reward is, by Options.reward
+    "arrival": "a rule, 0 to 6: half for a legal route, half for a legal route that ends at the goal",
+    "overlap": "a rule, 0 to 6: half for a legal route, half for the share of moves that agree with a hidden route",
+}
+
+
+class Options(Section):
+    """The section ``corpus`` of a road setting."""
+
+    world: Literal["roads"]
+    rows: Count
+    columns: Count
+    removed: Share
+    map_seed: int
+    horizon: Count
+    reward: Literal["arrival", "overlap"]
+    demonstrations: Count
+    shortest: Share
+    impossible: Share
+    verdicts: Share
+    split: Literal["starts", "prompts", "regions"]
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.rows * self.columns > 64:
+            raise ValueError("rows x columns must not exceed 64, the number of town names")
+        return self
 
 
 @dataclass(frozen=True)
@@ -43,7 +82,7 @@ class Map:
         return steps
 
 
-def draw_map(rows: int, columns: int, removed: float, seed: int) -> Map:
+def draw_map(rows: int, columns: int, removed: float, *of: object) -> Map:
     """A grid of towns with the share ``removed`` of its roads taken away, in random order, while it stays connected."""
     towns = rows * columns
     grid = [(t, t + 1) for t in range(towns) if (t + 1) % columns] + [(t, t + columns) for t in range(towns - columns)]
@@ -51,7 +90,7 @@ def draw_map(rows: int, columns: int, removed: float, seed: int) -> Map:
     for a, b in grid:
         roads[a, b] = roads[b, a] = True
     left = round(removed * len(grid))
-    for index in generator("map", rows, columns, seed).permutation(len(grid)):
+    for index in generator("map", rows, columns, *of).permutation(len(grid)):
         if left == 0:
             break
         a, b = grid[index]
@@ -115,6 +154,8 @@ def vocabulary(towns: int) -> list[str]:
 
 def tokenizer(towns: int) -> PreTrainedTokenizerFast:
     """One token a word."""
+    from transformers import PreTrainedTokenizerFast
+
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary(towns))}, unk_token=UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=PADDING, unk_token=UNKNOWN)
@@ -139,30 +180,35 @@ class Scorer:
         return np.where(ids >= self.first, ids - self.first, -1)
 
 
-def build(params, setting: str) -> Corpus:
-    """The corpus of a road setting (params: stages.records.settings.RoadCorpus).
+def needs(params: Options) -> dict[str, tuple[str, str]]:
+    """What data/inputs/<setting> must hold: nothing, as the world makes its own data."""
+    return {}
+
+
+def build(params: Options, inputs: Path, of: tuple) -> Corpus:
+    """The corpus of a road setting; ``inputs`` is not read.
 
     Demonstrations are travels of all prompts, as a pretrained model has seen the world.
     """
-    world = draw_map(params.rows, params.columns, params.removed, params.map_seed)
+    world = draw_map(params.rows, params.columns, params.removed, params.map_seed, *of[2:])  # of a seed its own map
     towns = len(world.roads)
     first, words = len(vocabulary(0)), np.array(vocabulary(towns))
     ends = pairs_at(world, params.horizon)
 
-    def travels(prompts: np.ndarray, shortest: float, impossible: float, purpose: str) -> np.ndarray:
-        return travel(world, prompts, params.horizon, shortest, impossible, generator(setting, purpose))
+    def travels(prompts: np.ndarray, shortest: float, impossible: float, luck) -> np.ndarray:
+        return travel(world, prompts, params.horizon, shortest, impossible, luck)
 
     def prompt_ids(prompts: np.ndarray) -> np.ndarray:
         to, origin = (np.full(len(prompts), list(words).index(w)) for w in ("to", "from"))
         return np.stack([to, prompts[:, 0] + first, origin, prompts[:, 1] + first], axis=1)
 
     everywhere = ends
-    split = splits(world, ends, params, setting)
+    split = splits(world, ends, params, of)
     ends, split = ends[split != ""], split[split != ""]
-    references = travels(ends, params.shortest, params.impossible, "references")
+    references = travels(ends, params.shortest, params.impossible, generator("references", *of))
     prompts = pd.DataFrame(
         {
-            "prompt_id": np.arange(len(ends)),
+            "prompt_id": ends[:, 1] * towns + ends[:, 0],  # of start and goal, whatever other prompts there are
             "split": split,
             "prompt": [" ".join(words[ids]) for ids in prompt_ids(ends)],
             "prompt_ids": prompt_ids(ends).tolist(),
@@ -171,29 +217,48 @@ def build(params, setting: str) -> Corpus:
         }
     )
     if params.reward == "overlap":
-        prompts["hidden_ids"] = (_hidden_routes(world, ends, params.horizon, setting) + first).tolist()
+        prompts["hidden_ids"] = (_hidden_routes(world, ends, params.horizon, of) + first).tolist()
 
-    rng = generator(setting, "demonstrations")
+    rng = generator("demonstrations", *of)
     asked = everywhere[rng.integers(len(everywhere), size=params.demonstrations)]
-    routes = travels(asked, params.shortest, params.impossible, "travels")
+    routes = travels(asked, params.shortest, params.impossible, generator("travels", *of))
     arrived, allowed = routes[:, -1] == asked[:, 0], legal(world, asked, routes)
     verdicts = np.where(allowed, np.where(arrived, 0, 1), 2) + list(words).index(VERDICTS[0])
     judged = rng.random(len(asked)) < params.verdicts
     completions = [[*r, v] if j else list(r) for r, v, j in zip((routes + first).tolist(), verdicts.tolist(), judged)]
     demonstrations = pd.DataFrame({"prompt_ids": prompt_ids(asked).tolist(), "completion_ids": completions})
     record = {
-        "kind": "roads",
         "reward": params.reward,
         "roads": world.roads.astype(int).tolist(),
         "max_completion": params.horizon,
         "max_prompt": 4,
         "eos": None,
         "pad": 0,
+        "facts": asdict(facts(params)),
     }
     return Corpus(record, tokenizer(towns), demonstrations, prompts)
 
 
-def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:
+def facts(params: Options) -> Facts:
+    """What a report says of a road setting. Legality alone is worth half of the reward."""
+    return Facts(
+        title=f"Road world, {params.horizon} move" + ("" if params.horizon == 1 else "s"),
+        truth=TRUTH[params.reward],
+        unit="true reward (0 to 6)",
+        low=0,
+        high=6,
+        decimals=2,
+        columns=COLUMNS,
+        marks=(("arrived", 1, "✓ arrived"), ("true_reward", 3, "legal, lost"), ("true_reward", 0, "✗ impossible")),
+    )
+
+
+def reward(corpus: Corpus, base: Path, compute) -> Scorer:
+    """The true reward of a completion; no model is asked, so neither ``base`` nor ``compute`` is."""
+    return Scorer(corpus.world)
+
+
+def splits(world: Map, ends: np.ndarray, params, of: tuple) -> np.ndarray:
     """The split of each (goal, start): train, validation, test, or "" for one that is left out, shape (prompts,).
 
     By ``params.split`` what is held out are
@@ -204,7 +269,7 @@ def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:
         neither lies in any, so that hardly a token of a test prompt or route occurs in training: the least.
     """
     count = len(ends) if params.split == "prompts" else len(world.roads)
-    order = generator(setting, "splits").permutation(count)
+    order = generator("splits", *of).permutation(count)
     if params.split == "regions":
         order = np.argsort(world.distances[order[0]], kind="stable")
         order = np.concatenate([order[-round(params.validation * count) :], order])[:count]
@@ -217,10 +282,10 @@ def splits(world: Map, ends: np.ndarray, params, setting: str) -> np.ndarray:
     return starts if params.split == "starts" else np.where(goals == starts, starts, "")
 
 
-def _hidden_routes(world: Map, ends: np.ndarray, horizon: int, setting: str) -> np.ndarray:
+def _hidden_routes(world: Map, ends: np.ndarray, horizon: int, of: tuple) -> np.ndarray:
     """A random walk from each prompt's start, drawn once, shape (prompts, horizon).
 
     It need not lead to the goal, so that what verdicts teach (who arrives) says nothing about it.
     """
-    rng = generator(setting, "hidden routes")
+    rng = generator("hidden routes", *of)
     return travel(world, ends, horizon, shortest=0.0, impossible=0.0, rng=rng)

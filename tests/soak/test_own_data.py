@@ -4,6 +4,7 @@ import pandas as pd
 from conftest import edit_params, new_project, roads
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from stages.records.resolver import over
 from stages.records.seeds import generator
 from stages.worlds import encoding
 
@@ -11,7 +12,7 @@ WORDS = [f"{a}{b}" for a in ("ba", "de", "ki", "lo", "mu") for b in ("ra", "sen"
 
 
 def sentences(count, length, purpose):
-    rng = generator("own data", purpose)
+    rng = generator("test", purpose)
     return [" ".join(rng.choice(WORDS, size=length)) for _ in range(count)]
 
 
@@ -28,19 +29,14 @@ def test_a_folder_in_hub_layout_and_a_llama_go_every_road(tmp_path):
     llama.save_pretrained(model)
     tokenizer.save_pretrained(model)
 
-    def mine(settings):
-        mine = {
-            **settings["micro"],
-            "base": {**settings["micro"]["base"], "model": "data/inputs/mine/model", "steps": 5},
-        }
-        shares = {"demonstrations": 0.4, "validation": 0.2, "test": 0.2}
-        mine["corpus"] = {"world": "text", "reward": "rouge_l", "tokenizer": "model", "max_prompt": 40, **shares}
-        mine["corpus"]["max_completion"] = 12
-        return mine
-
     def change(params):
-        params["settings"]["mine"] = mine(params["settings"])
-        params["study"].update(settings=["mine"], worlds=["mine"], variants={}, verification=["mine"])
+        shares = {"demonstrations": 0.4, "validation": 0.2, "test": 0.2, "held_out": 0.1, "draw": 0}
+        corpus = {"world": "text", "reward": "rouge_l", "tokenizer": "model", "max_prompt": 40, "max_completion": 12}
+        micro, gap = params["settings"]["micro"], params["settings"]["gap"]
+        base = {**gap["base"], **micro["base"], "model": "data/inputs/mine/model", "steps": 5}
+        del micro["extends"]
+        params["settings"] = {"mine": over(gap, micro) | {"corpus": corpus | shares, "base": base}}
+        params["study"].update(settings=["mine"], verification=["mine"])
 
     edit_params(project, change)
     missing = roads(project, "run")
@@ -51,6 +47,6 @@ def test_a_folder_in_hub_layout_and_a_llama_go_every_road(tmp_path):
     done = roads(project, "run")
     assert done.returncode == 0, done.stdout + done.stderr
     results = pd.read_json(project / "data/report/results.json")
-    assert {"base", "best_of", "local", "offline", "online", "online_after"} <= set(results["arm"])
+    assert {"base", "best_of__global", "local", "offline", "online", "online_after"} <= set(results["arm"])
     assert results.query("metric == 'rouge_l'")["value"].between(0, 1).all()
     assert "LlamaForCausalLM" in (project / "data/policy/mine/0/online/config.json").read_text()

@@ -28,19 +28,14 @@ def test_preferences_by_a_coin_make_no_headline(tmp_path):
         chosen["base"].update(model={"hidden_size": 32, "layers": 1, "heads": 2}, steps=10)
         chosen["base"]["judge"] = {"learning_rate": 1.0e-3, "epochs": 1, "batch": 16}
         chosen["preferences"].update(pairs=80, held_out=40)
-        chosen["sample"].update(completions=4, best_of=4)
+        chosen["sample"].update(completions=4)
         chosen["evaluate"].update(completions=2, prompts=10)
-        few = {"steps": 4, "points": 1}
-        chosen["offline"] = dict(chosen["offline"]) | few
-        chosen["online"] = dict(chosen["online"]) | few | {"prompts": 4, "completions": 2}
-        chosen["arms"] = {
-            "offline": {"loss": ["sigmoid"]},
-            "online_batch": {"loss": ["sigmoid"], "labels": "reward", "rounds": 1},
-            "online": {"loss": ["sigmoid"], "labels": "reward", "rounds": 4},
-        }
-        data["studies"], data["claims"] = {"ukp": data["studies"]["ukp"]}, {}
-        for name in [name for name in data["settings"] if name != "ukp"]:
-            del data["settings"][name]
+        chosen["curve"].update(points=1)
+        chosen["offline"].update(steps=4)
+        chosen["online"].update(steps=4, prompts=4, completions=2)
+        chosen["arms"]["best_of"]["of"] = 4
+        chosen["arms"]["online"]["rounds"] = 4
+        data["settings"] = {"ukp": chosen}
 
     edit_params(project, shrink)
     imported = roads(project, "import", "ukp", str(tmp_path / "coin.jsonl"))

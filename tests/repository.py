@@ -1,0 +1,83 @@
+"""A small repository of git's with claims and results, each test's own."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from invented import PROJECT, cell, publish
+
+from flows import claims
+
+CUES = (PROJECT / "studies/cues.yaml").read_text().partition("\nclaims:")[0]  # a study without its claims
+LEAD = {
+    "hypothesis": "main",
+    "statement": "Online is ahead.",
+    "measure": "true_reward",
+    "contrast": "cues_simple_shared.online - cues_simple_shared.offline",
+    "expect": "more",
+    "margin": 0.2,
+    "unit": "true reward (of 6)",
+    "paper": "no number",
+}
+
+
+class Repository:
+    """A project with claims and results, and git beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.git("init", "-q", "-b", "main")
+        self.commit("begun", readme="A project.")
+
+    def git(self, *words: str, cwd: Path | None = None) -> str:
+        who = ("-c", "user.name=test", "-c", "user.email=test@test.invalid", "-c", "commit.gpgsign=false")
+        return subprocess.run(
+            ["git", *who, *words], cwd=cwd or self.folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def commit(self, message: str, **files: str) -> str:
+        """Commit all that has changed, and these files; the short hash."""
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        return self.git("rev-parse", "--short", "HEAD")
+
+    def declare(self, study: str = "cues", text: str = CUES, **declared: dict) -> None:
+        """Write the file of a study, with these claims alone, beside the project's params.yaml."""
+        if not (self.folder / "params.yaml").exists():
+            shutil.copy(PROJECT / "params.yaml", self.folder)
+        (self.folder / "studies").mkdir(exist_ok=True)
+        (self.folder / f"studies/{study}.yaml").write_text(f"{text}\nclaims: {json.dumps(declared)}\n")
+
+    def publish(self, seeds=(0, 1), arms=("online", "offline"), study="cues", online=(3.0, 4.0), points=2) -> None:
+        curve = {"step": [*range(points)], "kl": [*map(float, range(points))], "true_reward": [3.0] * points}
+        rewards = {arm: [*online] if arm == "online" else [3.0, 4.0] for arm in arms}
+        cells = [cell("cues_simple_shared", seed, arm, rewards[arm], curve=curve) for seed in seeds for arm in arms]
+        publish(self.folder, study, cells)
+
+    def row(self, name: str = "lead") -> claims.Row:
+        return next(row for row in claims.account(self.folder).rows if row.name == name)
+
+    def wrong(self) -> str:
+        return "\n".join(claims.account(self.folder).wrong)
+
+    def page(self) -> str:
+        claims.write(self.folder)
+        return (self.folder / claims.PAGE).read_text()
+
+
+def begun(folder: Path) -> Repository:
+    """A new repository below a folder."""
+    (folder / "project").mkdir()
+    return Repository(folder / "project")
+
+
+def with_results(repository: Repository) -> Repository:
+    """One claim, declared by the commit ``declared``, and its results by the commit ``shown``."""
+    repository.declare(lead=LEAD)
+    repository.declared = repository.commit("declared")
+    repository.publish()
+    repository.shown = repository.commit("results")
+    return repository
