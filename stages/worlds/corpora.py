@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +65,19 @@ def drawn(where, options) -> tuple:
 
 
 def hold_out(corpus: Corpus, share: float, of: tuple) -> None:
-    """Mark about this share of the demonstrations, which then nothing is trained on, by what is in them: equal ones go
-    together."""
-    texts = zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"])
-    corpus.demonstrations["held_out"] = [
-        key("held-out demonstrations", *of, *map(int, [*prompt, *completion])) / 2**63 < share
-        for prompt, completion in texts
-    ]
+    """Mark about this share of the demonstrations, which then nothing is trained on.
+
+    Which ones belongs to what is in them, and among equal ones to how many came before, so that others leave them
+    alone. Equal ones do not go together: in a small world one text may be a tenth of what a prompt has, or nearly all
+    of it, and holding that out would leave the base policy without the prompt.
+    """
+    before: Counter[tuple] = Counter()
+    held_out = []
+    for row in zip(corpus.demonstrations["prompt_ids"], corpus.demonstrations["completion_ids"]):
+        text = tuple(int(token) for part in row for token in part)
+        held_out.append(key("held-out demonstrations", *of, *text, "number", before[text]) / 2**63 < share)
+        before[text] += 1
+    corpus.demonstrations["held_out"] = held_out
 
 
 def rows(corpus: Corpus, ids: Sequence[int]) -> pd.DataFrame:

@@ -27,10 +27,6 @@ def whole(path):
     return hashlib.md5(path.read_bytes()).hexdigest() == path.parent.name + path.stem
 
 
-def whole(path):
-    return hashlib.md5(path.read_bytes()).hexdigest() == path.parent.name + path.stem
-
-
 def test_twenty_damaged_objects_are_computed_again_and_nothing_else(micro_copy, record_property):
     before = entries(micro_copy)
     objects = sorted((micro_copy / ".dvc/cache/files/md5").glob("*/*"))
