@@ -88,9 +88,9 @@ def roads(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess
 
 
 def pytest_collection_modifyitems(items):
-    """A test that needs the micro study is slow, and need not say so."""
+    """A test that needs the micro study, or is one of `make soak`, is slow, and need not say so."""
     for item in items:
-        if "micro" in item.fixturenames:
+        if "micro" in item.fixturenames or item.path.parent.name == "soak":
             item.add_marker("slow")
 
 
