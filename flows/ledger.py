@@ -168,13 +168,12 @@ class Ledger:
                 made |= dict.fromkeys([path, *self._models(path)], sha256)
                 models += [(p, sha256, out["md5"]) for p in self._models(path)]
         known = {path: self._logged_model(path, sha256) for path, sha256, _ in models}
+        seed = names.labels(stage.get("meta")).get("seed")
         for path, sha256, md5 in models:
             maker = run
             if len(models) > 1 and not known[path]:
                 begun = self.client.get_run(run).info.start_time / 1000
-                maker = self._open(
-                    stage, names.model(path, names.labels(stage.get("meta")).get("seed")), "model", run, begun, {}
-                )
+                maker = self._open(stage, names.model(path, seed), "model", run, begun, {})
                 self.log(maker, params=names.params(stage) | {"model": Path(path).name})
                 self._log_inputs(maker, stage)
             model = known[path].model_id if known[path] else self._register(maker, stage, path, sha256, md5)
@@ -213,7 +212,7 @@ class Ledger:
 
         name, labels = names.model(path), names.labels(stage.get("meta"))
         tags = {"path": path, "sha256": sha256, "dvc_md5": md5, "stage": stage["name"], **labels}
-        seeded = names.model(path, names.labels(stage.get("meta")).get("seed"))
+        seeded = names.model(path, labels.get("seed"))
         shown = {"mlflow.model.isExternal": "true", "mlflow.source.name": stage["cmd"], "mlflow.user": _user()}
         kind = Path(path).parts[1]
         logged = self.client.create_logged_model(self.experiment, seeded, run, tags | shown, model_type=kind)
