@@ -226,15 +226,20 @@ def test_a_wrong_name_is_one_sentence_with_the_nearest(change, says):
     assert "\n" not in str(error.value) and str(error.value).endswith((".", "there."))
 
 
+def apart(params: dict, cells: dict) -> list[str]:
+    """Where cells differ from what params say, each as a refusal says the first."""
+    return [resolver._told(*one) for one in resolver._apart(cells, resolver.resolve(params))]
+
+
 def test_where_cells_do_not_follow_is_said():
     cells = resolver.resolve(PARAMS)
-    assert resolver.follows(PARAMS, cells) == []
+    assert apart(PARAMS, cells) == []
     edited = changed("settings", "short", "offline", beta=6.0)
-    assert resolver.follows(edited, cells) == ["resolved.settings.short.arms.offline.beta: 5.0, should be 6.0"]
+    assert apart(edited, cells) == ["resolved.settings.short.arms.offline.beta: 5.0, should be 6.0"]
     fewer = changed("study", seeds=[0])
-    assert "cells.online.gap-1-online: {...}, should be nothing" in resolver.follows(fewer, cells)
+    assert "cells.online.gap-1-online: {...}, should be nothing" in apart(fewer, cells)
     more = changed("study", seeds=[0, 1, 2])
-    assert "cells.online.gap-2-online: nothing, should be {...}" in resolver.follows(more, cells)
+    assert "cells.online.gap-2-online: nothing, should be {...}" in apart(more, cells)
 
 
 def project(folder: Path, data: dict) -> Path:

@@ -92,11 +92,6 @@ def resolve(params: dict) -> dict:
     return {"resolved": {"study": study, "settings": kept}, "cells": cells}
 
 
-def follows(params: dict, cells: Any) -> list[str]:
-    """Where cells differ from what params say, as "resolved.settings.short.arms.offline.beta: 5.0, should be 6.0"."""
-    return [_told(*one) for one in _apart(cells, resolve(params))]
-
-
 def refuse(project: Path = Path()) -> None:
     """Raise UserError if cells.yaml does not follow params.yaml, with what to do, also for `dvc exp run -S`."""
     _, apart = _compared(project)
