@@ -58,9 +58,7 @@ def run(cell: str) -> None:
                 compute,
                 models.prepare(compute, key("judge", *of)),
                 scratch / "judge",
-                chosen.judge.batch,
-                num_train_epochs=chosen.judge.epochs,
-                learning_rate=chosen.judge.learning_rate,
+                **training.epochs(chosen.judge),
             )
             trainer = training.reward_model(judge, corpus.tokenizer, joined(corpus.judge_pairs), args)
             training.train(trainer, scratch / "judge", f"the judge in {where.out}")

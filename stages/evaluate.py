@@ -7,11 +7,10 @@ as well, by its implicit reward beta x log(policy / base): its log-loss, accurac
 prompts ("pairs", by prompt in prompts.parquet) and on others of the prompts of the training pairs ("fresh").
 """
 
-import numpy as np
 import pandas as pd
 
 from stages.learning import evaluated, judging, likelihood, models, scoring
-from stages.learning.sampling import draw
+from stages.learning.sampling import answered
 from stages.records import artifacts
 from stages.records.command import command
 from stages.records.sections import asked
@@ -33,10 +32,7 @@ def run(cell: str) -> None:
 
     prompts = evaluated.prompts(corpus, chosen.prompts)
     luck = Uniforms("evaluation", *of)
-    drawn = draw(policy, prompts.assign(visit=0), chosen.completions, corpus.world, chosen.temperature, luck)
-    completions = [ids for several in drawn for ids in several]
-    rows = prompts.loc[prompts.index.repeat(chosen.completions)].reset_index(drop=True)
-    rows["sample"] = np.tile(np.arange(chosen.completions), len(prompts))
+    rows, completions = answered(policy, prompts, chosen.completions, corpus.world, chosen.temperature, luck)
     drawn_by = (policy, reference, rows["prompt_ids"].tolist(), completions)
     found = evaluated.table(rows, completions, corpus, score)
     found = found.assign(kl=likelihood.kl(*drawn_by), log_ratio=likelihood.log_ratio(*drawn_by))

@@ -8,7 +8,7 @@ same again ("fresh": held out) and on test prompts. Where a data set brings labe
 import pandas as pd
 
 from stages.learning import models, scoring
-from stages.learning.sampling import draw
+from stages.learning.sampling import answered
 from stages.records import artifacts, rooms
 from stages.records.command import command
 from stages.records.sections import asked
@@ -46,12 +46,9 @@ def pooled(policy, score: scoring.Scorer, corpus: Corpus, chosen, of: tuple) -> 
         prompts = to_label(corpus.prompts, chosen, split, of)
         count = design.needs(pairs, len(prompts), design.Options(**chosen.options))
         luck = Uniforms("pairs", *of, split)
-        drawn = draw(policy, prompts.assign(visit=0), count, corpus.world, chosen.temperature, luck)
-        completions = [ids for several in drawn for ids in several]
-        rows = prompts.loc[prompts.index.repeat(count)].reset_index(drop=True)
+        rows, completions = answered(policy, prompts, count, corpus.world, chosen.temperature, luck)
         reward = score(rows, completions)["true_reward"].to_numpy()
-        places = list(range(count)) * len(prompts)
-        columns = (rows["prompt_id"], [split] * len(rows), places, completions, reward)
+        columns = (rows["prompt_id"], [split] * len(rows), rows["sample"], completions, reward)
         tables.append(pd.DataFrame(dict(zip(COLUMNS, columns))))
     return pd.concat(tables, ignore_index=True)
 

@@ -7,7 +7,7 @@ their first round.
 """
 
 from stages.learning import models, scoring
-from stages.learning.sampling import draw
+from stages.learning.sampling import answered
 from stages.records import artifacts
 from stages.records.command import command
 from stages.records.sections import asked
@@ -22,19 +22,9 @@ def run(cell: str) -> None:
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)
     models.prepare(settings.compute, key("sampling", *of))
-    prompts = corpus.prompts.assign(visit=0)
-    drawn = draw(
-        models.load_policy(base, settings.compute),
-        prompts,
-        chosen.completions,
-        corpus.world,
-        chosen.temperature,
-        Uniforms("samples", *of),
-    )
-    completions = [ids for several in drawn for ids in several]
-    rows = prompts.loc[prompts.index.repeat(chosen.completions)].reset_index(drop=True)
-    samples = rows[["prompt_id", "split"]].assign(
-        sample=list(range(chosen.completions)) * len(prompts),
+    policy, luck = models.load_policy(base, settings.compute), Uniforms("samples", *of)
+    rows, completions = answered(policy, corpus.prompts, chosen.completions, corpus.world, chosen.temperature, luck)
+    samples = rows[["prompt_id", "split", "sample"]].assign(
         completion_ids=completions,
         completion=corpus.tokenizer.batch_decode(completions, skip_special_tokens=True),
         true_reward=scoring.scorer(corpus, base, settings.compute)(rows, completions)["true_reward"].to_numpy(),

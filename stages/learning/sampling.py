@@ -36,6 +36,17 @@ WAYS = (Way(shared_prefix.decode, pads=True), Way(plain.with_cache), Way(plain.w
 _found: WeakKeyDictionary = WeakKeyDictionary()  # model -> (longest text compared, the way that is exact up to there)
 
 
+def answered(
+    policy: PreTrainedModel, prompts: pd.DataFrame, count: int, world: dict, temperature: float, uniforms: Uniforms
+) -> tuple[pd.DataFrame, list[list[int]]]:
+    """``draw`` for prompts that are asked once: a row of ``prompts`` per completion, numbered by ``sample``, and the
+    completions in their order."""
+    drawn = draw(policy, prompts.assign(visit=0), count, world, temperature, uniforms)
+    rows = prompts.loc[prompts.index.repeat(count)].reset_index(drop=True)
+    rows["sample"] = list(range(count)) * len(prompts)
+    return rows, [ids for several in drawn for ids in several]
+
+
 def draw(
     model: PreTrainedModel,
     rows: pd.DataFrame,
