@@ -42,6 +42,7 @@ def run_command(
         str, typer.Option(help="Only these stages and what they need, as offline,online@gap-0-online.")
     ] = "",
     force: Annotated[list[str] | None, typer.Option(help="Run this stage even if it is up to date.")] = None,
+    runner: Annotated[str, typer.Option(help="Where stages run: a file of flows/runners.")] = "local",
     dry: Annotated[bool, typer.Option("--dry", help="Say what would run, why and for how long; run nothing.")] = False,
 ) -> None:
     """Bring a study up to date: run what has changed, in parallel, as a Prefect flow.
@@ -51,11 +52,12 @@ def run_command(
     """
     begun, here = time.monotonic(), Path.cwd()
     _go_to(study)
-    from flows.graph import Graph
+    from flows.pipeline.graph import Graph
     from flows.plan import plan, select
     from flows.reasons import describe, remarks
-    from stages.records import reading
+    from stages.records import reading, rooms
 
+    rooms.load("runners", runner, "flows")
     checked = reading.load()
     graph = Graph(publishing=bool(study))
     where = f"studies/{study}.yaml" if study else "params.yaml"
@@ -80,17 +82,17 @@ def run_command(
             _say(remarks(todo))
             deciding = "claims" in {*todo.due, *todo.maybe_due}
             if deciding:
-                from flows.claims import refuse, write
+                from flows.provenance.claims import refuse, write
 
                 refuse(graph.root)
-            code = run(todo, study or "study", checked, here)
+            code = run(todo, study or "study", checked, here, runner)
             if deciding and code == 0 and (warning := write(graph.root).warning):
                 typer.echo(warning)
         else:
             typer.echo(_nothing_to_do(todo, begun))
             _say(remarks(todo))
         if study and code == 0:
-            from flows.publishing import publish
+            from flows.provenance.publishing import publish
 
             if published := publish(study, todo, here):
                 typer.echo(published)
@@ -102,7 +104,7 @@ def run_command(
 def status(study: StudyName = None) -> None:
     """Say which stages are out of date, and why."""
     _go_to(study)
-    from flows.graph import Graph
+    from flows.pipeline.graph import Graph
     from flows.plan import plan
     from flows.reasons import list_reasons, remarks
 
@@ -115,8 +117,8 @@ def status(study: StudyName = None) -> None:
 def verify(study: StudyName = None) -> None:
     """Hash all outs, inputs and cache objects and compare them with what is recorded; exit code 1 if any differs."""
     _go_to(study)
-    from flows.graph import Graph
-    from flows.verify import verify
+    from flows.pipeline.graph import Graph
+    from flows.pipeline.verify import verify
 
     graph = Graph()
     with graph.alone():
@@ -142,7 +144,7 @@ def claims() -> None:
 
     Exit codes: 0, or 1 if a claim is not what the page of claims takes it for (declared after its results, say).
     """
-    from flows.claims import write
+    from flows.provenance.claims import write
 
     found = write(Path.cwd())
     typer.echo(found.table())
@@ -175,7 +177,7 @@ def ui() -> None:
 def log(study: StudyName = None) -> None:
     """Log to MLflow what dvc.lock has and MLflow does not, as after a plain `dvc repro`."""
     _go_to(study)
-    from flows.tracking import backfill
+    from flows.tracking.tracker import backfill
 
     typer.echo(backfill())
 

@@ -20,8 +20,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.content import differences
-from flows.objects import is_object
+from flows.pipeline.content import differences
+from flows.pipeline.objects import is_object
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError
 

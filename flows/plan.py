@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.changes import expected
-from flows.graph import Graph
+from flows.pipeline.changes import expected
+from flows.pipeline.graph import Graph
 from flows.timings import Timings
 from stages.records.errors import UserError
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from flows import origins
-from flows.changes import SHOWN, more, since, words
-from flows.digested import DIGESTS
-from flows.making import Makings
+from flows.pipeline.changes import SHOWN, more, since, words
+from flows.pipeline.digested import DIGESTS
 from flows.plan import Plan
-from flows.slots import cores
+from flows.provenance import origins
+from flows.provenance.making import Makings
+from flows.runners.slots import cores
 from flows.timings import clock, left
 
 

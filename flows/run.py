@@ -7,22 +7,23 @@ import shutil
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from flows import origins, recorded
-from flows.making import Makings, source
 from flows.pages import made
 from flows.plan import Plan, check_inputs
-from flows.processes import Processes
+from flows.provenance import origins, recorded
+from flows.provenance.making import Makings, source
+from flows.runners import Around
+from flows.runners.processes import Processes
+from flows.runners.slots import need
 from flows.schedule import Outcome, Schedule
-from flows.services import PREFECT_ENVIRONMENT, StageServer, answers, database, direct, prefect_server
-from flows.slots import Slots, need
+from flows.services import PREFECT_ENVIRONMENT, answers, database, direct, prefect_server
 from flows.terminal import Terminal
 from stages.provenance.pins import check_installed
+from stages.records import rooms
 from stages.records.reading import Params
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -33,33 +34,31 @@ AGAIN = 1.0  # seconds from which on a second signal is one: some senders reach 
 KEPT = 20  # runs whose logs and events are kept
 
 
-def run(plan: Plan, study: str, params: Params, here: Path) -> int:
+def run(plan: Plan, study: str, params: Params, here: Path, runner: str) -> int:
     """Carry out a plan and say how it goes; the exit code. Raises UserError before anything has run.
 
-    ``study``: the name to show; ``here``: the folder that the user is in.
+    ``study``: the name to show; ``here``: the folder that the user is in; ``runner``: a file of flows/runners.
     """
     root = plan.graph.root
     check_inputs(plan, params)
     if (lock := root / "requirements.lock").exists():  # digests checks it too, but only after an edit
         check_installed(lock)
-    slots = Slots()
+    there = rooms.load("runners", runner, "flows")
+    slots = there.slots()
     needs = {name: need(plan.graph.stages[name], params.settings) for name in plan.names}
     for name in plan.due + plan.maybe_due:
         slots.check(plan.graph.stages[name], needs[name])
     identity = time.strftime("%Y%m%d-%H%M%S")
     logs = root / ".roads" / "logs" / identity
-    due = [plan.graph.stages[name] for name in plan.due + plan.maybe_due]
-    served = [needs[stage.name] for stage in due if needs[stage.name].numeric and "-m stages." in stage.command]
-    alike = Counter((need.threads, need.numerics) for need in served).most_common(1)
-    threads, kind = alike[0][0] if alike else (0, "")
-    terminal = Terminal(plan, max(1, slots.cores // max(1, threads)), here)
+    due = [needs[name] for name in plan.due + plan.maybe_due]
+    terminal = Terminal(plan, slots.at_once(due), here)
     interrupt, faults, makings = Interrupt(), [], Makings(plan.graph, source(root))
     with Processes() as processes, terminal, handled(interrupt):
         terminal.note = "Starting ..."
         plan.graph.tell = terminal.say
         tracker = Tracker(plan, study)
-        with StageServer(processes, root, threads, kind, logs / "stage-server.log") as server:
-            schedule = Schedule(plan, needs, slots, processes, identity, server.environment)
+        with there.runner(Around(processes, root, logs, due)) as at_work:
+            schedule = Schedule(plan, needs, slots, processes, identity, at_work)
             schedule.listeners += [terminal.listen, tracker.listen, functools.partial(makings.listen, schedule)]
             tracker.schedule = schedule
             work = in_background(lambda: carry_out(schedule, study, tracker, terminal), faults)
@@ -67,6 +66,7 @@ def run(plan: Plan, study: str, params: Params, here: Path) -> int:
                 work.join(0.1)
                 if interrupt.came and not processes.stopped:
                     terminal.note = "Interrupted: stopping the stages ..."
+                    at_work.stop()
                     processes.stop()
         plan.graph.dump()
         plan.timings.save()
@@ -197,7 +197,7 @@ def show_in_prefect(schedule: Schedule, study: str, terminal: Terminal, url: str
 
 
 class Tracker:
-    """Tells MLflow (flows/tracking.py) about a run; whatever happens there, the run goes on."""
+    """Tells MLflow (flows/tracking/tracker.py) about a run; whatever happens there, the run goes on."""
 
     def __init__(self, plan: Plan, study: str) -> None:
         self.plan, self.name = plan, study
@@ -206,14 +206,14 @@ class Tracker:
 
     def prepare(self) -> None:
         """Create or upgrade the database."""
-        from flows import tracking
+        from flows.tracking import tracker
 
-        tracking.prepare()
+        tracker.prepare()
 
     def __enter__(self) -> "Tracker":
-        from flows import tracking
+        from flows.tracking import tracker
 
-        self._study = tracking.Study(self.name)
+        self._study = tracker.Study(self.name)
         self._study.__enter__()
         return self
 

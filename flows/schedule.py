@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.plan import Plan
-from flows.processes import Processes, Stopped
-from flows.slots import Need, Slots
+from flows.runners import Job, Runner
+from flows.runners.processes import Processes, Stopped
+from flows.runners.slots import Need, Slots
 from stages.records.errors import UserError
 
 
@@ -38,7 +39,7 @@ class CommandFailed(Exception):
 class Schedule:
     """Runs a plan, longest way to the end first, as slots are free; a failure stops only what depends on it.
 
-    ``run``: its name, for the folders of logs and events in .roads/; ``environment(need)``: what stages run in.
+    ``run``: its name, for the folders of logs and events in .roads/; ``runner``: where commands run.
     Each of ``listeners`` is told when a stage starts (name, None) and ends (name, outcome), from several threads.
     """
 
@@ -49,10 +50,10 @@ class Schedule:
         slots: Slots,
         processes: Processes,
         run: str,
-        environment: Callable[[Need], dict[str, str]],
+        runner: Runner,
     ) -> None:
         self.plan, self.needs, self.slots, self.processes = plan, needs, slots, processes
-        self.run, self.environment = run, environment
+        self.run, self.runner = run, runner
         self.listeners: list[Callable[[str, Outcome | None], None]] = []
         self.folder = plan.graph.root / ".roads"
         self.outcomes: dict[str, Outcome] = {}
@@ -174,15 +175,14 @@ class Schedule:
 
     def _executor(self, name: str) -> Callable[[list[str], dict, str], None]:
         def execute(argv: list[str], marks: dict[str, str], folder: str) -> None:
-            surroundings = {**self.environment(self.needs[name]), **marks}
-            surroundings["ALL_ROADS_EVENTS"] = str(self.events(name))
+            variables = {**marks, "ALL_ROADS_EVENTS": str(self.events(name))}
             if self._gpus[name]:
-                surroundings["CUDA_VISIBLE_DEVICES"] = self._gpus[name]
+                variables["CUDA_VISIBLE_DEVICES"] = self._gpus[name]
             self.events(name).parent.mkdir(parents=True, exist_ok=True)
             self._tell(name, None)
-            self._begun[name] = time.monotonic()  # the wait for the stage server is not the stage's
-            code = self.processes.wait(self.processes.start(argv, surroundings, folder, self.log(name)))
-            if code:
+            started = self.runner.start(Job(argv, variables, folder, self.log(name), self.needs[name]))
+            self._begun[name] = time.monotonic()  # what it waited for before is not the stage's
+            if code := self.runner.wait(started):
                 raise CommandFailed(code)
 
         return execute

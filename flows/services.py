@@ -1,22 +1,18 @@
-"""What a run has beside it: the stage server and a Prefect server of its own. They start at once; none is needed."""
+"""Prefect's server, which a run has beside it and could do without: how it is started, reached, and waited for."""
 
 import contextlib
 import http.client
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.processes import Processes
-from flows.slots import Need, environment
+from flows.runners.processes import Processes
 
-PATIENCE = 300.0  # seconds that a stage waits for the stage server; then it runs in a process of its own
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PREFECT_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -46,57 +42,6 @@ def database(ours: Mapping[str, str]) -> dict[str, str]:
 
     file = URL.create("sqlite+aiosqlite", database=str(Path(ours["PREFECT_HOME"]).resolve() / "prefect.db"))
     return {"PREFECT_API_DATABASE_CONNECTION_URL": file.render_as_string()}
-
-
-class StageServer:
-    """A process that has the stages' imports done (stages/serve.py); a context manager that starts and ends it.
-
-    ``threads``: for how many the libraries in it are set up; 0 if it is not needed; ``kind``: by which numerics.
-    """
-
-    def __init__(self, processes: Processes, root: Path, threads: int, kind: str, log: Path) -> None:
-        self._processes, self._root, self._threads, self._kind, self._log = processes, root, threads, kind, log
-        self._ours = dict(os.environ)  # as it is now: Prefect and MLflow will add to it
-
-    def __enter__(self) -> "StageServer":
-        if self._threads:
-            self._folder = tempfile.mkdtemp(prefix="roads-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
-            self._address = Path(self._folder) / "stages"
-            command = [sys.executable, "-m", "stages.serve", str(self._address)]
-            surroundings = environment(self._ours, self._threads, self._kind)
-            self._process = self._processes.start(
-                command, surroundings, str(self._root), self._log, service=True, stdin=subprocess.PIPE
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._threads:
-            return
-        self._process.stdin.close()
-        if self._address.exists():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)  # it kills its children and waits for them
-        self._processes.end(self._process)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def environment(self, need: Need) -> dict[str, str]:
-        """What a stage runs in; it names this server if that has, or soon will have, what the stage needs.
-
-        A numeric stage waits for the server's imports, as its own would take as long; another does not. A stage with
-        another number of threads or kind of numerics than the server is on its own: libraries read these while they are
-        imported.
-        """
-        surroundings = environment(self._ours, need.threads, need.numerics)
-        if (need.threads, need.numerics) == (self._threads, self._kind):
-            end = time.monotonic() + PATIENCE
-            while need.numeric and not self._address.exists() and self._starting() and time.monotonic() < end:
-                time.sleep(0.05)
-            if self._address.exists():
-                surroundings["ALL_ROADS_SERVER"] = str(self._address)
-        return surroundings
-
-    def _starting(self) -> bool:
-        return self._process.poll() is None and not self._processes.stopped
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 
 from flows import kept
-from flows.graph import Graph, Stage
+from flows.pipeline.graph import Graph, Stage
 
 FILE = Path(".roads/timings.json")
 

@@ -12,8 +12,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows import tracking, views
 from flows.services import database, direct
+from flows.tracking import store, views
 from stages.records.errors import UserError
 
 PATIENCE = 120  # seconds for a server to answer
@@ -50,7 +50,7 @@ def _interrupt(*_: object) -> None:
 
 @contextlib.contextmanager
 def _mlflow() -> Iterator[tuple]:
-    uri = tracking.address()
+    uri = store.address()
     if uri.startswith("http"):
         page = ""
         with contextlib.suppress(Exception):  # its owner may not let us; then its first page has to do
@@ -72,7 +72,7 @@ def _mlflow() -> Iterator[tuple]:
 
 def _page() -> str:
     """The table of arms, in that one of MLflow's two faces which is not about agents."""
-    client, experiment = tracking.connect(".")
+    client, experiment = store.connect(".")
     view = views.install(client, experiment)
     return f"#/experiments/{experiment}/runs?viewStateShareKey={view}&workflowType=machine_learning"
 

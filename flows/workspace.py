@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.alone import Busy, alone
 from flows.git import git
-from flows.restoring import remove
+from flows.pipeline.restoring import remove
 from stages.records import plain, reading
 
 MIRRORED = Path(".roads/mirrored")  # in the workspace: which of its files are copies
@@ -34,7 +34,7 @@ def enter(name: str) -> None:
         configure(project, workspace)
         header = f"# Written from params.yaml and {reading.STUDIES}/{name}.yaml of the project: change those.\n"
         write_if_new(workspace / plain.PARAMS, plain.text(found, header))
-    from flows.store import address
+    from flows.tracking.store import address
 
     os.environ.setdefault("PREFECT_HOME", str(project / ".roads" / "prefect"))
     os.chdir(workspace)

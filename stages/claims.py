@@ -10,8 +10,8 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from stages.evidence import claims, claims_page, contrasts, estimates
-from stages.evidence.published import Evidence, is_published
+from stages.evidence.claims import contrasts, estimates, page, verdicts
+from stages.evidence.claims.published import Evidence, is_published
 from stages.records import reading
 from stages.records.artifacts import write_file
 from stages.records.command import command
@@ -40,10 +40,10 @@ def run() -> None:
         }
         sizes = Counter(claim.family for claim in declared.values())
         entries = [(name, claim, found[name], studies[claim.study]) for name, claim in decided.items()]
-        judged = claims.judge(entries, sizes)
+        judged = verdicts.judge(entries, sizes)
         verified = {name: study.verification for name, study in studies.items()}
         missing = [name for name in names if name not in studies]
-        html, markdown = claims_page.render(judged, sizes, evidence, verified, missing)
+        html, markdown = page.render(judged, sizes, evidence, verified, missing)
     write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1, allow_nan=False) + "\n")
     write_file(OUT / "claims.html", html)
     write_file(OUT / "claims.md", markdown)

@@ -35,7 +35,8 @@ def run(cell: str) -> None:
     rows, completions = answered(policy, prompts, chosen.completions, corpus.world, chosen.temperature, luck)
     drawn_by = (policy, reference, rows["prompt_ids"].tolist(), completions)
     found = evaluated.table(rows, completions, corpus, score)
-    found = found.assign(kl=likelihood.kl(*drawn_by), log_ratio=likelihood.log_ratio(*drawn_by))
+    divergence, ratio = likelihood.kl_and_log_ratio(*drawn_by)
+    found = found.assign(kl=divergence, log_ratio=ratio)
 
     metrics, by_prompt = {}, {}
     if arm.trained:

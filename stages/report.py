@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.evidence import cells, page
-from stages.evidence.cells import Cell, Study
-from stages.evidence.comparison import Comparison
-from stages.evidence.theorems import Theory
+from stages.evidence.study import cells, page
+from stages.evidence.study.cells import Cell, Study
+from stages.evidence.study.comparison import Comparison
+from stages.evidence.study.theorems import Theory
 from stages.records.artifacts import write_file
 from stages.records.command import command
 from stages.records.events import emit

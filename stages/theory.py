@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.evidence import optima
-from stages.evidence.tabular import PolicyClass, Tree, divergence, soft_optimum, total_variation
+from stages.exact import optima
+from stages.exact.tabular import PolicyClass, Tree, divergence, soft_optimum, total_variation
 from stages.records import artifacts, events, plain
 from stages.records.command import command
 from stages.records.params import Theory

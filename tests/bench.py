@@ -1,8 +1,8 @@
 """`make bench`: how fast people are served, as ratios within one run. Nothing here passes or fails.
 
 Run it on a machine that does nothing else. The sampler is compared with transformers' generate on the same model and
-prompts; `roads` with DVC's own status of the same graph; portable numerics with native ones, by processor time. A ratio
-is the other's time divided by ours.
+prompts; a step of training with TRL as shipped and with a bare loop (bench_steps.py); `roads` with DVC's own status of
+the same graph; portable numerics with native ones, by processor time. A ratio is the other's time divided by ours.
 """
 
 import json
@@ -93,8 +93,8 @@ STEPS = 40  # of each
 NEEDED = ("corpus@gap", "base@gap", "pool@gap-0", "preferences@gap-0", "reward@gap-0-global", "sample@gap-0")
 
 
-def prices(project: Path) -> None:
-    """Processor time of training in ``gap`` by portable and by native numerics, on the same inputs, in turn."""
+def prepare(project: Path) -> None:
+    """A project with all that training in ``gap`` reads, of a base policy that was trained for a moment."""
 
     def shorten(data: dict) -> None:
         gap = data["settings"]["gap"]
@@ -115,6 +115,21 @@ def prices(project: Path) -> None:
     for name in NEEDED:
         stage, _, cell = name.partition("@")
         run_stage(project, stage, "--cell", cell)
+
+
+def steps(project: Path) -> None:
+    """Milliseconds per step of both roads, by portable numerics."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.bench_steps", str(project)]
+    env = numerics.environment(os.environ | {"OMP_NUM_THREADS": "1"}, numerics.PORTABLE)
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name, (ours, *others) in found.items():
+        said = ", ".join(f"{other} {ms:.1f} ms, ratio {ms / ours:.2f}" for other, ms in others)
+        print(f"an {name} step: {ours:.1f} ms, {said}", flush=True)
+
+
+def prices(project: Path) -> None:
+    """Processor time of training in ``gap`` by portable and by native numerics, on the same inputs, in turn."""
     for stage in TRAINED:
         spent = {numerics.PORTABLE: [], numerics.NATIVE: []}
         for kind in [*spent] * 3:
@@ -155,7 +170,10 @@ def main() -> None:
     compare("roads status", command("-m", "flows", "status"), status, "in-process DVC status")
     compare("roads run with nothing to do", command("-m", "flows", "run"), status, "in-process DVC status")
     with tempfile.TemporaryDirectory() as folder:
-        prices(Path(folder) / "project")
+        project = Path(folder) / "project"
+        prepare(project)
+        steps(project)
+        prices(project)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.evidence import theorems
+from stages.evidence.study import theorems
 from stages.records import arms, artifacts, plain, reading, resolver, rooms, seeds
 
 PROJECT = Path(__file__).parent.parent

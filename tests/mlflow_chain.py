@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from flows import tracking
-from flows.graph import Graph
+from flows.pipeline.graph import Graph
+from flows.tracking import store, tracker
 
 ROOT = Path(__file__).parents[1]
 MAKE = """
@@ -101,10 +101,10 @@ def stages(root):
     """The locked stages as the flow hands them over, in order."""
     locked, described = YAML(typ="safe").load(root / "dvc.lock")["stages"], Graph(root).stages
     return [
-        tracking._stage(name, locked[name])
+        tracker._stage(name, locked[name])
         | {"events": str(root / f"{name}.jsonl"), "log": str(root / f"{name}.log"), "seconds": 1.0}
         | {"meta": described[name].meta}
-        for name in tracking._ordered(locked)
+        for name in tracker._ordered(locked)
     ]
 
 
@@ -117,6 +117,6 @@ def emit(stage, *points):
 
 def client_and_runs(root):
     """The client and {run name, of studies without the time: run} of the newest run of each name."""
-    client, experiment = tracking.connect(root)
+    client, experiment = store.connect(root)
     runs = reversed(client.search_runs([experiment]))
     return client, {run.data.tags.get("study", run.info.run_name): run for run in runs}

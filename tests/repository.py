@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invented import PROJECT, cell, publish
 
-from flows import claims
+from flows.provenance import claims
 
 CUES = (PROJECT / "studies/cues.yaml").read_text().partition("\nclaims:")[0]  # a study without its claims
 LEAD = {

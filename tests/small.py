@@ -32,7 +32,7 @@ stages:
       params:
       - cells.yaml: ["resolved.settings.${item.setting}.base"]
       outs: ["data/base/${key}"]
-      meta: {setting: "${item.setting}", runner: gpu, memory: 1}
+      meta: {setting: "${item.setting}", device: gpu, memory: 1}
   offline:
     foreach: ${cells.offline}
     do:
@@ -41,7 +41,7 @@ stages:
       params:
       - cells.yaml: ["resolved.settings.${item.setting}.arms.offline"]
       outs: ["data/policy/${item.setting}/${item.seed}"]
-      meta: {setting: "${item.setting}", seed: "${item.seed}", arm: offline, runner: gpu, memory: 1}
+      meta: {setting: "${item.setting}", seed: "${item.seed}", arm: offline, device: gpu, memory: 1}
   report:
     cmd:
     - sh work.sh data/report/report.html

@@ -10,8 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 from small import STUDY, environment, new_project, write_params, write_study
 
-from flows.graph import Graph
 from flows.importing import import_input
+from flows.pipeline.graph import Graph
 from flows.plan import check_inputs, plan
 from stages.records import reading
 

@@ -13,8 +13,8 @@ import pytest
 from invented_cells import build, facts
 
 from stages import report
-from stages.evidence import cells
-from stages.evidence.theorems import below
+from stages.evidence.study import cells
+from stages.evidence.study.theorems import below
 from stages.records import artifacts, rooms
 from stages.records.errors import UserError
 

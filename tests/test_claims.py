@@ -14,8 +14,8 @@ import pytest
 from invented import DECLARED, PROJECT, cell, invent, publish, write
 
 from stages import claims as stage
-from stages.evidence import claims_figures, claims_page, contrasts, estimates
-from stages.evidence.published import Evidence
+from stages.evidence.claims import contrasts, estimates, figures, page
+from stages.evidence.claims.published import Evidence
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def test_every_declared_claim_names_what_exists(monkeypatch):
     terms = contrasts.resolved(DECLARED.claims, DECLARED.studies, lambda study, name: name in published[study].names)
     assert terms.keys() == DECLARED.claims.keys()
     for name, declared in DECLARED.claims.items():
-        assert declared.hypothesis in claims_page.HYPOTHESES, name
+        assert declared.hypothesis in page.HYPOTHESES, name
         assert declared.statement.endswith(".") and declared.statement.count(". ") == 0, name
 
 
@@ -90,7 +90,7 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
     assert html.count("<svg") == html.count("</svg>") == 1 + len(DECLARED.claims) + 3 + 3 + 3 + 1 + 10
     assert "#0a0b" not in html  # no stand-in colour is left
     rows = json.loads((project / "data/report/claims.json").read_text())
-    titles = [title for title in claims_page.HYPOTHESES.values() if f"## {title}\n" in text]
+    titles = [title for title in page.HYPOTHESES.values() if f"## {title}\n" in text]
     assert re.findall("^## (.*)$", text, re.M)[: len(titles)] == titles, "in the paper's order, not that of files"
     for row in rows:
         assert f'id="{row["id"]}"' in html and f'href="#{row["id"]}"' in html
@@ -103,7 +103,7 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
 
 def test_curves_by_distance_are_of_the_arms_that_claims_compare_there_or_expect_to_end_alike():
     declared = [SimpleNamespace(claim=claim) for claim in DECLARED.claims.values()]
-    followed = {name: claims_figures.followed(declared, SimpleNamespace(study=name)) for name in DECLARED.studies}
+    followed = {name: figures.followed(declared, SimpleNamespace(study=name)) for name in DECLARED.studies}
     assert followed.pop("evidence") == ["offline", "online", "online_rloo"]
     assert not any(followed.values())
 
@@ -112,7 +112,7 @@ def test_the_table_of_reward_models_has_all_that_a_study_measured(tmp_path, monk
     """Of a study of the first plan by the arms that carry their numbers, of others by the reward models themselves."""
     monkeypatch.chdir(invent(tmp_path))
     former = Evidence.read("evidence", DECLARED.studies["evidence"].seeds)
-    table = claims_page.judges(former, "gap")
+    table = page.judges(former, "gap")
     kinds = ("training prompts, fresh pairs", "test prompts", "test prompts, completions of online")
     assert [name for name, _ in table["rows"]] == [f"{pairs}: {m} RM" for pairs in kinds for m in ("global", "local")]
     numbers = {"log_loss": 0.6, "accuracy": 0.7, "calibration": 0.03}
@@ -126,7 +126,7 @@ def test_the_table_of_reward_models_has_all_that_a_study_measured(tmp_path, monk
         for name in ("global", "oracle")
     ]
     publish(tmp_path, "small", [cell("gap", 0, "base", [1.0])], judged=judged)
-    rows = claims_page.judges(Evidence.read("small", [0, 1]), "gap")["rows"]
+    rows = page.judges(Evidence.read("small", [0, 1]), "gap")["rows"]
     assert [name for name, _ in rows] == [f"{pairs}: {m} RM" for pairs in kinds for m in ("global", "oracle")]
     assert all([mean for mean, _ in cells] == ["0.600", "0.700", "0.030"] for _, cells in rows)
 
@@ -180,9 +180,9 @@ def test_a_late_claim_changes_no_p_of_the_others_and_is_marked(project, tmp_path
     assert html.count("<small>declared after its study ran</small>") == 1
     assert text.count("not supported; declared after its study ran |") == 1
     decided = len(alone)
-    for page in (html, text):
-        assert f"Families: declared ({decided} claims), late (1 claim)." in page
-        assert "Declared after its study ran; family late." in page
+    for said in (html, text):
+        assert f"Families: declared ({decided} claims), late (1 claim)." in said
+        assert "Declared after its study ran; family late." in said
     assert re.search(r"^declared: .*\.  $\n^late: 1 not supported\.$", text, re.M)
     assert "before the study ran" not in html + text, "which git knows and no page of DVC's"
 
@@ -216,8 +216,8 @@ def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypa
     stage.run()
     rows = json.loads(Path("data/report/claims.json").read_text())
     assert {row["id"] for row in rows} == {n for n, c in DECLARED.claims.items() if c.study != "data"}
-    for page in ("claims.html", "claims.md"):
-        assert "roads run --study data" in Path("data/report", page).read_text()
+    for name in ("claims.html", "claims.md"):
+        assert "roads run --study data" in Path("data/report", name).read_text()
     for name in ("evidence", "cues", "dial"):
         shutil.rmtree(Path("data/studies", name))
     stage.run()
@@ -269,7 +269,7 @@ def test_nothing_missing_is_passed_over(project, tmp_path, monkeypatch, change, 
             if declared.study == "evidence":
                 terms = contrasts.resolve(declared, study, lambda name: True)
                 estimates.estimate(name, declared, terms, evidence, study)
-        claims_figures.leads(evidence, 0.2)
+        figures.leads(evidence, 0.2)
 
 
 def test_results_md_says_what_the_claims_say():

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from invented import DECLARED, cell, claim, publish
 
-from stages.evidence import contrasts, estimates, statistics
-from stages.evidence.contrasts import Term
-from stages.evidence.dial import fit, measured_gap
-from stages.evidence.published import Evidence
+from stages.evidence import statistics
+from stages.evidence.claims import contrasts, estimates
+from stages.evidence.claims.contrasts import Term
+from stages.evidence.claims.dial import fit, measured_gap
+from stages.evidence.claims.published import Evidence
 from stages.records import seeds
 from stages.records.errors import UserError
 

@@ -9,8 +9,8 @@ import pytest
 from invented_cells import build
 
 from stages import report
-from stages.evidence import cells, costs
-from stages.evidence.cells import World
+from stages.evidence.study import cells, costs
+from stages.evidence.study.cells import World
 from stages.records.settings import Arm
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from invented import PROJECT
 from repository import LEAD, Repository, begun, with_results
 
-from flows import claims
+from flows.provenance import claims
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow

@@ -15,8 +15,7 @@ STAGE = '\n\nif __name__ == "__main__":\n    command(run)\n'
 FILES = {
     "requirements.lock": "numpy==2.0\nTorch==2.1 ; python_version > '3'\npandas==3.0\npyarrow==20.0\nrapidfuzz==1.0\n"
     "pillow==9.0\npydantic==2.0\nstatsmodels==0.1\npatsy==1.0\nruamel.yaml==0.1\n",
-    "stages/__init__.py": "from stages.client import hand_over\n",
-    "stages/client.py": "def hand_over():\n    pass\n",
+    "stages/__init__.py": "",
     "stages/helper.py": 'def run():\n    pass\n\n\nif __name__ == "__main__":\n    run()\n',
     "stages/start.py": "def command(function):\n    function()\n",
     "stages/train.py": '"""Trains."""\nimport torch\n\nfrom stages.middle import step\n'
@@ -82,7 +81,6 @@ def test_a_stage_lists_the_modules_it_imports_and_the_packages_that_these_requir
         ("stages/far.py", "x / width", "(\n        x\n        / width\n    )"),
         ("stages/far.py", "", '\n\n"""A late remark."""\n'),
         ("stages/train.py", '"""Trains."""', ""),
-        ("stages/client.py", "pass", "return 1"),
         ("stages/shelf/other.py", "x + 2", "x + 3"),
         ("stages/shelf/page.jinja", "hello", "bye"),
         ("stages/methods/two.py", "", "import torch\n\ntorch.manual_seed(1)\n"),

@@ -15,11 +15,11 @@ import small
 from ruamel.yaml import YAML
 from small import NO_PREFECT, STUDY, alive, environment, roads, write_params
 
-from flows.graph import Graph
+from flows.pipeline.graph import Graph
 from flows.plan import check_inputs, plan, select
 from flows.reasons import describe, list_reasons
 from flows.run import KEPT, trim
-from flows.slots import Need, Slots
+from flows.runners.slots import Need, Slots
 from stages.records import reading
 from stages.records.errors import UserError
 
@@ -139,7 +139,7 @@ def test_an_interrupted_run_leaves_no_process_and_the_next_goes_on(project, numb
 def test_a_command_that_was_not_yet_named_to_the_watchdog_ends_with_the_flow(tmp_path):
     """A kill may come between the start of a command and the line that names it."""
     code = (
-        "import os, signal, sys, time; from pathlib import Path; from flows.processes import Processes\n"
+        "import os, signal, sys, time; from pathlib import Path; from flows.runners.processes import Processes\n"
         "processes = Processes(); processes._watch = lambda line: None\n"
         "process = processes.start(['sleep', '60'], dict(os.environ), '.', Path('log'))\n"
         "print(process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"

@@ -202,7 +202,7 @@ def test_stages_say_in_their_meta_what_people_call_them(made):
     code += "print(json.dumps({s.addressing: s.meta for s in Repo().index.stages}))"
     meta = json.loads(made.run(sys.executable, "-c", code))
     assert meta["online@gap-0-online"] == {
-        "task": "online", "setting": "gap", "seed": 0, "arm": "online", "runner": "gpu", "memory": 2,
+        "task": "online", "setting": "gap", "seed": 0, "arm": "online", "device": "gpu", "memory": 2,
     }  # fmt: skip
     assert meta["corpus@gap"]["seed"] is None and meta["corpus@gap"]["task"] == "corpus"
     judge, evaluate = meta["judge@gap-0-global"], meta["evaluate@gap-0-online"]

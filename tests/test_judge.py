@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from conftest import CPU, ROOT, follow
 
-from stages.evidence import cells
-from stages.evidence.cells import World
-from stages.evidence.truth import truth
+from stages.evidence.study import cells
+from stages.evidence.study.cells import World
+from stages.evidence.study.truth import truth
 from stages.worlds.facts import Facts
 
 pytestmark = pytest.mark.slow

@@ -90,7 +90,7 @@ from stages.learning import likelihood
 
 torch.set_num_threads(1)
 policy, reference = (neox({vocabulary}, seed) for seed in (0, 1))
-prompts, completions = [[2, 3, 4, 5]] * 20, [[7] * 60] * 20
+prompts, completions = [[2, 3, 4, 5]] * 20, [[first, *[7] * 59] for first in range(20)]
 
 def peak():  # bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -107,7 +107,7 @@ print(peak() - before)
     "asked, arrays",
     [
         ("likelihood.log_probs(policy, prompts, completions)", 1),
-        ("likelihood.kl(policy, reference, prompts, completions)", 2),
+        ("likelihood.kl_and_log_ratio(policy, reference, prompts, completions)", 2),
     ],
 )
 def test_memory_stays_near_that_of_the_logits_alone(asked, arrays):
@@ -116,4 +116,22 @@ def test_memory_stays_near_that_of_the_logits_alone(asked, arrays):
     command, where = [sys.executable, "-c", program], {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     found = subprocess.run(command, cwd=ROOT, env=where, capture_output=True, text=True, check=True).stdout
     logits = 20 * 64 * VOCABULARY * 4
-    assert int(found) < (arrays + 0.7) * logits
+    assert int(found) < (arrays + 1.2) * logits, "beside the logits only some pieces of a sixth of the vocabulary"
+
+
+def test_a_text_that_is_there_several_times_is_read_once(monkeypatch):
+    """Of a small world's completions most are: each gets the number that it has alone."""
+    policy, (prompts, completions) = neox(), texts(20)
+    alone, read = likelihood.log_probs(policy, prompts, completions), []
+    policy.register_forward_pre_hook(lambda _model, args: read.append(len(args[0])))
+    places = [3, 0, 3, 3, *range(12), 0]
+    again = likelihood.log_probs(policy, [prompts[i] for i in places], [completions[i] for i in places])
+    assert (again == alone[places]).all() and sum(read) == 12
+
+
+def test_kl_and_log_ratio_are_those_of_each_alone():
+    policy, reference = (asked(neox(300, seed), vocabulary=70) for seed in (1, 2))
+    given = policy, reference, *texts(300)
+    together = likelihood.kl_and_log_ratio(*given)
+    assert together.shape == (2, 12) and (together[0] == likelihood.kl(*given)).all()
+    assert together[1] == pytest.approx(likelihood.log_ratio(*given), abs=1e-5)

@@ -6,7 +6,7 @@ import pytest
 from invented import PROJECT, cell, publish
 from repository import CUES, LEAD, begun, with_results
 
-from flows import claims
+from flows.provenance import claims
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 from small import NO_PREFECT, environment, new_project, roads
 
-from flows.differences import largest
-from flows.making import differing
+from flows.provenance.differences import largest
+from flows.provenance.making import differing
 from stages.records import machine
 from stages.records.artifacts import scratch
 

@@ -11,8 +11,8 @@ from small import NO_PREFECT, STUDY, roads, write_params, write_study
 from small_inputs import PIPELINE, REPORT, bring_in, execute, run
 
 from flows.alone import alone
-from flows.graph import Graph
-from flows.restoring import FORMER
+from flows.pipeline.graph import Graph
+from flows.pipeline.restoring import FORMER
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow

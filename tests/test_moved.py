@@ -7,8 +7,8 @@ import pytest
 from invented import PROJECT
 from repository import LEAD, begun
 
-from flows import claims
-from flows.declared import Declared, Past
+from flows.provenance import claims
+from flows.provenance.declared import Declared, Past
 from stages.records import plain, reading, resolver
 
 pytestmark = pytest.mark.slow

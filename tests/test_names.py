@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import names
-from flows.graph import Graph
+from flows.pipeline.graph import Graph
+from flows.tracking import names
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +37,7 @@ def test_metrics_belong_to_the_model_that_an_arm_is_or_to_the_reward_model_that_
 
 def test_runs_have_the_params_of_their_own_setting():
     """Under the same names for all settings; the report reads all settings, and has what is of none alone."""
-    meta = {"task": "evaluate", "setting": "gap", "seed": 0, "verifier": "global", "runner": "gpu"}
+    meta = {"task": "evaluate", "setting": "gap", "seed": 0, "verifier": "global", "device": "gpu"}
     params = {
         "cells.verification.gap-0-global": {"corpus": "data/corpus/gap"},
         "resolved.settings.gap.verifiers.global": {"epochs": 3},

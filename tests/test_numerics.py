@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import edit_params, follow, new_project
 
-from flows.making import Makings
-from flows.slots import Need, need
+from flows.provenance.making import Makings
+from flows.runners.slots import Need, need
 from stages.records import machine, numerics
 
 pytestmark = pytest.mark.skipif(not numerics.possible(), reason="portable is about x86-64 CPUs under Linux")
@@ -137,7 +137,7 @@ def test_a_run_starts_stages_and_server_as_the_params_say(micro):
 def test_a_result_that_was_made_portable_on_another_cpu_is_no_news(micro_copy, monkeypatch):
     """It was tried on some types of CPU; the CPU stays on record. Another glibc is news, and so is native elsewhere."""
     monkeypatch.chdir(micro_copy)
-    from flows.graph import Graph
+    from flows.pipeline.graph import Graph
 
     cache = Path(".dvc/cache/made")
 
@@ -162,7 +162,7 @@ def test_what_a_stage_needs_says_by_what_it_computes(tmp_path, monkeypatch):
     folder = new_project(tmp_path / "project", "micro")
     monkeypatch.chdir(folder)
     edit_params(folder, lambda data: data["settings"]["micro"].update(compute={"numerics": "native"}))
-    from flows.graph import Graph
+    from flows.pipeline.graph import Graph
     from stages.records import reading
 
     follow(folder)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import small
 
-from flows.graph import Graph
+from flows.pipeline.graph import Graph
 from flows.plan import plan
-from flows.processes import Processes
+from flows.runners.processes import Processes
+from flows.runners.slots import Slots, environment, need
 from flows.schedule import Schedule
-from flows.slots import Slots, environment, need
 from stages.records import reading
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import small
 
-from flows import services, store
+from flows import services
+from flows.tracking import store
 from flows.workspace import configure
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from conftest import edit_params
 from ruamel.yaml import YAML
 from small import NO_PREFECT, PROJECT, STUDY, environment, new_project, roads, write_study
 
-from flows import origins
+from flows.provenance import origins
 from stages.records import machine
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError

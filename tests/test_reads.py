@@ -7,8 +7,8 @@ import shutil
 import pytest
 from conftest import follow, new_project
 
-from flows.graph import Graph
-from flows.parsing import params_parsed_once
+from flows.pipeline.graph import Graph
+from flows.pipeline.parsing import params_parsed_once
 from stages.records import plain, sections
 from stages.records.errors import UserError
 

@@ -26,11 +26,11 @@ from small_inputs import (
 )  # fmt: skip
 from test_verify import flip
 
-from flows.graph import Graph
 from flows.importing import import_input
+from flows.pipeline.graph import Graph
+from flows.pipeline.verify import verify
 from flows.plan import plan
 from flows.reasons import describe, list_reasons
-from flows.verify import verify
 from stages.records.errors import UserError
 from stages.worlds import inputs
 

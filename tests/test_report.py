@@ -15,8 +15,9 @@ import pytest
 from invented_cells import PROJECT, QUICK, add_cells, build, params
 
 from stages import report
-from stages.evidence import cells, plots
-from stages.evidence.comparison import COSTS
+from stages.evidence.figures import plots
+from stages.evidence.study import cells
+from stages.evidence.study.comparison import COSTS
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow

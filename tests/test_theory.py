@@ -10,8 +10,8 @@ import pytest
 from scipy.optimize import minimize, minimize_scalar
 
 from stages import theory
-from stages.evidence import optima
-from stages.evidence.tabular import PolicyClass, Tree, divergence, soft_optimum, total_variation
+from stages.exact import optima
+from stages.exact.tabular import PolicyClass, Tree, divergence, soft_optimum, total_variation
 from stages.records import artifacts
 
 TREE = Tree(vocabulary=2, horizon=3)

@@ -10,7 +10,7 @@ import mlflow_chain
 import pytest
 from mlflow_chain import client_and_runs, emit, stages
 
-from flows import tracking
+from flows.tracking import store, tracker
 from stages.records import artifacts
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ chain, project = mlflow_chain.chain, mlflow_chain.project
 
 def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
     corpus, base, online, evaluate = stages(project)
-    with tracking.Study("quick") as study:
+    with tracker.Study("quick") as study:
         for stage in (corpus, base):
             study.started(stage)
             study.finished(stage, "Completed")
@@ -73,17 +73,17 @@ def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
     assert tags["sha256"] == artifacts.digest("data/corpus/gap") and data.dataset.digest == tags["sha256"][:36]
     assert tags["dvc_md5"] == corpus["outs"][0]["md5"]
 
-    walked = tracking.lineage(sha256)
+    walked = tracker.lineage(sha256)
     assert [(row["path"], row["stage"]) for row in walked] == [
         ("data/policy/gap/0/online", "online@gap-0-online"),
         ("data/base/gap", "base@gap"),
         ("data/corpus/gap", "corpus@gap"),
     ]
     assert [row["sha256"] for row in walked] == [artifacts.digest(row["path"]) for row in walked]
-    assert {row["path"] for row in tracking.lineage("data/evaluation/gap/0/online")} > {row["path"] for row in walked}
+    assert {row["path"] for row in tracker.lineage("data/evaluation/gap/0/online")} > {row["path"] for row in walked}
 
     # what MLflow has already is linked to, by a later study and by `roads log`
-    with tracking.Study("quick") as study:
+    with tracker.Study("quick") as study:
         study.started(online)
         study.finished(online, "Cached")
         study.finished(base, "Failed")
@@ -94,15 +94,15 @@ def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
     assert later["online@gap-0-online"].info.run_id == run.info.run_id
     assert later["corpus@gap"].info.status == "KILLED" and "data/corpus/gap" not in later["corpus@gap"].data.tags
     assert later["quick"].info.status == "FAILED" and run.info.run_id in later["quick"].data.tags["mlflow.note.content"]
-    assert tracking.backfill(project).startswith("Logged 0 of the 4 stages")
+    assert tracker.backfill(project).startswith("Logged 0 of the 4 stages")
 
 
 def test_roads_log_adds_each_stage_once(project):
-    assert tracking.backfill(project).startswith("Logged 4 of the 4 stages")
+    assert tracker.backfill(project).startswith("Logged 4 of the 4 stages")
     client, runs = client_and_runs(project)
     count = len(client.search_runs([runs["base@gap"].info.experiment_id]))
-    assert count == 5 and len(tracking.lineage("data/evaluation/gap/0/online")) == 4
-    assert tracking.backfill(project).startswith("Logged 0 of the 4 stages")
+    assert count == 5 and len(tracker.lineage("data/evaluation/gap/0/online")) == 4
+    assert tracker.backfill(project).startswith("Logged 0 of the 4 stages")
     assert len(client.search_runs([runs["base@gap"].info.experiment_id])) == count
 
 
@@ -128,7 +128,7 @@ def test_each_model_of_a_stage_has_a_run_and_what_was_held_out_from_it(project):
     report = {"name": "report", "cmd": "python -m stages.report", "params": {}, "deps": []}
     Path("report.html").write_text("<h1>The answer</h1>")
     report |= {"outs": [{"path": "report.html", "md5": "html"}]}
-    with tracking.Study("quick") as study:
+    with tracker.Study("quick") as study:
         for stage in (corpus, reward, judge, best, report):
             study.started(stage)
             study.finished(stage, "Completed")
@@ -158,7 +158,7 @@ def test_each_model_of_a_stage_has_a_run_and_what_was_held_out_from_it(project):
 
 
 def test_arms_of_the_micro_study_can_be_plotted_against_what_they_were_trained_with(micro):
-    client, experiment = tracking.connect(micro)
+    client, experiment = store.connect(micro)
     arms = client.search_runs([experiment], "tags.kind = 'arm' AND params.setting = 'micro'")
     table = {run.data.params["arm"]: run.data for run in arms}
     assert len(table) == len(arms) == 11 and all("true_reward" in data.metrics for data in table.values())

@@ -18,7 +18,7 @@ import mlflow_chain
 import pytest
 from mlflow_chain import ROOT, client_and_runs, stages
 
-from flows import tracking, views
+from flows.tracking import store, tracker, views
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_an_outcome_is_there_also_when_what_belongs_to_it_cannot_be_written(proj
     corpus, base, *_ = stages(project)
     for stage in (corpus, base):
         Path(stage["log"]).write_text("What the stage said.\n")
-    with tracking.Study("quick") as study:
+    with tracker.Study("quick") as study:
         study.started(corpus)
         study.finished(corpus, "Completed")
         study.started(base)
@@ -46,21 +46,21 @@ def test_an_outcome_is_there_also_when_what_belongs_to_it_cannot_be_written(proj
     assert runs["base@gap"].data.tags["mlflow.note.content"] == "The loss is not finite."
     monkeypatch.undo()
     monkeypatch.chdir(project)
-    assert tracking.backfill(project).startswith("Logged 4 of the 4 stages")  # one whose log is missing counts
+    assert tracker.backfill(project).startswith("Logged 4 of the 4 stages")  # one whose log is missing counts
 
 
 def test_two_processes_that_start_at_once_both_log(project):
     script = """
-        from flows import tracking
-        tracking.prepare()
-        with tracking.Study("race") as study:
+        from flows.tracking import tracker
+        tracker.prepare()
+        with tracker.Study("race") as study:
             study.finished({"name": "x", "cmd": "x", "params": {}, "deps": [], "outs": []}, "Completed")
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     racing = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert ["warning" in process.communicate(timeout=60)[1] for process in racing] == [False, False]
-    client, experiment = tracking.connect(project)
+    client, experiment = store.connect(project)
     names_of_runs = sorted(run.info.run_name.split()[0] for run in client.search_runs([experiment]))
     assert names_of_runs == ["race", "race", "x", "x"]
 
@@ -75,8 +75,8 @@ def test_a_fault_of_mlflow_is_one_line_and_nothing_else(project, fault, monkeypa
         other = sqlite3.connect("mlflow.db")
         other.execute("BEGIN EXCLUSIVE")
     if fault == "breaks meanwhile":
-        tracking.prepare()
-    with tracking.Study("quick") as study:
+        tracker.prepare()
+    with tracker.Study("quick") as study:
         for i, stage in enumerate(stages(project)):
             if fault == "breaks meanwhile" and i == 1:
                 with contextlib.closing(sqlite3.connect("mlflow.db", timeout=20)) as connection:
@@ -110,7 +110,7 @@ def test_roads_ui_opens_both_and_leaves_nothing_running(project):
         with urllib.request.urlopen(f"{addresses[0]}/ui-settings", timeout=20) as response:
             assert json.load(response)["api_url"] == f"{addresses[0]}/api"
         # the address opens a table of what people compare
-        client, experiment = tracking.connect(project)
+        client, experiment = store.connect(project)
         view = re.search(r"viewStateShareKey=([\w-]+)", addresses[1])[1]
         saved = json.loads(client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{view}"])
         columns = json.loads(saved["state"])["selectedColumns"]

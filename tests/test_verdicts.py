@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 from invented import claim, study
 
-from stages.evidence import claims
-from stages.evidence.estimates import Found
+from stages.evidence.claims import verdicts
+from stages.evidence.claims.estimates import Found
 from stages.evidence.statistics import Estimate
 from stages.records import seeds
 
 ALONE = {"declared": 1}
 
 
-def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> claims.Judged:
+def judged(expect: str, mean: float, error: float, margin: float = 0.2) -> verdicts.Judged:
     """A claim alone in its family, from an estimate with so many degrees of freedom that t is normal."""
     estimate = Estimate(mean, mean - 1.96 * error, mean + 1.96 * error, error, 1e6)
     draw = seeds.generator("test", "judged")
     matrix = mean + error * np.sqrt(5) * draw.normal(size=(5, 1))
     found = Found(estimate, [matrix], 0, None, {})
-    return claims.judge([("one", claim("a.online - a.offline", expect, margin), found, study())], ALONE)[0]
+    return verdicts.judge([("one", claim("a.online - a.offline", expect, margin), found, study())], ALONE)[0]
 
 
 @pytest.mark.parametrize(
@@ -60,39 +60,39 @@ def test_the_verdict_of_one_claim_is_that_of_its_interval():
 
 def test_many_claims_are_judged_more_strictly():
     entries = [("one", claim("a.online - a.offline"), judged("more", 0.25, 0.1).found, study())]
-    assert claims.judge(entries, ALONE)[0].verdict == "supported"
+    assert verdicts.judge(entries, ALONE)[0].verdict == "supported"
     nothing = judged("more", 0.1, 0.1).found
     others = [(f"other {i}", claim("a.online - a.offline"), nothing, study()) for i in range(9)]
-    together = claims.judge(entries + others, {"declared": 10})
+    together = verdicts.judge(entries + others, {"declared": 10})
     assert (together[0].verdict, together[0].alone, together[0].aside) == ("undecided", "supported", "alone: supported")
-    assert not claims.judge(entries, ALONE)[0].aside
-    assert together[0].p == pytest.approx(10 * claims.judge(entries, ALONE)[0].p)
+    assert not verdicts.judge(entries, ALONE)[0].aside
+    assert together[0].p == pytest.approx(10 * verdicts.judge(entries, ALONE)[0].p)
     assert together[0].seeds_needed > 5
-    waiting = claims.judge(entries, {"declared": 10})
+    waiting = verdicts.judge(entries, {"declared": 10})
     assert waiting[0].p == together[0].p, "claims that wait for their study count as well"
 
 
 def test_seeds_added_after_a_look_cost_that_look():
     found = judged("more", 0.21, 0.1).found
     first, second = (("one", claim("a.online - a.offline"), found, study(looks=looks)) for looks in (1, 2))
-    (once,), (twice,) = claims.judge([first], ALONE), claims.judge([second], ALONE)
+    (once,), (twice,) = verdicts.judge([first], ALONE), verdicts.judge([second], ALONE)
     assert twice.p == pytest.approx(2 * once.p)
     assert (once.verdict, twice.verdict) == ("supported", "undecided")
     assert "Look 2, each with more seeds: p counts 2 times, and only this verdict counts." in twice.details()
     own = claim("a.online - a.offline").model_copy(update={"looks": 3})  # its numbers alone were made anew in between
-    [thrice] = claims.judge([("one", own, found, study(looks=2))], ALONE)
+    [thrice] = verdicts.judge([("one", own, found, study(looks=2))], ALONE)
     assert thrice.p == pytest.approx(3 * once.p) and thrice.row()["looks"] == 3
     assert "Look 3, with more seeds or other numbers each: p counts 3 times" in " ".join(thrice.details())
 
 
 def test_one_seed_decides_nothing_however_many_prompts():
     found = judged("more", 0.5, 0.01).found
-    one = claims.judge([("one", claim("a.online - a.offline"), found, study(seeds=[0]))], ALONE)[0]
+    one = verdicts.judge([("one", claim("a.online - a.offline"), found, study(seeds=[0]))], ALONE)[0]
     assert (one.verdict, one.p, one.p_against) == ("undecided", 1.0, 1.0)
 
 
 def test_an_estimate_without_an_interval_decides_nothing():
     found = Found(Estimate(3.0), [np.array([[3.0]])], 0, None, {})
-    one = claims.judge([("one", claim("a.online"), found, study(seeds=[0]))], ALONE)[0]
+    one = verdicts.judge([("one", claim("a.online"), found, study(seeds=[0]))], ALONE)[0]
     assert (one.verdict, one.p, one.p_against, one.seeds_needed) == ("undecided", 1.0, 1.0, None)
     assert one.row()["low"] is None and json.dumps(one.row(), allow_nan=False)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import roads
 
-from flows.graph import Graph
-from flows.verify import verify
+from flows.pipeline.graph import Graph
+from flows.pipeline.verify import verify
 
 pytestmark = pytest.mark.slow
 

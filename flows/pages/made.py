@@ -9,8 +9,8 @@ import json
 from statistics import fmean
 from typing import NamedTuple
 
-from flows.making import UNKNOWN, Makings, identity
 from flows.pages import fill
+from flows.provenance.making import UNKNOWN, Makings, identity
 from flows.timings import clock
 from stages.provenance.pins import read_lock
 from stages.records.artifacts import write_file
@@ -74,8 +74,8 @@ def costs(makings: Makings) -> list[Row]:
     metrics = makings.graph.root / "data" / "report" / "metrics.json"
     if not metrics.exists():
         return []
-    from stages.evidence import cells
-    from stages.evidence.costs import cost
+    from stages.evidence.study import cells
+    from stages.evidence.study.costs import cost
 
     study, rows, found = cells.read_study(), [], json.loads(metrics.read_text())
     for setting in study.settings:

@@ -1,4 +1,4 @@
-"""Filling the templates beside this file."""
+"""Filling the templates of the pages, which lie beside the code that fills them."""
 
 from pathlib import Path
 
@@ -6,11 +6,13 @@ from jinja2 import Environment, FileSystemLoader
 
 from stages.evidence.words import number, upper
 
+STYLE = Path(__file__).parent  # palette.css
 
-def fill(words: dict, *names: str) -> tuple[str, ...]:
-    """The text of each template; all but markdown is escaped for html."""
+
+def fill(beside: str, words: dict, *names: str) -> tuple[str, ...]:
+    """The text of each template beside the file ``beside``; all but markdown is escaped for html."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(beside).parent, STYLE]),
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=lambda name: bool(name) and not name.endswith(".md.jinja"),

@@ -20,8 +20,6 @@ from stages.provenance.pins import computing, distribution, read_lock
 from stages.records.errors import UserError
 
 FOLDER = Path("data/digests")
-# Every stage starts through it, but it decides only where a stage runs: a test holds the results of both ways equal.
-TRANSPORT = "stages.client"
 NAMES = "NAMES"  # in a room's __init__.py: the files that may be chosen
 STARTS = "if __name__ == '__main__':\n    command(run)"  # how a stage ends
 FIRST = "check"  # the stage that writes the digests, and depends on none
@@ -73,7 +71,7 @@ class Code:
         """
         code, packages, waiting = {}, set(), list(modules)
         while waiting:
-            if (name := waiting.pop()) not in code and name != TRANSPORT:
+            if (name := waiting.pop()) not in code:
                 hashes, imported, used = self.read(name)
                 code |= hashes
                 packages |= used

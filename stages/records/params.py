@@ -85,7 +85,7 @@ class Claim(Section):
     hypothesis: str  # main, H1 to H6 (paper, section 5), Razin, or dial
     statement: str
     study: Name  # the study whose cells decide
-    measure: str  # of a term that names none; see stages/evidence/contrasts.py
+    measure: str  # of a term that names none; see stages/evidence/claims/contrasts.py
     contrast: str  # sum of terms setting.arm or setting.arm.measure, each with a factor or without
     expect: Literal["more", "no_more", "same"]  # more than 0; not above margin; within +- margin
     margin: Positive  # the smallest effect that would matter, in the measure's unit

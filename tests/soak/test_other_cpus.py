@@ -14,7 +14,7 @@ import pytest
 from conftest import edit_params, follow
 from ruamel.yaml import YAML
 
-from flows.slots import environment
+from flows.runners.slots import environment
 from stages.records import numerics
 from stages.records.artifacts import files
 

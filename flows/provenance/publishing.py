@@ -1,0 +1,63 @@
+"""A named study ends in data/studies/NAME, which git keeps: what it has found, and of what artifacts.
+
+Workspaces come and go; the stage `claims` of the project reads the json here, so that a clone decides the claims anew
+without running the studies. The files are no outs of DVC's, as they come from the graphs of other workspaces.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from flows.plan import Plan
+from flows.provenance import origins
+from stages.records.artifacts import PUBLISHED, write_file
+from stages.records.errors import UserError
+
+KINDS = ("base", "corpus", "evaluation", "judge", "policy", "preferences", "reward", "verification")
+FILES = {"evidence.json": "data/evidence.json", "report.md": "data/report/report.md"}
+ARTIFACTS = tuple(f"data/{kind}/" for kind in KINDS)
+
+
+def publish(study: str, plan: Plan, project: Path) -> str:
+    """Write evidence.json, report.md, artifacts.json (DVC's hash of these two and of each artifact) and record.json
+    (what they came from, flows/provenance/origins.py); one line if one has changed.
+
+    ``plan``: what has been carried out. Nothing is published of a study of which stages that were not selected are
+    out of date. Raises UserError if the files are not those of dvc.lock.
+    """
+    graph = plan.graph
+    if len(plan.names) < len(graph.stages) and graph.status():
+        return ""
+    outs = {out["path"]: out["md5"] for name in graph.stages for out in graph.record(name)["outs"]}
+    hashes = {path: f"md5 {md5}" for path, md5 in outs.items() if path.startswith(ARTIFACTS) or path in FILES.values()}
+    contents = {name: _as_recorded(graph.root / path, outs[path]) for name, path in FILES.items()}
+    contents["artifacts.json"] = (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode()
+    record, folder = origins.of(study, graph, contents), project / PUBLISHED / study
+    before = origins.read(folder)
+    unchanged = all(_is(folder / name, content) for name, content in contents.items())
+    if unchanged and all(before.get(part) == record[part] for part in origins.DECISIVE):
+        return ""
+    contents[origins.NAME] = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+    for name, content in contents.items():
+        write_file(folder / name, content)
+    return " ".join(
+        [
+            f"Published: {PUBLISHED / study}. Commit it, and `roads run` decides the claims.",
+            *origins.otherwise(before, record),
+        ]
+    )
+
+
+def _as_recorded(path: Path, md5: str) -> bytes:
+    """A file's bytes. Raises UserError if they are not those of DVC's hash: DVC itself goes by size and time alone."""
+    content = path.read_bytes()
+    if hashlib.md5(content).hexdigest() != md5:
+        raise UserError(
+            f"{path} is not what dvc.lock records (its MD5 is not {md5}), so nothing is published: restore it with "
+            f"`roads run --force report`, or find out who wrote it."
+        )
+    return content
+
+
+def _is(path: Path, content: bytes) -> bool:
+    return path.exists() and path.read_bytes() == content

@@ -1,0 +1,171 @@
+"""The figures of the page of claims, of the studies that a claim names.
+
+A figure is a section of the page: its title, its caption, and panels of (title, svg), one a setting.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from stages.evidence import statistics
+from stages.evidence.claims import contrasts, estimates
+from stages.evidence.claims.contrasts import AT_KL
+from stages.evidence.claims.published import Evidence
+from stages.evidence.claims.verdicts import Judged
+from stages.evidence.figures import plots
+from stages.evidence.words import count
+from stages.records.seeds import generator
+
+STEPS = 8  # KL values of that figure
+PANEL = 4.1, 2.6  # inches of one of several figures beside each other
+
+
+def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: dict[str, list[str]]) -> list[dict]:
+    """All figures, in the order of the page.
+
+    evidence: study -> what it published; verified: study -> settings whose verification it measured.
+    """
+    shown = []
+    if "evidence" in evidence:
+        margin = next(
+            (c.claim.margin for c in judged if c.claim.study == "evidence" and c.claim.measure == "true_reward"), None
+        )
+        study = evidence["evidence"]
+        shown += [leads(study, margin), matched(study, margin)]
+        if arms := followed(judged, study):
+            shown.append(by_kl(study, arms))
+    for name, study in evidence.items():
+        if fitted := next((c for c in judged if c.claim.study == name and c.found.line), None):
+            shown.append(dial(fitted))
+        if verified[name]:
+            shown.append(verification(study, verified[name]))
+    return shown
+
+
+def leads(study: Evidence, margin: float) -> dict:
+    """The lead in true reward of every arm over offline, by setting."""
+    found = {
+        setting: {
+            arm: study.values(setting, arm, "true_reward") - study.values(setting, "offline", "true_reward")
+            for arm in _others(study, setting)
+        }
+        for setting in study.settings
+    }
+    caption = (
+        f"Mean and 95% interval over {count(len(study.seeds), 'seed')} and all test prompts, paired on both; ticks: "
+        "each seed. Effects in the band would not matter."
+    )
+    return {"title": "Every road against the offline one", "caption": caption, "panels": _forests(found, margin)}
+
+
+def matched(study: Evidence, margin: float) -> dict:
+    """The same at equal KL to the base policy, of the arms whose learning curve starts there."""
+    found = {}
+    for setting in study.settings:
+        offline = study.curves(setting, "offline")
+        found[setting] = {
+            arm: np.array([[estimates.lead_at_kl(*curves)] for curves in zip(study.curves(setting, arm), offline)])
+            for arm in _others(study, setting)
+            if all(estimates.starts_at_base(study.cell(setting, seed, arm, "kl")["curve"]) for seed in study.seeds)
+        }
+    caption = (
+        f"As above, but read off the learning curves (validation prompts) at {estimates.LEVELS} KL values that both "
+        "roads of a seed reach."
+    )
+    return {"title": "The same at equal distance from base", "caption": caption, "panels": _forests(found, margin)}
+
+
+def _others(study: Evidence, setting: str) -> list[str]:
+    """The arms of a setting but offline."""
+    return list(dict.fromkeys(arm for where, _, arm in study.cells if where == setting and arm != "offline"))
+
+
+def _forests(leads: dict[str, dict[str, np.ndarray]], margin: float) -> list[tuple[str, str]]:
+    """One panel a setting, all on one axis; leads: setting -> arm -> (seeds, prompts or 1)."""
+    rows, ends = {}, []
+    for setting, by_arm in leads.items():
+        rows[setting] = {}
+        for arm, values in by_arm.items():
+            found = statistics.mean(values, generator("claims", "leads", setting, arm))
+            rows[setting][arm] = (found, values.mean(axis=1).tolist())
+            ends += [*values.mean(axis=1), *(end for end in found[:3] if math.isfinite(end))]
+    beyond = 0.04 * (max(ends) - min(ends))
+    limits = min(ends) - beyond, max(ends) + beyond
+    unit = "true reward, more than offline"
+    return [(name, plots.forest(list(arms), arms, unit, 2, limits, margin=margin)) for name, arms in rows.items()]
+
+
+def followed(judged: Sequence[Judged], study: Evidence) -> list[str]:
+    """The arms that claims compare at equal KL, and those that a claim expects to earn the same as one of these."""
+    claims = [c.claim for c in judged if c.claim.study == study.study]
+    compared = [(claim, {term.arm for term in contrasts.parse(claim.contrast, claim.measure)}) for claim in claims]
+    at_kl = set().union(*(arms for claim, arms in compared if claim.measure == AT_KL))
+    alike = [arms for claim, arms in compared if (claim.expect, claim.measure) == ("same", "true_reward")]
+    return sorted(at_kl.union(*(arms for arms in alike if arms & at_kl)))
+
+
+def by_kl(study: Evidence, followed: Sequence[str]) -> dict:
+    """True reward on validation prompts of some arms at equal KL, each as far as all of its seeds got."""
+    panels = []
+    for setting in study.settings:
+        arms = [arm for arm in followed if (setting, study.seeds[0], arm) in study.cells]
+        curves = {arm: study.curves(setting, arm) for arm in arms}
+        reach = {arm: min(max(curve["kl"]) for curve in of_arm) for arm, of_arm in curves.items()}
+        grid = max(reach.values()) * np.linspace(0, 1, STEPS + 1) ** 2  # closer where all roads have been
+        lines = {}
+        for arm, of_arm in curves.items():
+            levels = grid[grid <= reach[arm]]
+            rewards = np.array([estimates.reward_at(curve, levels) for curve in of_arm])
+            lines[arm] = (levels, *_intervals(rewards, "by_kl", setting, arm))
+        tones = plots.tones(arms)
+        svg = plots.dial(lines, "KL to base (nats a completion)", "true reward", None, tones, size=PANEL)
+        panels.append((setting, svg))
+    caption = (
+        f"Mean and 95% interval over {count(len(study.seeds), 'seed')}, read off the learning curves (validation "
+        "prompts) at the same KL to the base policy; each road as far as all of its seeds got."
+    )
+    return {"title": "Reward by distance from base", "caption": caption, "panels": panels}
+
+
+def dial(claim: Judged) -> dict:
+    """Lead against measured gap, with the line of a claim that fits one."""
+    line = claim.found.line
+    ends = [end for point in line.points for end in point.gap[:3] if math.isfinite(end)]
+    xs = np.linspace(min(ends), max(ends), 41)
+    labels = "measured gap (doublings of the data)", "lead in true reward"
+    svg = plots.fitted(line.points, (xs, *line.at(xs)), *labels)
+    caption = (
+        f"One point a setting: means and 95% intervals over {count(claim.seeds, 'seed')} (and test prompts, for "
+        "the lead). The gap is how many times the global RM's pairs can be halved until it is no better than the local "
+        "RM with all pairs; an open point holds a seed whose true gap lies farther out. "
+        f"Line: slope {claim.mean} ({claim.interval}) per doubling, with its 95% interval."
+    )
+    return {"title": "Lead against the measured gap", "caption": caption, "panels": [("", svg)]}
+
+
+def verification(study: Evidence, settings: Sequence[str]) -> dict:
+    """Held-out log-loss of both reward models against the number of pairs."""
+    panels = []
+    for setting in settings:
+        rows = study.verifications(setting)
+        lines = {}
+        for kind, name in (("global", "global RM"), ("local", "local RM")):
+            losses = np.array([row[kind] for row in rows])
+            lines[name] = (rows[0]["pairs"], *_intervals(losses, "verification", setting, kind))
+        tones = {"global RM": "best_of", "local RM": "local"}
+        unit = "held-out log-loss (nats a pair)"
+        panels.append((setting, plots.dial(lines, "pairs", unit, math.log(2), tones, doubling=True, size=PANEL)))
+    caption = (
+        f"Mean and 95% interval over {count(len(study.seeds), 'seed')}; dashed: chance. The gap is the way left from "
+        "the local RM's last point to the global RM's curve."
+    )
+    return {"title": "How many pairs a verifier needs", "caption": caption, "panels": panels}
+
+
+def _intervals(values: np.ndarray, *key: str) -> tuple[list[float], list[float]]:
+    """Means and half widths of the 95% interval, by column; values: (seeds, columns)."""
+    found = [
+        statistics.mean(column[:, None], generator("claims", *key, place)) for place, column in enumerate(values.T)
+    ]
+    return [e.mean for e in found], [e.high - e.mean if e.resolved else 0.0 for e in found]

@@ -1,0 +1,131 @@
+"""The html and the markdown page: what they say of the study as a whole, and their layout from the templates."""
+
+import math
+
+from stages.evidence import statistics
+from stages.evidence.figures import plots
+from stages.evidence.study.answers import FEW
+from stages.evidence.study.cells import Study
+from stages.evidence.study.comparison import Comparison
+from stages.evidence.study.theorems import Theory
+from stages.evidence.templates import fill
+from stages.evidence.words import count, upper
+from stages.records import arms
+
+PANEL = {"width": 390, "height": 260, "line": 16, "letters": 62}  # of one setting in the overview: pixels; in a line
+
+
+def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[str, ...]:
+    """The pages (html, markdown) and the overview (svg), a picture for the README."""
+    words = {
+        "study": study,
+        "settings": settings,
+        "theory": theory,
+        "caution": caution(len(study.seeds), study.redraw),
+        "arms": describe_arms(study),
+        "params": params_table(study),
+        "limits": limits(settings),
+        "replicates": statistics.REPLICATES,
+        "lines": max(len(setting.answer.lines(PANEL["letters"])) for setting in settings),
+        **PANEL,
+    }
+    return fill(__file__, words, "report.html", "report.md", "overview.svg")
+
+
+def limits(settings: list[Comparison]) -> dict[tuple, tuple[float, float]]:
+    """Scale -> a common axis for the true rewards of all settings of it."""
+    ends: dict[tuple, list[float]] = {}
+    for setting in (setting for setting in settings if setting.scale):
+        for (arm, *which), estimate in setting.estimates.items():
+            if which == ["test", "true_reward"]:
+                shown = (*estimate[:3], *setting.values(arm, *which))
+                ends.setdefault(setting.scale, []).extend(end for end in shown if math.isfinite(end))
+    margins = {scale: 0.05 * (max(found) - min(found)) for scale, found in ends.items()}
+    return {scale: (min(found) - margins[scale], max(found) + margins[scale]) for scale, found in ends.items()}
+
+
+def caution(seeds: int, redraw: str) -> str:
+    """What a reader must know of the intervals before believing them."""
+    more = "Studies of more seeds that the project has published are in data/studies."
+    if seeds == 1:
+        return (
+            "One seed: the intervals come from the prompts alone and say nothing about another sample of preferences "
+            f"or another training run. {more}"
+        )
+    if seeds < FEW:
+        return (
+            f"{upper(count(seeds, 'seed'))} give weak evidence: where seeds differ much, the intervals are long "
+            "(typically 4 times as long with 2 seeds, and 1.8 times with 3, as if the spread of seeds were known), and "
+            f"a headline of theirs may well lie outside the interval of more seeds. {more}"
+        )
+    if redraw == "world":
+        return "The intervals are about other worlds of this kind: each seed has a corpus and a base policy of its own."
+    return "The intervals are about another sample of seeds and of prompts."
+
+
+def describe_arms(study: Study) -> list[dict]:
+    """One row per arm: what it is, its params (one text, or one per setting where they differ), how to remake it."""
+    rows = []
+    for arm in study.arms:
+        by_setting = {name: _inline(study.recipe(name, arm)) for name in study.settings}
+        params = "; ".join(f"{name}: {text}" for name, text in by_setting.items())
+        if len(set(by_setting.values())) == 1:
+            params = by_setting[study.settings[0]]
+        rows.append(
+            {
+                "arm": arm,
+                "tone": plots.tones(study.arms)[arm],
+                "what": what(study, arm),
+                "params": params,
+                "command": f"dvc repro {study.made_by(arm)}@{study.settings[0]}-{study.seeds[0]}-{arm}",
+            }
+        )
+    return rows
+
+
+def what(study: Study, arm: str) -> str:
+    """What an arm is, in words that follow from its recipe."""
+    one, kind = study.recipe(study.settings[0], arm), study.kind(arm)
+    judge, start = f"the {one.get('labels')} RM", one.get("start", arms.BASE)
+    if kind == "none" and start == arms.BASE:
+        return "the base policy, before any preference"
+    if kind == "none":
+        return f"the policy whose implicit reward is the {start} RM"
+    if one.get("pick") == "best":
+        return (
+            f"the completion that {judge} scores highest among {one['of']} of the base policy's; its KL is the bound "
+            "log n − (n − 1)/n"
+        )
+    if kind == "pick":
+        return f"the soft optimum of {judge}, drawn from the base policy's completions by their weights"
+    begins = "the base policy" if start == arms.BASE else start
+    if kind == "offline":
+        labels = f", labelled anew by {judge}" if "labels" in one else ""
+        return f"trained on the preference pairs{labels}, from {begins}"
+    ranked = "scored" if "method" in one else "ranked"
+    return f"trained on its own completions, {ranked} by {judge}, from {begins}"
+
+
+def params_table(study: Study) -> list[tuple[str, list[str]]]:
+    """(dotted name, value by setting) of every param of the study's settings, arms aside."""
+    flat = [_flat({k: v for k, v in study.params[name].items() if k != "arms"}) for name in study.settings]
+    names = list(dict.fromkeys(name for setting in flat for name in setting))
+    return [(name, [setting.get(name, "–") for setting in flat]) for name in names]
+
+
+def _flat(params: dict, prefix: str = "") -> dict[str, str]:
+    found = {}
+    for name, value in params.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = _inline(value)
+    return found
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_inline(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " + ".join(_inline(inner) for inner in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
