@@ -140,7 +140,7 @@ def test_terms_of_a_setting_are_paired_and_settings_added(small):
     assert matrices["b"].tolist() == [[-0.5, -0.5], [-1.0, -0.5]]
     found = estimates.estimate("mine", claim("..."), terms, small, SMALL)
     assert found.estimate.mean == pytest.approx(1.5 - 0.625)
-    a, b = (statistics.mean(matrices[s], seeds.generator("claims", "mine", s)) for s in "ab")
+    a, b = (statistics.mean(matrices[s]) for s in "ab")
     assert found.estimate == statistics.total([a, b])
     assert found.prompts == 4 and found.improvement is None
     assert sorted(found.artifacts) == sorted({c["path"] for c in small.cells.values()})

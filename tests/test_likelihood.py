@@ -135,3 +135,10 @@ def test_kl_and_log_ratio_are_those_of_each_alone():
     together = likelihood.kl_and_log_ratio(*given)
     assert together.shape == (2, 12) and (together[0] == likelihood.kl(*given)).all()
     assert together[1] == pytest.approx(likelihood.log_ratio(*given), abs=1e-5)
+
+
+def test_tokens_may_be_numbers_of_any_integer_type():
+    """Those of a table are numpy's, of 32 bits in some."""
+    policy, (prompts, completions) = neox(), texts(20)
+    of_tables = ([np.asarray(ids, np.int32) for ids in side] for side in (prompts, completions))
+    assert (likelihood.log_probs(policy, *of_tables) == likelihood.log_probs(policy, prompts, completions)).all()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,12 @@ import pytest
 from invented_cells import PROJECT, QUICK, add_cells, build, params
 
 from stages import report
+from stages.evidence.claims import contrasts, estimates
+from stages.evidence.claims.published import Evidence
 from stages.evidence.figures import plots
 from stages.evidence.study import cells
 from stages.evidence.study.comparison import COSTS
+from stages.evidence.study.measured import Measured
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -175,6 +179,30 @@ def test_the_answer_is_the_paired_difference(project):
     said = re.search(r"\*\*gap\*\*: .*?([+−]?\d+\.\d\d)", text).group(1)
     assert abs(float(said.replace("−", "-"))) == pytest.approx(abs(lead), abs=0.00501)
     assert "2 seeds give weak evidence" in text
+
+
+@pytest.mark.parametrize("pair", [("online", "offline"), ("best_of__global", "base")])
+def test_one_quantity_has_one_interval_on_the_page_of_the_study_and_on_that_of_claims(project, monkeypatch, pair):
+    """The report reads cells, a claim what the study publishes of them."""
+    monkeypatch.chdir(project)
+    study, world = cells.read_study(), cells.read_world("gap")
+    every = {(seed, arm): cells.read_cell(study, world, "gap", seed, arm) for seed in study.seeds for arm in study.arms}
+    judged = {(s, name): cells.read_judged("gap", s, name) for s in study.seeds for name in study.verifiers}
+    shown = Measured(study, "gap", every, judged, world).difference(*pair)
+
+    found = json.loads((project / "data/evidence.json").read_text())
+    by_name = {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]}
+    published = Evidence(
+        "small", found["settings"], found["seeds"], by_name, {}, {}, dict.fromkeys(paths(found), "md5")
+    )
+    terms = contrasts.parse("gap.{} - gap.{}".format(*pair), "true_reward")
+    claim = SimpleNamespace(study="small", measure="true_reward")
+    claimed = estimates.estimate("lead", claim, terms, published, SimpleNamespace()).estimate
+    assert shown.resolved and claimed == pytest.approx(shown, rel=1e-9)
+
+
+def paths(evidence: dict) -> list[str]:
+    return [cell["path"] for cell in evidence["cells"]]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ independent ones and make the interval too short (Owen 2007, The pigeonhole boot
 What seeds alone, prompts alone, and both together do to a replicate gives the variance of the mean in parts. The seed
 part and the prompt part each hold the noise, which belongs to one seed on one prompt; it is counted once. The interval
 is the mean +- t times the standard error, with the degrees of freedom of Welch and Satterthwaite (1946): a part knows
-its own size no better than S seeds, or P prompts, can tell. All intervals and p-values of the project are made so.
+its own size no better than S seeds, or P prompts, can tell. All intervals and p-values of the project are made so. The
+replicates of a matrix follow from its shape alone, so one quantity has one interval, on whichever page it is printed.
 
 Measured coverage of the 95% interval: 30 prompts, 4000 repetitions (standard error 0.003) of 1000 replicates each;
 tests/test_statistics.py repeats the first two rows for five seeds.
@@ -33,13 +34,14 @@ four times as long as it would be if the variance were known (three seeds: 1.8 t
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from stages.records.seeds import generator as keyed
+from stages.records.seeds import generator
 
 REPLICATES = 2000
 LEVEL = 0.95
@@ -113,7 +115,7 @@ class Parts(NamedTuple):
         )
 
 
-def mean(values: np.ndarray, generator: np.random.Generator, replicates: int = REPLICATES) -> Estimate:
+def mean(values: np.ndarray, replicates: int = REPLICATES) -> Estimate:
     """The mean over seeds of the means over prompts; with one seed the interval comes from the prompts alone.
 
     values: (seeds, prompts), NaN where a seed was not measured on a prompt; (seeds, 1) if only a seed's mean is known.
@@ -125,36 +127,31 @@ def mean(values: np.ndarray, generator: np.random.Generator, replicates: int = R
     centre = float(np.nanmean(values, axis=1).mean())
     if np.nanmin(values) == np.nanmax(values):
         return Estimate(centre)
-    parts = _parts(values, generator, replicates)
+    parts = _parts(values, replicates)
     return _estimate(centre, parts.variance, parts.freedom)
 
 
-def accuracy(values: np.ndarray, generator: np.random.Generator) -> Estimate:
+def accuracy(values: np.ndarray) -> Estimate:
     """The mean of shares of pairs that were judged rightly, as ``mean``.
 
     Where all of them were (or none), they do not vary, which is no certainty: a coin is right on 2 prompts of 2 one
     time in 4. Then the interval leads to the share with which all prompts come out so in (1 - LEVEL) / 2 of the cases.
     """
-    found = mean(values, generator).within(0, 1)
+    found = mean(values).within(0, 1)
     if found.mean not in (0, 1):
         return found
     least = ((1 - LEVEL) / 2) ** (1 / max(_measured(values).shape))
     return found._replace(low=least, high=1.0) if found.mean else found._replace(low=0.0, high=1 - least)
 
 
-def difference(first: np.ndarray, second: np.ndarray, generator: np.random.Generator) -> Estimate:
-    """The mean of ``first - second``, paired on seed and prompt; both are (seeds, prompts)."""
-    return mean(first - second, generator)
-
-
-def improvement(first: np.ndarray, second: np.ndarray, generator: np.random.Generator) -> Estimate:
+def improvement(first: np.ndarray, second: np.ndarray) -> Estimate:
     """The probability that ``first`` is larger than ``second``, ties counting half; both are (seeds, prompts).
 
     As Agarwal et al. (2021, Deep RL at the edge of the statistical precipice), but over pairs of one seed and prompt.
     No interval where one side has every pair: how rare the other outcome is was not measured.
     """
     wins = np.where(np.isfinite(first - second), (first > second) + (first == second) / 2, np.nan)
-    return mean(wins, generator).within(0, 1)
+    return mean(wins).within(0, 1)
 
 
 def total(parts: Sequence[Estimate]) -> Estimate:
@@ -184,7 +181,7 @@ def seeds_needed(
     matrices = [_measured(matrix) for matrix in ([values] if isinstance(values, np.ndarray) else values)]
     if any(len(matrix) < 2 for matrix in matrices):
         return None
-    measured = [_parts(matrix, keyed("seeds_needed", i), REPLICATES) for i, matrix in enumerate(matrices)]
+    measured = [_parts(matrix, REPLICATES) for matrix in matrices]
     for seeds in range(2, most + 1):
         parts = [part.at(seeds) for part in measured]
         if total([_estimate(0.0, part.variance, part.freedom) for part in parts]).above(-distance) <= level:
@@ -198,11 +195,10 @@ def _measured(values: np.ndarray) -> np.ndarray:
     return values[measured.any(axis=1)][:, measured.any(axis=0)]
 
 
-def _parts(values: np.ndarray, generator: np.random.Generator, replicates: int) -> Parts:
+def _parts(values: np.ndarray, replicates: int) -> Parts:
     """The parts of the variance, from replicates that resample seeds, prompts, or both; values: (seeds, prompts)."""
     seeds, prompts = values.shape
-    drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=replicates)  # (replicates, seeds)
-    drawn_prompts = generator.multinomial(prompts, np.full(prompts, 1 / prompts), size=replicates)
+    drawn_seeds, drawn_prompts = _drawn("seeds", seeds, replicates), _drawn("prompts", prompts, replicates)
     measured = np.isfinite(values)
     with np.errstate(invalid="ignore"):  # a replicate without any prompt of a seed: that seed has no mean there
         means = (drawn_prompts @ np.where(measured, values, 0.0).T) / (drawn_prompts @ measured.T.astype(float))
@@ -218,6 +214,12 @@ def _parts(values: np.ndarray, generator: np.random.Generator, replicates: int) 
         seeds=seeds,
         prompts=prompts,
     )
+
+
+@cache
+def _drawn(what: str, size: int, replicates: int) -> np.ndarray:
+    """How often a replicate draws each of so many seeds or prompts, with replacement: (replicates, size)."""
+    return generator("intervals", what, size).multinomial(size, np.full(size, 1 / size), size=replicates)
 
 
 def _average(means: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -102,9 +102,8 @@ def _by_text(model, prompts: Sequence, completions: Sequence, say: Callable[[_Te
         starts, lengths = ends[first:last].T
         places = torch.arange(int(lengths[-1]))
         ids = torch.full((last - first, len(places)), model.config.pad_token_id)
-        ids[places < lengths[:, None]] = torch.tensor(
-            [token for pair in texts[first:last] for side in pair for token in side]
-        )
+        tokens = [token for pair in texts[first:last] for side in pair for token in side]
+        ids[places < lengths[:, None]] = torch.tensor(tokens, dtype=torch.long)
         mask = (places[1:] >= starts[:, None]) & (places[1:] < lengths[:, None])
         said = say(_Texts(*(part.to(model.device) for part in (ids, lengths, mask))))
         found |= zip(texts[first:last], said.tolist())

@@ -56,9 +56,8 @@ PURPOSES = {
     # Theory and statistics; the item begins with what it is for.
     "theory": "rewards, policies and data on small trees",
     "dial": "rewards, classes and pairs of the exact dial",
-    "report": "intervals and examples of a study's report",
-    "claims": "intervals of the claims",
-    "seeds_needed": "intervals to expect of more seeds",
+    "examples": "which prompts a report shows",
+    "intervals": "which seeds and prompts a bootstrap replicate draws",
     "test": "what tests make up",
 }
 

@@ -18,7 +18,6 @@ from stages.evidence.claims.published import Evidence
 from stages.evidence.statistics import Estimate
 from stages.records.errors import UserError
 from stages.records.plain import STUDIES
-from stages.records.seeds import generator
 
 
 class Point(NamedTuple):
@@ -110,7 +109,7 @@ def fit(name: str, terms: list[Term], evidence: Evidence, settings: Sequence[str
     def sampling(of_lead: np.ndarray, of_gap: np.ndarray) -> float:
         """Standard error, by seeds and prompts, of the sum of leads and gaps with these weights by setting."""
         parts = [
-            statistics.mean(weight * lead + weight_of_gap * gap, generator("claims", name, setting))
+            statistics.mean(weight * lead + weight_of_gap * gap)
             for weight, lead, weight_of_gap, gap, setting in zip(of_lead, leads, of_gap, gaps, settings)
         ]
         return statistics.total(parts).error
@@ -123,8 +122,8 @@ def fit(name: str, terms: list[Term], evidence: Evidence, settings: Sequence[str
     points = [
         Point(
             setting,
-            statistics.mean(gap, generator("claims", name, setting, "gap")).within(*_possible(evidence, setting)),
-            statistics.mean(lead, generator("claims", name, setting, "lead")),
+            statistics.mean(gap).within(*_possible(evidence, setting)),
+            statistics.mean(lead),
             any(censored for _, censored in seeds),
         )
         for setting, gap, lead, seeds in zip(settings, gaps, leads, measured)

@@ -16,7 +16,6 @@ from stages.evidence.claims.published import Evidence
 from stages.evidence.statistics import Estimate
 from stages.records.errors import UserError
 from stages.records.params import Claim, Study
-from stages.records.seeds import generator
 
 LEVELS = 5  # KL values at which two learning curves are compared
 START = 1e-6  # nats, as published; an arm whose curve starts farther from the base policy did not start there
@@ -46,9 +45,9 @@ def estimate(name: str, claim: Claim, terms: list[Term], evidence: Evidence, stu
         paths += [f"data/policy/{term.setting}/{seed}/{term.arm}" for term in terms for seed in evidence.seeds]
         first, second = (evidence.curves(term.setting, term.arm) for term in contrasts.opposed(terms))
         values = np.array([[lead_at_kl(*curves)] for curves in zip(first, second)])
-        return Found(statistics.mean(values, generator("claims", name)), [values], 0, None, evidence.hashes(paths))
+        return Found(statistics.mean(values), [values], 0, None, evidence.hashes(paths))
     matrices = contrasts.combine(terms, evidence)
-    parts = [statistics.mean(matrix, generator("claims", name, setting)) for setting, matrix in matrices.items()]
+    parts = [statistics.mean(matrix) for setting, matrix in matrices.items()]
     whole = parts[0] if len(parts) == 1 else statistics.total(parts)
     compared = list(matrices.values())
     better = improvement(name, terms, evidence)
@@ -62,7 +61,7 @@ def improvement(name: str, terms: list[Term], evidence: Evidence) -> Estimate | 
     first, second = (evidence.values(term.setting, term.arm, term.measure) for term in pair)
     if first.shape[1] == 1:
         return None
-    return statistics.improvement(first, second, generator("claims", name, "improvement"))
+    return statistics.improvement(first, second)
 
 
 def lead_at_kl(first: dict, second: dict) -> float:

@@ -15,7 +15,6 @@ from stages.evidence.claims.published import Evidence
 from stages.evidence.claims.verdicts import Judged
 from stages.evidence.figures import plots
 from stages.evidence.words import count
-from stages.records.seeds import generator
 
 STEPS = 8  # KL values of that figure
 PANEL = 4.1, 2.6  # inches of one of several figures beside each other
@@ -87,7 +86,7 @@ def _forests(leads: dict[str, dict[str, np.ndarray]], margin: float) -> list[tup
     for setting, by_arm in leads.items():
         rows[setting] = {}
         for arm, values in by_arm.items():
-            found = statistics.mean(values, generator("claims", "leads", setting, arm))
+            found = statistics.mean(values)
             rows[setting][arm] = (found, values.mean(axis=1).tolist())
             ends += [*values.mean(axis=1), *(end for end in found[:3] if math.isfinite(end))]
     beyond = 0.04 * (max(ends) - min(ends))
@@ -165,7 +164,5 @@ def verification(study: Evidence, settings: Sequence[str]) -> dict:
 
 def _intervals(values: np.ndarray, *key: str) -> tuple[list[float], list[float]]:
     """Means and half widths of the 95% interval, by column; values: (seeds, columns)."""
-    found = [
-        statistics.mean(column[:, None], generator("claims", *key, place)) for place, column in enumerate(values.T)
-    ]
+    found = [statistics.mean(column[:, None]) for place, column in enumerate(values.T)]
     return [e.mean for e in found], [e.high - e.mean if e.resolved else 0.0 for e in found]

@@ -10,7 +10,6 @@ from stages.evidence.claims.published import Evidence
 from stages.evidence.claims.verdicts import LEVEL, Judged
 from stages.evidence.templates import fill
 from stages.evidence.words import count, written
-from stages.records.seeds import generator
 
 HYPOTHESES = {  # as claims name them -> as the page does
     "main": "The road through the reward model pays",
@@ -128,9 +127,7 @@ def judges(study: Evidence, setting: str) -> dict:
         cells = []
         for measure in ("log_loss", "accuracy", "calibration"):
             values = study.values(setting, name, form.format(measure))
-            cells.append(
-                written(statistics.mean(values, generator("claims", setting, name, form.format(""), measure)), 3)
-            )
+            cells.append(written(statistics.mean(values), 3))
         rows.append((f"{pairs}: {model} RM", cells))
     return {"title": setting, "columns": ("pairs", "log-loss (nats)", "accuracy", "calibration error"), "rows": rows}
 
@@ -161,6 +158,6 @@ def cues(study: Evidence, title: str, measure: str, first: str, second: str, dec
         for tokens in CUES[1]:
             setting = f"cues_{verifier}_{tokens}"
             values = study.values(setting, first, measure) - study.values(setting, second, measure)
-            cells.append(written(statistics.mean(values, generator("claims", measure, setting)), decimals))
+            cells.append(written(statistics.mean(values), decimals))
         rows.append((verifier, cells))
     return {"title": title, "columns": ("verifier", *(f"{tokens} tokens" for tokens in CUES[1])), "rows": rows}

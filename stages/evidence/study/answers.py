@@ -27,14 +27,14 @@ class Answer:
     @cached_property
     def lead(self) -> Estimate | None:
         """Online minus offline in true reward on test prompts, paired on seed and prompt; None if not both exist."""
-        return self.measured.difference(*self.study.contrast, "lead") if self.study.contrast else None
+        return self.measured.difference(*self.study.contrast) if self.study.contrast else None
 
     @cached_property
     def untrained(self) -> Estimate | None:
         """Best-of-n of the base policy minus the trained road that it is held against, measured in the same way."""
         if not (self.study.trained and self.study.best_of):
             return None
-        return self.measured.difference(self.study.best_of, self.study.trained, "lead", "best_of")
+        return self.measured.difference(self.study.best_of, self.study.trained)
 
     def headline(self) -> str:
         """The answer, in one short sentence."""

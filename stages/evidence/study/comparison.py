@@ -175,7 +175,7 @@ class Comparison(Measured):
         }
         tables = {arm: table.set_index("prompt_id") for arm, table in first.items()}
         common = set.intersection(*(set(table.index) for table in tables.values()))
-        drawn = sorted(common, key=lambda prompt: key("report", "example", self.name, int(prompt)))[:EXAMPLES]
+        drawn = sorted(common, key=lambda prompt: key("examples", self.name, int(prompt)))[:EXAMPLES]
         named, any_arm = plots.tones(self.study.arms), tables[self.study.arms[0]]
         return [
             {

@@ -8,7 +8,6 @@ from stages.evidence import statistics
 from stages.evidence.statistics import Estimate
 from stages.evidence.study import cells as reading
 from stages.evidence.study.cells import Cell, Study, World
-from stages.records.seeds import generator
 
 
 class Measured:
@@ -29,7 +28,7 @@ class Measured:
         self.unit, self.decimals = world.facts.unit, world.facts.decimals  # of a true reward
         columns = columns_of(world)
         self.estimates = {
-            (arm, split, metric): statistics.mean(values, generator("report", name, arm, split, metric)).within(
+            (arm, split, metric): statistics.mean(values).within(
                 -math.inf if low is None else low, math.inf if high is None else high
             )
             for arm in study.arms
@@ -50,27 +49,24 @@ class Measured:
         """A metric of a reward model on held-out pairs in each seed, None where there were none."""
         return [reading.value(cell, "pairs", metric) for cell in self.judged[verifier]]
 
-    def difference(self, first: str, second: str, *parts: str) -> Estimate | None:
+    def difference(self, first: str, second: str) -> Estimate | None:
         """How much more true reward the first arm has than the second on test prompts, paired on seed and prompt.
 
-        None if one of them was not measured. Random numbers belong to ``parts``.
+        None if one of them was not measured.
         """
         pair = [self.matrix(self.cells[arm], "test", "true_reward") for arm in (first, second)]
         if any(values is None for values in pair):
             return None
         if pair[0].shape != pair[1].shape:  # one of them is known by seed only
             pair = [np.nanmean(values, axis=1, keepdims=True) for values in pair]
-        return statistics.difference(*pair, generator("report", self.name, *parts))  # type: ignore[call-arg, arg-type]
+        return statistics.mean(pair[0] - pair[1])
 
     def judging(self, verifier: str, metric: str) -> Estimate | None:
         """log_loss or accuracy of a reward model on held-out pairs; None where there were none."""
         values = self.matrix(self.judged[verifier], "pairs", metric)
         if values is None:
             return None
-        luck = generator("report", self.name, verifier, "pairs", metric)
-        if metric == "accuracy":
-            return statistics.accuracy(values, luck)
-        return statistics.mean(values, luck).within(0, math.inf)
+        return statistics.accuracy(values) if metric == "accuracy" else statistics.mean(values).within(0, math.inf)
 
     def prompts(self, split: str) -> int:
         """Number of prompts of a split that arms were evaluated on, in the first seed."""

@@ -8,7 +8,6 @@ from stages.evidence import statistics
 from stages.evidence.statistics import Estimate
 from stages.evidence.study.cells import World
 from stages.evidence.words import count, written
-from stages.records.seeds import generator
 
 CHANCE = 0.5  # accuracy of a coin on pairs
 
@@ -39,7 +38,7 @@ def truth(setting: str, world: World, judge: tuple[dict, pd.DataFrame] | None) -
     if not numbers["pairs"]:
         lack = "its accuracy is not known, as the data have no pairs on validation or test prompts"
         return Truth(f"{what}; {lack}.", f"How good the judge is could not be measured. {mend}")
-    accuracy = statistics.accuracy(by_prompt["accuracy"].to_numpy()[None], generator("report", setting, "judge"))
+    accuracy = statistics.accuracy(by_prompt["accuracy"].to_numpy()[None])
     pairs = f"{count(numbers['pairs'], 'pair')} on {count(numbers['prompts'], 'other prompt')}"
     good = f"{what}. It agrees with the label of {share(accuracy)} of {pairs}, which nothing was trained on."
     if beats_chance(accuracy):
