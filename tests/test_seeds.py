@@ -10,7 +10,7 @@ from scipy.stats import kstest
 from stages.records.seeds import PURPOSES, Uniforms, generator, key, order
 
 DRAWING = {"key", "generator", "keyed", "order", "Uniforms"}  # keyed: generator, as statistics.py calls it
-ITEMIZED = {"theory", "dial", "report", "claims"}  # asked for in several places, with items that begin otherwise
+ITEMIZED = {"theory", "dial"}  # asked for in several places, with items that begin otherwise
 ROLES = {"roles"}  # a prompt or a group has one, never both in one setting
 
 
