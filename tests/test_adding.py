@@ -13,7 +13,6 @@ from conftest import ROOT, edit_params, new_project, roads
 from stages.provenance.digests import digests, named
 from stages.records import plain, resolver
 
-ROOMS = ("worlds", "verifiers", "designs", "methods")
 EXAMPLES = re.findall(r"`([\w/]+\.\w+)`[^`]*:\n\n```\w+\n(.*?)```", (ROOT / "docs/adding.md").read_text(), re.DOTALL)
 SMALL = {
     "base": {"model": {"hidden_size": 32, "layers": 2, "heads": 2}, "steps": 20},
@@ -62,12 +61,13 @@ def test_each_is_one_new_file_and_one_entry_and_leaves_all_other_digests_alone(p
             assert git(project, "diff", "--numstat") == [f"1\t1\t{path}"]
         git(project, "add", "-A")
         git(project, "commit", "-qm", path)
-    files = {"worlds": "echo", "verifiers": "tokens", "designs": "unlike", "methods": "best"}
+    files = {"stages/worlds": "echo", "stages/verifiers": "tokens", "stages/designs": "unlike"}
+    files |= {"stages/methods": "best", "flows/runners": "polite"}
     assert touched == [
         *(
             one
-            for room in ROOMS
-            for one in ([["??", f"stages/{room}/{files[room]}.py"]], [["M", f"stages/{room}/__init__.py"]])
+            for room, name in files.items()
+            for one in ([["??", f"{room}/{name}.py"]], [["M", f"{room}/__init__.py"]])
         ),
         [["??", "studies/added.yaml"]],  # a study with a setting and an arm
         [["M", "studies/added.yaml"]],  # a claim
@@ -98,8 +98,9 @@ def test_they_run(project):
     git(project, "add", "-A")
     git(project, "commit", "-qm", "All of them")
 
-    done = roads(project, "run", "--study", "added")
+    done = roads(project, "run", "--study", "added", "--runner", "polite")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not list((project / "runs/added/.roads/logs").glob("*/stage-server.log")), "none of them was served"
     data = project / "runs/added/data"
     pairs = pd.read_parquet(data / "preferences/near/0/pairs.parquet")
     assert (pairs["chosen"] != pairs["rejected"]).mean() > 0.9

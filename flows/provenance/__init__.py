@@ -1,0 +1,1 @@
+"""How results came to be, on which platform and at which commit, and what git says of claims."""

@@ -49,7 +49,7 @@ class Local:
         self._around, self._processes, self._ours = around, around.processes, dict(os.environ)
         alike = Counter((need.threads, need.numerics) for need in around.needs if need.numeric and need.ours)
         self._kind = alike.most_common(1)[0][0] if alike else None  # of the server: threads, numerics
-        self._address = Path()
+        self._address: Path | None = None  # none as long as there is no server
         self._handed: set[socket.socket] = set()
 
     @contextlib.contextmanager
@@ -85,8 +85,8 @@ class Local:
         surroundings = {**environment(self._ours, job.need.threads, job.need.numerics), **job.variables}
         if self._processes.stopped:
             raise Stopped
-        stage = STAGE.fullmatch(job.argv[-1])
-        if stage and (job.need.threads, job.need.numerics) == self._kind:
+        stage = STAGE.fullmatch(job.argv[-1]) if len(job.argv) == 3 else None  # a shell, -c, and the stage alone
+        if stage and self._address and (job.need.threads, job.need.numerics) == self._kind:
             end = time.monotonic() + PATIENCE
             while job.need.numeric and not self._address.exists() and self._starting() and time.monotonic() < end:
                 time.sleep(0.05)

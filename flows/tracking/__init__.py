@@ -1,0 +1,1 @@
+"""All that knows MLflow, which is told about runs and never asked."""

@@ -1,0 +1,1 @@
+"""The paper's theory, exact: policies and rewards on trees small enough to enumerate."""

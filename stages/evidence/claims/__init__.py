@@ -1,0 +1,1 @@
+"""The verdicts on claims, from what studies have published."""

@@ -1,0 +1,1 @@
+"""Figures as SVG: the same bytes for the same numbers."""

@@ -1,0 +1,1 @@
+"""The report of one study, from the artifacts of its cells."""
