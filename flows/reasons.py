@@ -43,13 +43,14 @@ def _state(path: str, state: str) -> str:
 
 
 def _params(dependency: Any, key: str, how: str) -> str:
-    """settings.gap.offline.learning_rate: 0.001 -> 0.002"""
+    """settings.gap.offline.learning_rate: 0.001 -> 0.002, as params.yaml, which cells.yaml follows, has it."""
+    name = key.removeprefix("resolved.")
     if how != "modified":
-        return f"{key} is {how}"
-    before, now = _flat(key, dependency.hash_info.value[key]), _flat(key, dependency.read_params()[key])
+        return f"{name} is {how}"
+    before, now = _flat(name, dependency.hash_info.value[key]), _flat(name, dependency.read_params()[key])
     changed = [k for k in {**before, **now} if before.get(k, "none") != now.get(k, "none")]
     shown = [f"{k}: {before.get(k, 'none')} -> {now.get(k, 'none')}" for k in changed[:SHOWN]]
-    return (", ".join(shown) or f"{key} changed") + more(changed)
+    return (", ".join(shown) or f"{name} changed") + more(changed)
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_costs_are_what_the_stages_draw(tmp_path, monkeypatch, train_prompts):
     from stages.online import Rounds
 
     monkeypatch.chdir(build(tmp_path, STUDY, {}, recipes=HALF))
-    study, world = cells.read_study(), World(None, train_prompts, None, [])
+    study, world = cells.read_study(), World(None, [train_prompts], None, [])
     stored = study.params["gap"]["sample"]["completions"]
     prompts = pd.DataFrame({"prompt_id": range(train_prompts), "split": "train"})
     store = pd.DataFrame({"prompt_id": np.repeat(range(train_prompts), stored)})
@@ -52,13 +52,13 @@ def test_costs_are_what_the_stages_draw(tmp_path, monkeypatch, train_prompts):
 
 def test_costs_of_what_trains_nothing_or_on_pairs_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(build(tmp_path, STUDY, {}, recipes=HALF))
-    study, world = cells.read_study(), World(None, 176, None, [])
+    study, world = cells.read_study(), World(None, [176], None, [])
     found = {arm: tuple(costs.cost(study, world, "gap", arm)) for arm in study.arms}
     assert found["base"] == (0, 0, 0, 1) and found["local"] == (96, 0, 0, 1)
     assert found["best_of__global"] == found["best_of__local"] == (96, 0, 0, 16)
     assert found["best_of_soft"] == (96, 0, 0, 64)
     assert found["offline"] == (0, 400, 0, 1) and found["offline_relabelled"] == (96, 400, 0, 1)
-    few = World(None, 176, 100, [])  # the data have fewer pairs than params ask for
+    few = World(None, [176], 100, [])  # the data have fewer pairs than params ask for
     assert costs.cost(study, few, "gap", "best_of__global").reward_steps == 12
 
 
@@ -67,7 +67,7 @@ def test_an_arm_that_goes_on_has_the_costs_of_what_it_starts_from(tmp_path, monk
     on from one that the global one labelled."""
     on = {"online_on": {"start": "online", "loss": ["sigmoid"], "labels": "local", "rounds": 1}}
     monkeypatch.chdir(build(tmp_path, STUDY | {"arms": ["online", "online_on"]}, {}, recipes=on))
-    study, world = cells.read_study(), World(None, 176, None, [])
+    study, world = cells.read_study(), World(None, [176], None, [])
     before, found = (costs.cost(study, world, "gap", arm) for arm in ("online", "online_on"))
     assert found.policy_steps == 400 + before.policy_steps == 800
     assert found.drawn == 400 * 32 * 8 + before.drawn
@@ -81,3 +81,14 @@ def test_costs_stand_beside_the_reward(tmp_path, monkeypatch):
     row = next(line for line in text.splitlines() if line.startswith("| online |"))
     assert row.split("|")[3:6] == [" 496 (96 RM + 400 policy) ", " 102,400 ", " 1 "]
     assert "<td>496<small>96 RM + 400 policy</small></td><td>102,400</td><td>1</td>" in html
+
+
+def test_where_seeds_have_worlds_of_their_own_the_cost_is_the_mean_over_them(tmp_path, monkeypatch):
+    """Of a first round from the store, as a smaller world has its prompts asked several times."""
+    monkeypatch.chdir(build(tmp_path, STUDY, {}, recipes=HALF))
+    study = cells.read_study()
+    few, many, both = (
+        costs.cost(study, World(None, prompts, None, []), "gap", "online_batch")
+        for prompts in ([40], [1000], [40, 1000])
+    )
+    assert few.drawn < many.drawn and both.drawn == (few.drawn + many.drawn) / 2

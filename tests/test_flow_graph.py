@@ -88,7 +88,7 @@ def test_a_change_is_explained_and_what_the_cache_has_is_not_run_again(project):
     todo = plan(graph, set(graph.stages))
     assert todo.due == ["offline@gap-0-offline", "offline@gap-1-offline"] and todo.maybe_due == ["report"]
     assert re.search(
-        r"^offline@gap-0-offline: resolved.settings.gap.arms.offline.learning_rate: \S+ -> 0.125$",
+        r"^offline@gap-0-offline: settings.gap.arms.offline.learning_rate: \S+ -> 0.125$",
         list_reasons(todo),
         re.MULTILINE,
     )

@@ -89,14 +89,14 @@ def test_it_is_believed_only_if_it_is_shown_to_be_better_than_chance(trained, mo
 
 
 def test_a_judge_that_could_not_be_measured_is_not_believed():
-    found = truth("mine", World(Facts(title="Any", truth=None), 1, 1, []), ({"trained_on": 9, "pairs": 0}, None))
+    found = truth("mine", World(Facts(title="Any", truth=None), [1], 1, []), ({"trained_on": 9, "pairs": 0}, None))
     assert "not known" in found.sentence and "could not be measured" in found.doubt
 
 
 @pytest.mark.parametrize(("prompts", "shown"), [(1, False), (2, False), (5, False), (6, True), (50, True)])
 def test_a_judge_that_is_right_on_few_prompts_is_not_shown_to_be_better_than_a_coin(prompts, shown):
     """A coin is right on all of 5 prompts one time in 32: the labels do not vary, which is no certainty."""
-    world = World(Facts(title="Any", truth=None), 5, 5, [])
+    world = World(Facts(title="Any", truth=None), [5], 5, [])
     numbers = {"trained_on": 9, "pairs": prompts, "prompts": prompts}
     found = truth("mine", world, (numbers, pd.DataFrame({"accuracy": np.ones(prompts)})))
     assert (found.doubt == "") == shown, found

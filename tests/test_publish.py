@@ -214,3 +214,11 @@ def test_each_study_in_git_has_its_record(study):
     assert {"commit", "clean", "made", "params", "code", "sha256"} <= record.keys()
     assert record["sha256"] == {path.name: sha256(path) for path in folder.iterdir() if path.name != "record.json"}
     assert "platform" not in json.loads((folder / "evidence.json").read_text())
+
+
+def test_a_graph_that_makes_nothing_to_publish_is_told_in_a_sentence(project):
+    pipeline = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(pipeline.replace("[data/evidence.json, data/report/report.md]", "[data/evidence.json]"))
+    code, output = run("--stages", "report")
+    assert code == 2 and "dvc.yaml has no stage that makes data/report/report.md, which a study publishes" in output
+    assert not PUBLISHED.exists()

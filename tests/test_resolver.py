@@ -298,7 +298,7 @@ def test_wrong_params_are_named_when_cells_are_written(tmp_path):
         ("a: 1\nb:\n  <<: {c: 1}\n", r"line 3: the merge key << is not allowed"),
         ("a: 1\nb: 2\na: 3\n", r"line 3: the key a stands twice"),
         ("a:\n  b: 1\n  b: 2\n", r"line 3: the key b stands twice"),
-        ("a: [", "cannot be read as YAML"),
+        ("b: 1\na: [", "params.yaml, line 2 cannot be read as YAML: while parsing a flow"),
         ("a: \xff", "cannot be read as YAML"),
     ],
 )

@@ -30,6 +30,8 @@ def publish(study: str, plan: Plan, project: Path) -> str:
         return ""
     outs = {out["path"]: out["md5"] for name in graph.stages for out in graph.record(name)["outs"]}
     hashes = {path: f"md5 {md5}" for path, md5 in outs.items() if path.startswith(ARTIFACTS) or path in FILES.values()}
+    if lacking := [path for path in FILES.values() if path not in outs]:
+        raise UserError(f"dvc.yaml has no stage that makes {lacking[0]}, which a study publishes: bring it back there.")
     contents = {name: _as_recorded(graph.root / path, outs[path]) for name, path in FILES.items()}
     contents["artifacts.json"] = (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode()
     record, folder = origins.of(study, graph, contents), project / PUBLISHED / study

@@ -8,7 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stages.records.errors import UserError
 
@@ -42,6 +42,9 @@ def parsed(content: bytes, path: str | Path) -> Any:
     except DuplicateKeyError as error:
         key, line = error.problem.split('"')[1], error.problem_mark.line + 1
         raise UserError(f"{path}, line {line}: the key {key} stands twice in one place: take one out.") from None
+    except MarkedYAMLError as error:
+        said = ", ".join(filter(None, [error.context, error.problem]))
+        raise UserError(f"{path}, line {error.problem_mark.line + 1} cannot be read as YAML: {said}.") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
 

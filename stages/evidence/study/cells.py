@@ -83,7 +83,7 @@ class World:
     """What a report must know of a setting's world."""
 
     facts: Facts
-    train_prompts: int  # that preferences and online steps may use
+    train_prompts: list[int]  # that preferences and online steps may use; of each world, where seeds have their own
     pairs: int | None  # labelled pairs that the data bring for training; None where samples are labelled instead
     rules: list[dict]  # what was dropped, cut and changed of the data: rule, what, rows, of, share, examples
 
@@ -120,12 +120,12 @@ def read_study() -> Study:
 
 def read_world(setting: str) -> World:
     """The world of a setting, from its corpus."""
-    folder = _shared("corpus", setting)
-    splits = pd.read_parquet(folder / "prompts.parquet", columns=["split"])["split"]
+    folder, *others = _shared("corpus", setting)
+    splits = [pd.read_parquet(one / "prompts.parquet", columns=["split"])["split"] for one in (folder, *others)]
     pairs, rules = folder / "pairs.parquet", folder / "rules.json"
     return World(
         Facts(**json.loads((folder / "world.json").read_text(encoding="utf-8"))["facts"]),
-        int((splits == "train").sum()),
+        [int((of_world == "train").sum()) for of_world in splits],
         int((pd.read_parquet(pairs, columns=["split"])["split"] == "train").sum()) if pairs.exists() else None,
         json.loads(rules.read_text(encoding="utf-8")) if rules.exists() else [],
     )
@@ -134,7 +134,7 @@ def read_world(setting: str) -> World:
 def read_judge(setting: str) -> tuple[dict, pd.DataFrame]:
     """How well a setting's judge predicts labels that nothing has learned from, as the stage base wrote it: its
     numbers; by prompt_id log_loss and accuracy (no row where there are no such labels)."""
-    folder = _shared("base", setting)
+    folder = _shared("base", setting)[0]
     stage = f"base@{folder.name}"
     numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["judge"]
     _refuse_infinite(numbers, folder / "metrics.json", stage)
@@ -244,11 +244,12 @@ def _by_prompt(folder: Path, stage: str) -> pd.DataFrame:
     return prompts
 
 
-def _shared(kind: str, setting: str) -> Path:
-    """The corpus or the base policy that a setting reads, perhaps that of a setting which it extends."""
+def _shared(kind: str, setting: str) -> list[Path]:
+    """The corpora or the base policies that a setting reads, perhaps those of a setting which it extends: one, or one
+    per seed where a seed redraws the world."""
     cells = plain.fast(CELLS)["cells"]["evaluate"].values()
-    path = next(cell[kind] for cell in cells if cell["setting"] == setting)
-    return _artifact(Path(path), f"{kind}@{Path(path).name}")
+    paths = dict.fromkeys(cell[kind] for cell in cells if cell["setting"] == setting)
+    return [_artifact(Path(path), f"{kind}@{Path(path).name}") for path in paths]
 
 
 def _refuse_infinite(numbers: Mapping, where: Path | str, stage: str) -> None:

@@ -1,6 +1,7 @@
 """What a road costs, counted from the params: optimisation steps and completions drawn, whatever the machine."""
 
 from math import ceil
+from statistics import mean
 from typing import NamedTuple
 
 from stages.evidence.study.cells import Study, World
@@ -12,7 +13,7 @@ class Cost(NamedTuple):
 
     reward_steps: int  # of the reward models that it needs, and that the policies need which it goes on from
     policy_steps: int  # of its policy, and of the policies that it goes on from
-    drawn: int  # distinct completions that were drawn to train it
+    drawn: int  # distinct completions that were drawn to train it; the mean over worlds, where seeds have their own
     per_answer: int  # completions drawn for each answer, once it is in use
 
 
@@ -35,10 +36,15 @@ def cost(study: Study, world: World, setting: str, arm: str) -> Cost:
     if line[1:] or start != arms.BASE:
         return Cost(judges, steps, fresh + in_a_round * one["completions"], 1)
     # From the base policy the first round takes stored completions, in groups, and a prompt's again when all are used.
-    turns, more = divmod(in_a_round, asked := ceil(one.get("share", 1.0) * world.train_prompts))
     groups = params["sample"]["completions"] // one["completions"]
-    stored = more * min(turns + 1, groups) + (asked - more) * min(turns, groups)
-    return Cost(judges, steps, fresh + stored * one["completions"], 1)
+    stored = [_stored(in_a_round, ceil(one.get("share", 1.0) * prompts), groups) for prompts in world.train_prompts]
+    return Cost(judges, steps, fresh + round(mean(stored) * one["completions"]), 1)
+
+
+def _stored(turns: int, prompts: int, groups: int) -> int:
+    """How many stored groups of completions so many turns take, if each prompt has ``groups``."""
+    each, more = divmod(turns, prompts)
+    return more * min(each + 1, groups) + (prompts - more) * min(each, groups)
 
 
 def _steps(options: dict, pairs: int) -> int:
