@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from stages.evidence import words
-from stages.evidence.figures import plots
+from stages.evidence.figures import forests, plots
 from stages.evidence.study import costs
 from stages.evidence.study.answers import Answer
 from stages.evidence.study.cells import Cell, Study, World
@@ -33,6 +33,7 @@ class Comparison(Measured):
         cells.read_judge found it, where the true reward is a judge."""
         super().__init__(study, name, cells, judged, world)
         self.answer = Answer(self, truth(name, world, judge))
+        self.tones = plots.tones([*study.arms, arms.BASE])
 
     @property
     def headings(self) -> list[str]:
@@ -42,8 +43,7 @@ class Comparison(Measured):
 
     def table(self) -> list[dict]:
         """One row an arm: its name, colour and a cell (text of the mean, text of the interval) for each column."""
-        named = plots.tones(self.study.arms)
-        return [{"arm": arm, "tone": named[arm], "cells": self._row(arm)} for arm in self.study.arms]
+        return [{"arm": arm, "tone": self.tones[arm], "cells": self._row(arm)} for arm in self.study.arms]
 
     def _row(self, arm: str) -> list[tuple[str, str]]:
         first, *others = (self._cell((arm, split, name), digits) for split, name, _, digits, *_ in self.columns)
@@ -108,7 +108,7 @@ class Comparison(Measured):
                 if all(c.curve is not None and {x, "true_reward"} <= set(c.curve) for c in cells)
             }
             if lines:
-                svg = plots.curves(self.study.arms, lines, base, label, self.unit, steps=x == "step")
+                svg = plots.curves(self.tones, lines, base, label, self.unit, steps=x == "step")
                 title = "Learning, by step" if x == "step" else "Learning, by distance from base"
                 shown.append({"title": title, "svg": svg, "caption": f"{thin}Validation prompts, {seeds}."})
         pairs = self._pairs()
@@ -126,7 +126,7 @@ class Comparison(Measured):
             others = dict.fromkeys(reversed(self.study.contrast or ()))
             levels = {arm: self.estimates[arm, "test", "true_reward"].mean for arm in others}
             caption = f"{thin}{self.prompts('test')} test prompts, {seeds}. Dashed: policies that answer once."
-            svg = plots.best_of(self.study.arms, curves, levels, self.unit)
+            svg = plots.best_of(self.tones, curves, levels, self.unit)
             shown.append({"title": "Best of n, by each reward model", "svg": svg, "caption": caption})
         return shown
 
@@ -165,7 +165,7 @@ class Comparison(Measured):
             for arm in self.study.arms
             if (arm, "test", "true_reward") in self.estimates
         }
-        return plots.forest(self.study.arms, rows, self.unit, self.decimals, limits)
+        return forests.forest(rows, self.tones, self.unit, self.decimals, limits)
 
     def examples(self) -> list[dict]:
         """The same few test prompts of the first seed for every arm: drawn by key, not chosen by what came out."""
@@ -176,7 +176,7 @@ class Comparison(Measured):
         tables = {arm: table.set_index("prompt_id") for arm, table in first.items()}
         common = set.intersection(*(set(table.index) for table in tables.values()))
         drawn = sorted(common, key=lambda prompt: key("report", "example", self.name, int(prompt)))[:EXAMPLES]
-        named, any_arm = plots.tones(self.study.arms), tables[self.study.arms[0]]
+        any_arm = tables[self.study.arms[0]]
         return [
             {
                 "prompt": any_arm.loc[prompt, "prompt"],
@@ -184,7 +184,7 @@ class Comparison(Measured):
                 "answers": [
                     {
                         "arm": arm,
-                        "tone": named[arm],
+                        "tone": self.tones[arm],
                         "completion": tables[arm].loc[prompt, "completion"],
                         "reward": words.number(tables[arm].loc[prompt, "true_reward"], self.decimals),
                         "mark": self._mark(tables[arm].loc[prompt]),
