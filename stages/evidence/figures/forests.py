@@ -47,20 +47,28 @@ def leads(
 ) -> str:
     """Differences around 0 with intervals, and the seeds as ticks, below the title of each group.
 
-    groups: title, "" for none -> name -> (Estimate, values of the seeds, colour name). limits: of the axis, where
-    several plots share it. margin: half of the band of differences that would not matter, 0 for none.
+    groups: title -> name, or "" -> (Estimate, values of the seeds, colour name). limits: of the axis, where several
+    plots share it. margin: half of the band of differences that would not matter, 0 for none.
     """
     names = [name for rows in groups.values() for name in rows]
-    lines = len(names) + 0.9 * sum(map(bool, groups))
-    left = max(1.05, room(names))
+    lines = len(names) + 0.9 * len(groups)
+    left = max(1.05, room(names)) if any(names) else 0.15
     figure, axes = axes_of(2.65 + left, 0.34 * lines + 0.55, left=left, bottom=0.45, right=0.45, top=0.05)
     _zero(axes, margin)
     y, places = -0.1, []
     for title, rows in groups.items():
-        if title:
-            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (7 - 72 * left, 0)}
-            axes.annotate(title, (0, y + 0.4), va="center", fontweight="bold", color=STANDINS["ink"], **place)
-            y += 0.9
+        axes.annotate(
+            title,
+            (0, y + 0.4),
+            xycoords=("axes fraction", "data"),
+            xytext=(7 - 72 * left, 0),
+            textcoords="offset points",
+            va="center",
+            fontweight="bold",
+            color=STANDINS["ink"],
+            bbox={"boxstyle": "square,pad=0.15", "facecolor": STANDINS["surface"], "edgecolor": "none"},
+        )
+        y += 0.9
         for found, seeds, colour in rows.values():
             _interval(axes, y + 0.4, found, seeds, STANDINS[colour], decimals, signed=True)
             places.append((y + 0.4, STANDINS[colour]))

@@ -15,7 +15,7 @@ RMS = ("best_of", "local", "base")  # colour names of reward models, in turn
 def _beside(names: Iterable[str]) -> tuple:
     """A figure, and its axes with room for the names of lines at their ends."""
     right = max(1.2, room(names))
-    return axes_of(4.2 + right, 3.2, left=0.5, bottom=0.5, right=right, top=0.25)
+    return axes_of(3.0 + right, 2.8, left=0.5, bottom=0.5, right=right, top=0.25)
 
 
 def family(arm: str) -> str:
@@ -80,7 +80,7 @@ def dial(
     level: float | None = 0.0,
     colours: dict[str, str] | None = None,
     doubling: bool = False,
-    size: tuple[float, float] = (5.4, 3.2),
+    size: tuple[float, float] = (4.4, 2.8),
 ) -> str:
     """Points with 95% intervals, joined: lines: name -> (x values, means, half widths).
 
@@ -142,10 +142,10 @@ def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]
 
     losses, accuracies: reward model -> value of each seed.
     """
-    figure = Figure(figsize=(5.4, 3.2))
+    figure = Figure(figsize=(4.4, 3.0))
     rows = [(losses, math.log(2), "log-loss (lower is better)"), (accuracies, 0.5, "accuracy (higher is better)")]
     for place, (numbers, chance, title) in enumerate(rows):
-        axes = figure.add_axes((0.19, 0.61 - 0.5 * place, 0.66, 0.27))
+        axes = figure.add_axes((0.22, 0.63 - 0.5 * place, 0.6, 0.25))
         axes.axvline(chance, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate(
             f"chance {chance:.3g}",

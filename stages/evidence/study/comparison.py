@@ -13,8 +13,8 @@ from stages.evidence.study.truth import truth
 from stages.records import arms
 from stages.records.seeds import key
 
-EXAMPLES = 3  # prompts a setting
-COSTS = ("optimisation steps", "drawn to train", "drawn per answer")
+EXAMPLES = 3  # prompts per setting
+COSTS = ("optimisation steps", "samples drawn to train", "samples drawn per answer")
 
 
 class Comparison(Measured):
@@ -33,7 +33,36 @@ class Comparison(Measured):
         cells.read_judge found it, where the true reward is a judge."""
         super().__init__(study, name, cells, judged, world)
         self.answer = Answer(self, truth(name, world, judge))
-        self.tones = plots.tones([*study.arms, arms.BASE])
+        self.tones = plots.tones([*study.arms, arms.BASE], study.contrast or ())
+
+    def leads(self) -> dict[str, tuple]:
+        """What the headlines compare: words -> (Estimate, its value in each seed, colour name); nothing where the true
+        reward is in doubt."""
+        found = {}
+        if self.answer.lead and not self.answer.truth.doubt:
+            online, offline = self.study.contrast
+            found[f"{online} − {offline}"] = (self.answer.lead, self._by_seed(online, offline), self.tones[online])
+        if self.answer.untrained and not self.answer.truth.doubt:
+            pair = self.study.best_of, self.study.trained
+            found[f"{self.answer.best_of} − {pair[1]}"] = (self.answer.untrained, self._by_seed(*pair), "best_of")
+        return found
+
+    def _by_seed(self, first: str, second: str) -> list[float]:
+        pair = (self.values(arm, "test", "true_reward") for arm in (first, second))
+        return [a - b for a, b in zip(*pair, strict=True) if a is not None and b is not None]
+
+    def picture(self, limits: tuple[float, float] | None) -> str:
+        """The plot of what the headlines compare, on an axis with the given limits; empty where there is nothing."""
+        groups = {said: {"": found} for said, found in self.leads().items()}
+        return forests.leads(groups, f"difference in {self.unit}", self.decimals, limits) if groups else ""
+
+    def compared(self) -> list[dict]:
+        """What the arms of the headlines earn and cost: their rows of ``table``, with its first columns."""
+        rows = {row["arm"]: row | {"cells": row["cells"][: 1 + len(COSTS)]} for row in self.table()}
+        shown = [rows[arm] for arm in self.study.contrast or ()]
+        if self.study.best_of:
+            shown.append(rows[self.study.best_of] | {"arm": self.answer.best_of, "tone": "best_of"})
+        return shown
 
     @property
     def headings(self) -> list[str]:
@@ -101,7 +130,7 @@ class Comparison(Measured):
         thin = "Bold: mean over seeds; thin: each seed. " if len(self.study.seeds) > 1 else ""
         base = self._base_level()
         shown = []
-        for x, label in (("step", "optimisation step"), ("kl", "KL to base (nats a completion)")):
+        for x, label in (("step", "optimisation step"), ("kl", "KL to base (nats per completion)")):
             lines = {
                 arm: [(c.curve[x].to_numpy(float), c.curve["true_reward"].to_numpy(float)) for c in cells]
                 for arm, cells in self.cells.items()
@@ -151,21 +180,25 @@ class Comparison(Measured):
             drawn = f", drawn at temperature {temperature:g}; {kl}"
         return (
             f"Mean and 95% interval over {words.count(len(self.study.seeds), 'seed')} and {self.prompts('test')} test "
-            f"prompts that no preference and no online step used ({samples} completions a prompt{drawn}; last column: "
-            f"{self.prompts('train')} prompts that preferences and online steps may use, fresh samples). Costs are "
-            "those beyond the base policy and the preference pairs, which all arms share: optimisation steps, with "
-            "those of the reward model (RM) that an arm needs; completions drawn to train it; completions drawn for "
-            "each answer once it is in use."
+            f"prompts that no preference and no online step used ({samples} completions per prompt{drawn}; last "
+            f"column: {self.prompts('train')} prompts that preferences and online steps may use, fresh samples). Costs "
+            "are those beyond the base policy and the preference pairs, which all arms share: optimisation steps, with "
+            "those of the reward model (RM) that an arm needs; samples drawn to train it; samples drawn for each answer "
+            "once it is in use."
         )
+
+    def rewards(self) -> dict[str, tuple]:
+        """Arm -> (Estimate, value of each seed) of its true reward on test prompts."""
+        which = ("test", "true_reward")
+        return {
+            arm: (self.estimates[arm, *which], self.values(arm, *which))
+            for arm in self.study.arms
+            if (arm, *which) in self.estimates
+        }
 
     def forest(self, limits: tuple[float, float] | None) -> str:
         """The plot of all arms' true rewards on test prompts, on an axis with the given limits."""
-        rows = {
-            arm: (self.estimates[arm, "test", "true_reward"], self.values(arm, "test", "true_reward"))
-            for arm in self.study.arms
-            if (arm, "test", "true_reward") in self.estimates
-        }
-        return forests.forest(rows, self.tones, self.unit, self.decimals, limits)
+        return forests.forest(self.rewards(), self.tones, self.unit, self.decimals, limits)
 
     def examples(self) -> list[dict]:
         """The same few test prompts of the first seed for every arm: drawn by key, not chosen by what came out."""
