@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 
 import pytest
 from conftest import ROOT
@@ -23,6 +24,7 @@ def interval(name: str) -> str:
     return f"{row['low']:z.2f} to {row['high']:z.2f}"
 
 
+@cache
 def rewards(study: str) -> dict[tuple[str, str], list[float]]:
     """(setting, arm) -> the mean true reward of each seed."""
     found = {}

@@ -182,9 +182,8 @@ class Comparison(Measured):
             f"Mean and 95% interval over {words.count(len(self.study.seeds), 'seed')} and {self.prompts('test')} test "
             f"prompts that no preference and no online step used ({samples} completions per prompt{drawn}; last "
             f"column: {self.prompts('train')} prompts that preferences and online steps may use, fresh samples). Costs "
-            "are those beyond the base policy and the preference pairs, which all arms share: optimisation steps, with "
-            "those of the reward model (RM) that an arm needs; samples drawn to train it; samples drawn for each answer "
-            "once it is in use."
+            "come on top of the base policy and the preference pairs, which all arms share: optimisation steps, with "
+            "those of the reward model (RM) that an arm needs; samples drawn to train it; samples drawn per answer."
         )
 
     def rewards(self) -> dict[str, tuple]:
