@@ -1,7 +1,7 @@
 """The claims of studies/, each with a verdict, from what the named studies published.
 
 In: data/studies/<study>/{evidence.json, artifacts.json}, which `roads run --study <study>` publishes. Out: claims.json
-for programs; claims.html and claims.md for people. No training, no randomness but that of the bootstrap.
+for programs; claims.html, claims.md and leads.svg for people. No training, no randomness but that of the bootstrap.
 """
 
 import json
@@ -21,7 +21,7 @@ OUT = Path("data/report")
 
 
 def run() -> None:
-    """Write data/report/{claims.json, claims.html, claims.md}, each at once and whole.
+    """Write data/report/{claims.json, claims.html, claims.md, leads.svg}, each at once and whole.
 
     Claims whose study was not published yet have no verdict; the page says which study to run. Raises UserError
     naming the study when one lacks a setting, seed or arm of a claim, and naming claims that say the same.
@@ -43,10 +43,11 @@ def run() -> None:
         judged = verdicts.judge(entries, sizes)
         verified = {name: study.verification for name, study in studies.items()}
         missing = [name for name in names if name not in studies]
-        html, markdown = page.render(judged, sizes, evidence, verified, missing)
+        html, markdown, leads = page.render(judged, sizes, evidence, verified, missing)
     write_file(OUT / "claims.json", json.dumps([claim.row() for claim in judged], indent=1, allow_nan=False) + "\n")
     write_file(OUT / "claims.html", html)
     write_file(OUT / "claims.md", markdown)
+    write_file(OUT / "leads.svg", leads)
     emit(**{f"claims/{claim.name}": claim.found.estimate.mean for claim in judged})  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 from invented import DECLARED, PROJECT, cell, invent, publish, write
@@ -75,7 +76,7 @@ def test_the_json_has_every_claim_and_every_field(project):
 
 
 def test_same_bytes_again(project, tmp_path, monkeypatch):
-    names = ("claims.json", "claims.html", "claims.md")
+    names = ("claims.json", "claims.html", "claims.md", "leads.svg")
     first = {name: (project / "data/report" / name).read_bytes() for name in names}
     root = invent(tmp_path)
     monkeypatch.chdir(root)
@@ -90,7 +91,7 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
     assert html.count("<svg") == html.count("</svg>") == 1 + len(DECLARED.claims) + 3 + 3 + 3 + 1 + 10
     assert "#0a0b" not in html  # no stand-in colour is left
     rows = json.loads((project / "data/report/claims.json").read_text())
-    titles = [title for title in page.HYPOTHESES.values() if f"## {title}\n" in text]
+    titles = [title for _, title, _ in page.HYPOTHESES.values()]
     assert re.findall("^## (.*)$", text, re.M)[: len(titles)] == titles, "in the paper's order, not that of files"
     for row in rows:
         assert f'id="{row["id"]}"' in html and f'href="#{row["id"]}"' in html
@@ -99,6 +100,51 @@ def test_the_page_is_one_file_and_says_every_verdict(project):
         assert f" {row['verdict']}{aside} |" in line
         for path, hash_ in row["artifacts"].items():
             assert path in html and hash_ in html
+
+
+def test_the_answer_comes_first_in_one_line_per_hypothesis(project):
+    """What the statistics mean comes last; a reader of the first screen meets no word of it."""
+    html, text = ((project / "data/report" / name).read_text() for name in ("claims.html", "claims.md"))
+    rows = json.loads((project / "data/report/claims.json").read_text())
+    first, rest = html.split("<h2>Each claim</h2>")
+    assert not re.search(r"Holm|p &lt;|margin|adjust", first[first.index("<body>") :])
+    assert rest.index('id="reading"') > rest.index("<h2>Figures")
+    lines = re.findall(r'<td class="name">.*?</tr>', first, re.S)
+    assert len(lines) == len(page.HYPOTHESES)
+    for line, (hypothesis, (label, _, says)) in zip(lines, page.HYPOTHESES.items()):
+        claims = {row["id"]: row for row in rows if row["hypothesis"] == hypothesis}
+        assert f">{label}<" in line and says in line.replace("&#39;", "'")
+        assert re.findall('href="#(.*?)" title', line) == sorted(claims, key=lambda name: -claims[name]["seeds"])
+        counts = {}
+        for verdict in ("supported", "not supported", "undecided"):
+            if members := [row for row in claims.values() if row["verdict"] == verdict]:
+                counts[verdict] = len(members)
+                assert line.count({"supported": "✓", "not supported": "✗", "undecided": "?"}[verdict]) == len(members)
+        said = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+        assert re.sub("<.*?>", "", line[line.index('class="found"') :].split(">", 1)[1]).strip() == said
+        assert f"| {label} | {says} | {said} |" in text
+
+
+def test_claims_of_one_unit_share_an_axis_with_ticks(project):
+    html = (project / "data/report/claims.html").read_text()
+    axes = {}
+    for unit, ticks in re.findall(r'<td class="mark"><svg[^>]* aria-label="[^"]*\d (\D[^"]*)">(.*?)</svg>', html):
+        *marked, named = re.findall(r'<text x="([\d.]+)"[^>]*>(.*?)</text>', ticks)
+        assert named == ("100", unit) and 2 <= len(marked) <= 6 and "0" in dict(map(reversed, marked))
+        assert axes.setdefault(unit, marked) == marked
+    assert len(axes) == len({declared.unit for declared in DECLARED.claims.values()})
+
+
+def test_the_figure_of_the_readme_shows_what_the_study_published(project, monkeypatch):
+    monkeypatch.chdir(project)
+    study = Evidence.read("evidence", DECLARED.studies["evidence"].seeds)
+    picture = ElementTree.parse(project / "data/report/leads.svg")
+    words = [text.text.strip() for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    for setting in study.settings:
+        of = {arm: study.values(setting, arm, "true_reward").mean() for arm in ("online", "best_of", "offline")}
+        leads = [f"{of[arm] - of['offline']:+.2f}".replace("-", "−") for arm in ("online", "best_of")]
+        assert setting in words and set(leads) <= set(words)
+    assert words.count("online") == words.count("best-of-16") == len(study.settings)
 
 
 def test_curves_by_distance_are_of_the_arms_that_claims_compare_there_or_expect_to_end_alike():
@@ -216,12 +262,14 @@ def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypa
     stage.run()
     rows = json.loads(Path("data/report/claims.json").read_text())
     assert {row["id"] for row in rows} == {n for n, c in DECLARED.claims.items() if c.study != "data"}
+    assert "+" in Path("data/report/leads.svg").read_text()
     for name in ("claims.html", "claims.md"):
         assert "roads run --study data" in Path("data/report", name).read_text()
     for name in ("evidence", "cues", "dial"):
         shutil.rmtree(Path("data/studies", name))
     stage.run()
     assert json.loads(Path("data/report/claims.json").read_text()) == []
+    assert "roads run --study evidence" in Path("data/report/leads.svg").read_text()
 
 
 @pytest.mark.parametrize(

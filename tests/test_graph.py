@@ -53,7 +53,7 @@ from stages.records import plain
 REPORT = "report.html report.md results.json overview.svg".split()
 WHOLE = {
     "theory": ["data/theory"],
-    "claims": [f"data/report/claims.{kind}" for kind in ("html", "md", "json")],
+    "claims": ["data/report/leads.svg", *(f"data/report/claims.{kind}" for kind in ("html", "md", "json"))],
     "report": ["data/evidence.json", *(f"data/report/{name}" for name in REPORT)],
 }
 FOLDERS = {"offline": "policy", "online": "policy", "pick": "evaluation", "evaluate": "evaluation"}

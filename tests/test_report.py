@@ -154,7 +154,9 @@ def test_html_is_one_file_that_loads_nothing(project):
     page = Page()
     page.feed(html)
     assert page.open == []
-    assert page.svgs == 5 * len(KINDS) + 1  # all arms; learning by step and KL; reward models; best of n; the dial
+    assert (
+        page.svgs == 6 * len(KINDS) + 1
+    )  # leads; all arms; learning by step and KL; reward models; best of n; the dial
     assert page.scripts == 0
     assert all(reference.startswith("#") for reference in page.loads)
     assert not re.search(r"@import|url\((?!#)", html)
@@ -203,6 +205,92 @@ def test_one_quantity_has_one_interval_on_the_page_of_the_study_and_on_that_of_c
 
 def paths(evidence: dict) -> list[str]:
     return [cell["path"] for cell in evidence["cells"]]
+
+
+def test_the_answer_comes_first_with_its_picture_and_its_cost(project):
+    """Of each setting: the headline, online minus offline and best-of-16 minus online, and steps and samples beside."""
+    html = out(project, "report.html")
+    first = html[html.index("<body>") : html.index("<h2>")]
+    assert "processor time" not in first
+    for arm in ("offline", "online"):  # a name is explained before it is used
+        assert first.index(f"<b>{arm}</b>: trained for 400 steps on") < first.index('class="headline"')
+    metrics = json.loads(out(project, "metrics.json"))
+    cards = first.split('<div class="answer">')[1:]
+    for card, setting in zip(cards, KINDS, strict=True):
+        assert card.index('class="headline"') < card.index("<svg") < card.index("<table") < card.index("<details>")
+        lead = metrics[setting]["online"]["true_reward"] - metrics[setting]["offline"]["true_reward"]
+        drawn = [text for text in re.findall(r"<text[^>]*>(.*?)</text>", card)]
+        assert f"{lead:+.{2 if setting == 'gap' else 3}f}".replace("-", "−") in drawn
+        assert {"online − offline", "best-of-16 − online"} <= set(drawn)
+        rows = [re.findall(r"<t[hd][^>]*>(.*?)(?:<small>.*?</small>)?</t[hd]>", row) for row in card.split("<tr>")[1:]]
+        assert rows[0] == ["", "online", "offline", "best-of-16"]
+        assert rows[2][0] == "optimisation steps" and rows[2][2:] == ["400", "96"]
+        assert rows[3] == ["samples drawn to train", "102,400", "0", "0"]
+        assert rows[4] == ["samples drawn per answer", "1", "1", "16"]
+
+
+def test_the_two_compared_arms_have_colour_and_the_rest_is_grey(project):
+    html = out(project, "report.html")
+    shown = dict(re.findall(r'<dt class="arm" style="--tone: var\(--(.*?)\)">(.*?)</dt>', html))
+    assert shown.pop("online-0") == "online" and shown.pop("offline-0") == "offline"
+    assert set(shown) == {"muted"}
+    assert list(plots.tones(ARMS, ["online"])) == list(plots.tones(ARMS))
+
+
+def test_every_arm_is_explained_and_no_two_alike(project):
+    html = out(project, "report.html")
+    said = dict(re.findall(r"<dt[^>]*>(.*?)</dt><dd>(.*?)</dd>", html))
+    assert list(said) == ARMS and len(set(said.values())) == len(ARMS)
+    assert html.index("<dt") < html.index(">best_of_soft</text>"), "before the figure that names them"
+    assert "one batch of completions of the base policy" in said["online_batch"]
+    assert "drawn anew at every step" in said["online"]
+
+
+def test_every_wide_table_says_that_it_scrolls(project):
+    html = out(project, "report.html")
+    assert 'content: "This table scrolls sideways' in html
+    for before in html.split("<table")[1:]:
+        assert before.startswith((">", ' class="costs">'))
+    assert len(re.findall(r'<div class="scroll"[^>]*>\n<table>', html)) == html.count("<table>")
+
+
+def boxes(svg: str) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """The texts of a figure with the boxes that they take, roughly: (left, top, right, bottom)."""
+    found = []
+    for style, place, text in re.findall(r'<text style="(.*?)" (.*?)>(.*?)</text>', svg):
+        size = float(re.search(r"font-size: ([\d.]+)px", style)[1])
+        x, y = (float(re.search(rf'\b{name}="([-\d.]+)"', place)[1]) for name in "xy")
+        width = 0.55 * size * len(text)
+        left = x - width * {"middle": 0.5, "end": 1.0}.get(
+            (re.search("text-anchor: ([a-z]+)", style) or [""] * 2)[1], 0
+        )
+        found.append((text, (left, y - 0.8 * size, left + width, y)))
+    return found
+
+
+def collisions(svg: str) -> list[tuple[str, str]]:
+    placed = boxes(svg)
+    return [
+        (one, other)
+        for i, (one, a) in enumerate(placed)
+        for other, b in placed[:i]
+        if all(a[k] < b[k + 2] and b[k] < a[k + 2] for k in (0, 1))
+    ]
+
+
+@pytest.mark.parametrize("most", [1, 3, 12, 94, 400, 1012, 1500, 10_000])
+def test_no_label_of_a_learning_curve_lies_on_another(most):
+    """Steps on a scale of powers had "1000" and "12" beside each other, and lines that end alike have long names."""
+    names = [f"online_with_a_long_name_{i}" for i in range(7)] + ["offline"]
+    lines = {name: [([0, most / 2, most], [3, 4, 4.5 + 0.01 * i])] for i, name in enumerate(names)}
+    svg = plots.curves(plots.tones(names), lines, {}, "optimisation step", "true reward (0 to 6)", steps=True)
+    assert {*names, f"{most}", "0"} <= {text for text, _ in boxes(svg)}
+    assert collisions(svg) == []
+
+
+def test_no_label_of_the_page_lies_on_another(project):
+    figures = re.findall(r"<svg.*?</svg>", out(project, "report.html"), re.S)
+    assert len(figures) > 6 and [pair for svg in figures for pair in collisions(svg)] == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The figures of the page of claims, of the studies that a claim names.
+"""The figures of the page of claims, of the studies that a claim names, and the one that the README shows.
 
-A figure is a section of the page: its title, its caption, and panels of (title, svg), one a setting.
+A figure is a section of the page: its title, its caption, and panels of (title, svg), one per setting.
 """
 
 import math
@@ -13,11 +13,15 @@ from stages.evidence.claims import contrasts, estimates
 from stages.evidence.claims.contrasts import AT_KL
 from stages.evidence.claims.published import Evidence
 from stages.evidence.claims.verdicts import Judged
-from stages.evidence.figures import plots
+from stages.evidence.figures import forests, plots
 from stages.evidence.words import count
 
 STEPS = 8  # KL values of that figure
 PANEL = 4.1, 2.6  # inches of one of several figures beside each other
+BEST_OF = (
+    "best_of__global",
+    "best_of",
+)  # the arm that the figure of the README calls best-of-16: today, in the first plan
 
 
 def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: dict[str, list[str]]) -> list[dict]:
@@ -27,10 +31,7 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
     """
     shown = []
     if "evidence" in evidence:
-        margin = next(
-            (c.claim.margin for c in judged if c.claim.study == "evidence" and c.claim.measure == "true_reward"), None
-        )
-        study = evidence["evidence"]
+        margin, study = smallest(judged), evidence["evidence"]
         shown += [leads(study, margin), matched(study, margin)]
         if arms := followed(judged, study):
             shown.append(by_kl(study, arms))
@@ -42,20 +43,39 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
     return shown
 
 
+def smallest(judged: Sequence[Judged]) -> float:
+    """The margin of claims on true reward in the study evidence; 0 where there is none."""
+    claims = (judged.claim for judged in judged)
+    return next((c.margin for c in claims if (c.study, c.measure) == ("evidence", "true_reward")), 0.0)
+
+
+def overview(study: Evidence, margin: float) -> str:
+    """What online and best-of-n earn more than offline, by setting: the picture that the README shows."""
+    groups = {}
+    for setting in study.settings:
+        arms = {
+            "online": "online",
+            "best-of-16": next(a for a in BEST_OF if (setting, study.seeds[0], a) in study.cells),
+        }
+        named = plots.tones(list(arms.values()))
+        leads = {name: _lead(study, setting, arm) for name, arm in arms.items()}
+        groups[setting] = {
+            name: (statistics.mean(values), values.mean(axis=1).tolist(), named[arms[name]])
+            for name, values in leads.items()
+        }
+    return forests.leads(groups, "true reward, more than offline", 2, margin=margin)
+
+
 def leads(study: Evidence, margin: float) -> dict:
     """The lead in true reward of every arm over offline, by setting."""
     found = {
-        setting: {
-            arm: study.values(setting, arm, "true_reward") - study.values(setting, "offline", "true_reward")
-            for arm in _others(study, setting)
-        }
-        for setting in study.settings
+        setting: {arm: _lead(study, setting, arm) for arm in _others(study, setting)} for setting in study.settings
     }
     caption = (
         f"Mean and 95% interval over {count(len(study.seeds), 'seed')} and all test prompts, paired on both; ticks: "
         "each seed. Effects in the band would not matter."
     )
-    return {"title": "Every road against the offline one", "caption": caption, "panels": _forests(found, margin)}
+    return {"title": "Every arm against offline", "caption": caption, "panels": _forests(found, margin)}
 
 
 def matched(study: Evidence, margin: float) -> dict:
@@ -70,9 +90,18 @@ def matched(study: Evidence, margin: float) -> dict:
         }
     caption = (
         f"As above, but read off the learning curves (validation prompts) at {estimates.LEVELS} KL values that both "
-        "roads of a seed reach."
+        "arms of a seed reach."
     )
-    return {"title": "The same at equal distance from base", "caption": caption, "panels": _forests(found, margin)}
+    return {
+        "title": "Every arm against offline at equal distance from the base policy",
+        "caption": caption,
+        "panels": _forests(found, margin),
+    }
+
+
+def _lead(study: Evidence, setting: str, arm: str) -> np.ndarray:
+    """True reward of an arm minus that of offline, (seeds, prompts)."""
+    return study.values(setting, arm, "true_reward") - study.values(setting, "offline", "true_reward")
 
 
 def _others(study: Evidence, setting: str) -> list[str]:
@@ -81,7 +110,7 @@ def _others(study: Evidence, setting: str) -> list[str]:
 
 
 def _forests(leads: dict[str, dict[str, np.ndarray]], margin: float) -> list[tuple[str, str]]:
-    """One panel a setting, all on one axis; leads: setting -> arm -> (seeds, prompts or 1)."""
+    """One panel per setting, all on one axis; leads: setting -> arm -> (seeds, prompts or 1)."""
     rows, ends = {}, []
     for setting, by_arm in leads.items():
         rows[setting] = {}
@@ -92,7 +121,9 @@ def _forests(leads: dict[str, dict[str, np.ndarray]], margin: float) -> list[tup
     beyond = 0.04 * (max(ends) - min(ends))
     limits = min(ends) - beyond, max(ends) + beyond
     unit = "true reward, more than offline"
-    return [(name, plots.forest(list(arms), arms, unit, 2, limits, margin=margin)) for name, arms in rows.items()]
+    return [
+        (name, forests.forest(arms, plots.tones(list(arms)), unit, 2, limits, margin)) for name, arms in rows.items()
+    ]
 
 
 def followed(judged: Sequence[Judged], study: Evidence) -> list[str]:
@@ -111,20 +142,20 @@ def by_kl(study: Evidence, followed: Sequence[str]) -> dict:
         arms = [arm for arm in followed if (setting, study.seeds[0], arm) in study.cells]
         curves = {arm: study.curves(setting, arm) for arm in arms}
         reach = {arm: min(max(curve["kl"]) for curve in of_arm) for arm, of_arm in curves.items()}
-        grid = max(reach.values()) * np.linspace(0, 1, STEPS + 1) ** 2  # closer where all roads have been
+        grid = max(reach.values()) * np.linspace(0, 1, STEPS + 1) ** 2  # closer where all arms have been
         lines = {}
         for arm, of_arm in curves.items():
             levels = grid[grid <= reach[arm]]
             rewards = np.array([estimates.reward_at(curve, levels) for curve in of_arm])
             lines[arm] = (levels, *_intervals(rewards, "by_kl", setting, arm))
         tones = plots.tones(arms)
-        svg = plots.dial(lines, "KL to base (nats a completion)", "true reward", None, tones, size=PANEL)
+        svg = plots.dial(lines, "KL to base (nats per completion)", "true reward", None, tones, size=PANEL)
         panels.append((setting, svg))
     caption = (
         f"Mean and 95% interval over {count(len(study.seeds), 'seed')}, read off the learning curves (validation "
-        "prompts) at the same KL to the base policy; each road as far as all of its seeds got."
+        "prompts) at the same KL to the base policy; each arm as far as all of its seeds got."
     )
-    return {"title": "Reward by distance from base", "caption": caption, "panels": panels}
+    return {"title": "True reward by distance from the base policy", "caption": caption, "panels": panels}
 
 
 def dial(claim: Judged) -> dict:
@@ -135,12 +166,16 @@ def dial(claim: Judged) -> dict:
     labels = "measured gap (doublings of the data)", "lead in true reward"
     svg = plots.fitted(line.points, (xs, *line.at(xs)), *labels)
     caption = (
-        f"One point a setting: means and 95% intervals over {count(claim.seeds, 'seed')} (and test prompts, for "
+        f"One point per setting: means and 95% intervals over {count(claim.seeds, 'seed')} (and test prompts, for "
         "the lead). The gap is how many times the global RM's pairs can be halved until it is no better than the local "
-        "RM with all pairs; an open point holds a seed whose true gap lies farther out. "
+        "RM (reward model) with all pairs; an open point holds a seed whose true gap lies farther out. "
         f"Line: slope {claim.mean} ({claim.interval}) per doubling, with its 95% interval."
     )
-    return {"title": "Lead against the measured gap", "caption": caption, "panels": [("", svg)]}
+    return {
+        "title": "The lead against the measured gap between judging and generating",
+        "caption": caption,
+        "panels": [("", svg)],
+    }
 
 
 def verification(study: Evidence, settings: Sequence[str]) -> dict:
@@ -153,13 +188,17 @@ def verification(study: Evidence, settings: Sequence[str]) -> dict:
             losses = np.array([row[kind] for row in rows])
             lines[name] = (rows[0]["pairs"], *_intervals(losses, "verification", setting, kind))
         tones = {"global RM": "best_of", "local RM": "local"}
-        unit = "held-out log-loss (nats a pair)"
+        unit = "held-out log-loss (nats per pair)"
         panels.append((setting, plots.dial(lines, "pairs", unit, math.log(2), tones, doubling=True, size=PANEL)))
     caption = (
         f"Mean and 95% interval over {count(len(study.seeds), 'seed')}; dashed: chance. The gap is the way left from "
         "the local RM's last point to the global RM's curve."
     )
-    return {"title": "How many pairs a verifier needs", "caption": caption, "panels": panels}
+    return {
+        "title": f"How many pairs a reward model (RM) needs: study {study.study}",
+        "caption": caption,
+        "panels": panels,
+    }
 
 
 def _intervals(values: np.ndarray, *key: str) -> tuple[list[float], list[float]]:

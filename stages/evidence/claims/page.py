@@ -1,30 +1,60 @@
-"""The page of claims, in html and in markdown: the verdicts, the figures, and what each verdict rests on."""
+"""The page of claims, in html and in markdown: one line per hypothesis, then each verdict and what it rests on."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
+
+from matplotlib.ticker import MaxNLocator
 
 from stages.evidence import statistics
-from stages.evidence.claims.figures import figures
+from stages.evidence.claims.figures import figures, overview, smallest
 from stages.evidence.claims.published import Evidence
-from stages.evidence.claims.verdicts import LEVEL, Judged
+from stages.evidence.claims.verdicts import EXPECTED, LEVEL, REFUTED, SUPPORTED, UNDECIDED, Judged
 from stages.evidence.templates import fill
 from stages.evidence.words import count, written
+from stages.records.params import Claim
 
-HYPOTHESES = {  # as claims name them -> as the page does
-    "main": "The road through the reward model pays",
-    "H1": "H1: on-policy samples are worth something in themselves",
-    "H2": "H2: the offline road is held back less by the reference",
-    "H3": "H3: the online road is easier to optimise",
-    "H4": "H4: a reward model can use wider data",
-    "H5": "H5: a global reward model generalises better",
-    "H6": "H6: judging is simpler than generating",
-    "Razin": "Another account: what tokens give away (Razin et al. 2025)",
-    "dial": "Beyond the paper: the gap as a dial",
+HYPOTHESES = {  # as claims name them, in the page's order -> (label, heading, what the paper says of it in one line)
+    "main": ("Main", "Main claim: online beats offline", "Online beats offline on the same preference pairs."),
+    "H1": (
+        "H1",
+        "H1: on-policy samples are worth something in themselves",
+        "Not because on-policy samples are worth something in themselves.",
+    ),
+    "H2": (
+        "H2",
+        "H2: the reference holds the offline policy back less",
+        "Not because the reference holds offline back less: at equal KL online is still ahead.",
+    ),
+    "H3": ("H3", "H3: online is easier to optimise", "Not because online is easier to optimise."),
+    "H4": ("H4", "H4: a reward model can use wider data", "Not because a reward model can use wider data."),
+    "H5": (
+        "H5",
+        "H5: a global reward model generalises better",
+        "A reward model of its own (global) judges better than a policy's implicit reward (local).",
+    ),
+    "H6": (
+        "H6",
+        "H6: judging is simpler than generating",
+        "But because judging is simpler than generating: where it is not, online brings nothing.",
+    ),
+    "Razin": (
+        "Beyond",
+        "Beyond the paper: what tokens give away (Razin et al. 2025)",
+        "How simple judging is counts, and not what tokens give away (Razin et al. 2025).",
+    ),
+    "dial": (
+        "Beyond",
+        "Beyond the paper: does the lead grow with the gap?",
+        "The lead grows with the gap between judging and generating.",
+    ),
 }
+VERDICTS = (SUPPORTED, REFUTED, UNDECIDED)
+AXIS, TICKS = (10, 190), 5  # of the table: its ends in pixels, and how many parts it has at most
 CUES = ("simple", "complex"), ("shared", "apart")  # the settings cues_<verifier>_<tokens>
 COMPARED = (  # in the 2 x 2: title, measure, one arm minus the other, decimals
-    ("local RM − global RM, log-loss on test prompts (nats a pair)", "log_loss", "local", "global", 3),
+    ("local RM − global RM, log-loss on test prompts (nats per pair)", "log_loss", "local", "global", 3),
     ("online − offline, true reward (of 6)", "true_reward", "online", "offline", 2),
 )
 CARRIERS = {"global": "best_of", "local": "best_of_local"}  # arms with a reward model's numbers, in the first plan
@@ -38,46 +68,68 @@ def render(
     verified: dict[str, list[str]],
     missing: list[str],
 ) -> tuple[str, ...]:
-    """The page as html and as markdown.
+    """The page as html and as markdown, and the README's figure as svg.
 
     sizes: family -> how many claims it has; evidence: study -> what it published, of the studies that a claim names;
     verified: study -> settings whose verification it measured; missing: the studies that have published nothing yet.
     """
-    groups = {name: [] for name in HYPOTHESES}
-    for claim in judged:
-        groups.setdefault(claim.claim.hypothesis, []).append(claim)
+    groups = grouped(judged)
     words = {
         "claims": judged,
-        "groups": {HYPOTHESES.get(name, name): members for name, members in groups.items() if members},
-        "tallies": [(name, tally(judged, name)) for name in sizes],
+        "groups": groups,
+        "main": groups[0]["claims"][0] if groups and groups[0]["name"] == "main" else None,
+        "tallies": [(name, tally([c for c in judged if c.claim.family == name]), size) for name, size in sizes.items()],
         "marks": marks(judged),
+        "expected": expected,
         "reading": reading(sizes),
         "figures": figures(judged, evidence, verified),
+        "leads": overview(evidence["evidence"], smallest(judged)) if "evidence" in evidence else "",
         "missing": missing,
         "tables": tables(evidence),
     }
-    return fill(__file__, words, "claims.html", "claims.md")
+    return fill(__file__, words, "claims.html", "claims.md", "leads.svg")
 
 
-def tally(judged: Sequence[Judged], family: str) -> list[tuple[str, str, int]]:
-    """(verdict, the class that colours it, how many claims of a family have it), the commonest first."""
-    found = Counter((claim.verdict, claim.tone) for claim in judged if claim.claim.family == family)
-    return [(*verdict, members) for verdict, members in found.most_common()]
+def grouped(judged: Sequence[Judged]) -> list[dict]:
+    """The claims of each hypothesis in the page's order, those of the most seeds first, with the count of verdicts on
+    those that were declared before their study ran."""
+    groups: dict[str, list[Judged]] = {name: [] for name in HYPOTHESES}
+    for claim in sorted(judged, key=lambda claim: -claim.seeds):
+        groups.setdefault(claim.claim.hypothesis, []).append(claim)
+    return [
+        {"name": name, "label": label, "title": title, "says": says, "claims": members, "tally": tally(timely)}
+        for name, members in groups.items()
+        if members
+        for timely in [[claim for claim in members if not claim.claim.late]]
+        for label, title, says in [HYPOTHESES.get(name, ("", name, name))]
+    ]
+
+
+def tally(judged: Sequence[Judged]) -> list[tuple[str, str, int]]:
+    """(verdict, the class that colours it, how many claims have it), of the verdicts that occur."""
+    found = Counter((claim.verdict, claim.tone) for claim in judged)
+    return [(*verdict, found[verdict]) for verdict in sorted(found, key=lambda of: VERDICTS.index(of[0]))]
+
+
+def expected(claim: Claim) -> str:
+    """What a claim expects of its effect, with the margin."""
+    said = EXPECTED[claim.expect].format(margin=f"{claim.margin:g}")
+    return f"{said} (margin {claim.margin:g})" if claim.expect == "more" else said
 
 
 def reading(sizes: Mapping[str, int]) -> list[str]:
     """How to read the table. When a claim was declared is git's to say, and no page that DVC keeps knows of git."""
     whole = f"all {sum(sizes.values())} declared claims" if len(sizes) == 1 else "the claims of its family"
     said = [
-        "A claim says that an effect is more than 0, is no more than the margin, or is the same as 0 within the "
-        "margin: the smallest effect that would matter, set with the claim. Which commit declared a claim, and whether "
-        "that was before the first results that it could have seen, git knows, and the command roads claims shows.",
-        '"Supported" means shown: an effect above 0; one below the margin; one within it. "Not supported" means shown: '
-        "an effect below the margin; one above 0; one beyond the margin. (A real effect that is too small to matter "
-        'may thus earn either.) "Undecided": the seeds at hand show neither, which is no evidence of absence. "Alone": '
-        "the verdict if this claim were the only one.",
-        f"A verdict needs p < {LEVEL} after Holm's adjustment, which raises the p of each claim so that {whole} "
-        "together show anything for them (or against them) that is not so no more often than that.",
+        "A claim expects an effect that is more than 0, or less than the margin, or the same as 0 within the margin. "
+        "The margin is the smallest effect that would matter, set with the claim. Which commit declared a claim, and "
+        "whether that was before the first results that it could have seen, the command roads claims shows from git.",
+        "Supported: the data show what the claim expects. Not supported: the data show the opposite, which is an "
+        "effect below the margin, above 0, or beyond the margin. (A real effect that is smaller than the margin may "
+        "earn either.) Undecided: the seeds at hand show neither, which is no evidence of absence. Alone: the verdict "
+        "if this claim were the only one.",
+        f"A verdict needs p < {LEVEL} after Holm's correction. It raises the p of each claim, so that the chance of "
+        f"even one false verdict for any of {whole} stays below that, and the chance of one against any of them too.",
         "Intervals are about other preference samples, training runs and test prompts on the same map, corpus and base "
         "policy; prompts count as independent, though in the road world a few start towns share them.",
     ]
@@ -91,8 +143,9 @@ def reading(sizes: Mapping[str, int]) -> list[str]:
     return said
 
 
-def marks(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
-    """Claim -> where its interval, estimate, margin and 0 lie, as shares of an axis that claims of one unit share."""
+def marks(judged: Sequence[Judged]) -> dict[str, dict]:
+    """Claim -> where its interval, estimate, margin and 0 lie on an axis that all claims of one unit share, in pixels,
+    and the ticks of this axis: (place, text)."""
     places, axes = {}, {}
     for claim in judged:
         estimate, margin = claim.found.estimate, claim.claim.margin
@@ -101,10 +154,19 @@ def marks(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
         if estimate.resolved:
             places[claim.name] |= {"low": estimate.low, "high": estimate.high}
         axes.setdefault(claim.claim.unit, []).extend(filter(math.isfinite, places[claim.name].values()))
+    shown: dict[str, dict] = {}
     for claim in judged:
-        least, most = min(axes[claim.claim.unit]), max(axes[claim.claim.unit])
-        places[claim.name] = {name: (value - least) / (most - least) for name, value in places[claim.name].items()}
-    return places
+        least, most = (of(axes[claim.claim.unit]) for of in (min, max))
+        scale = partial(_pixel, least=least, most=most)
+        ticks = [at for at in MaxNLocator(TICKS).tick_values(least, most) if least <= at <= most]
+        shown[claim.name] = {name: scale(at) for name, at in places[claim.name].items()}
+        shown[claim.name]["ticks"] = [(scale(at), f"{at:.3g}".replace("-", "−")) for at in ticks]
+    return shown
+
+
+def _pixel(at: float, least: float, most: float) -> float:
+    left, right = AXIS
+    return round(left + (right - left) * (at - least) / (most - least), 1)
 
 
 def tables(evidence: dict[str, Evidence]) -> dict[str, list[dict]]:

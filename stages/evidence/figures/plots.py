@@ -1,13 +1,12 @@
 """Figures as inline SVG: the same bytes for the same numbers, readable on light and dark pages."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from stages.evidence.figures.canvas import FAMILIES, SHADES, STANDINS, axes_of, drawing, ended, label_points, room, svg
-from stages.evidence.words import number
 
 MARKERS = "osD^"
 RMS = ("best_of", "local", "base")  # colour names of reward models, in turn
@@ -16,7 +15,7 @@ RMS = ("best_of", "local", "base")  # colour names of reward models, in turn
 def _beside(names: Iterable[str]) -> tuple:
     """A figure, and its axes with room for the names of lines at their ends."""
     right = max(1.2, room(names))
-    return axes_of(4.2 + right, 3.2, left=0.5, bottom=0.5, right=right, top=0.25)
+    return axes_of(3.0 + right, 2.8, left=0.5, bottom=0.5, right=right, top=0.25)
 
 
 def family(arm: str) -> str:
@@ -24,75 +23,31 @@ def family(arm: str) -> str:
     return next((f for f in sorted(FAMILIES, key=len, reverse=True) if arm.startswith(f)), "online")
 
 
-def tones(arms: list[str]) -> dict[str, str]:
-    """One colour name an arm: its family's; within offline and online the arm named like the family comes first."""
+def tones(arms: list[str], bright: Collection[str] = ()) -> dict[str, str]:
+    """One colour name per arm: its family's; within offline and online the arm named like the family comes first.
+
+    bright: the arms that keep their colour, where the others are to be grey; empty for all.
+    """
     named = {}
     for kind in FAMILIES:
         members = sorted((a for a in arms if family(a) == kind), key=lambda arm: arm != kind)
         for i, arm in enumerate(members):
             named[arm] = f"{kind}-{i % SHADES}" if kind in ("offline", "online") else kind
-    return named
-
-
-@drawing
-def forest(
-    arms: list[str],
-    rows: dict[str, tuple],
-    unit: str,
-    decimals: int,
-    limits: tuple[float, float] | None,
-    margin: float | None = None,
-) -> str:
-    """One line an arm: its mean, interval, and the seeds as ticks.
-
-    rows: arm -> (Estimate, values of the seeds). limits: of the axis, where several plots share it. margin: for
-    differences, the smallest that matters; a band of smaller ones, and a line at 0.
-    """
-    named = tones(arms)
-    shown = [arm for arm in arms if arm in rows]
-    left = max(1.05, room(shown))
-    figure, axes = axes_of(2.65 + left, 0.34 * len(shown) + 0.55, left=left, bottom=0.45, right=0.45, top=0.05)
-    if margin:
-        axes.axvspan(-margin, margin, color=STANDINS["grid"], linewidth=0)
-        axes.axvline(0, color=STANDINS["muted"], linewidth=1.2)
-    for y, arm in enumerate(shown):
-        estimate, seeds = rows[arm]
-        colour = STANDINS[named[arm]]
-        if estimate.resolved:
-            axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
-        axes.plot(seeds, np.full(len(seeds), y + 0.27), "|", color=colour, markersize=5, markeredgewidth=1.1)
-        axes.plot(estimate.mean, y, "o", color=colour, markersize=7, markeredgecolor=STANDINS["surface"])
-        axes.annotate(
-            number(estimate.mean, decimals, sign=bool(margin)),
-            (1.02, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=STANDINS["ink"],
-        )
-    axes.set_yticks(range(len(shown)), shown)
-    for label, arm in zip(axes.get_yticklabels(), shown, strict=True):
-        label.set_color(STANDINS[named[arm]])
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(limits)
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(unit)
-    return svg(figure)
+    return {arm: named[arm] if arm in (bright or arms) else "muted" for arm in arms}
 
 
 @drawing
 def curves(
-    arms: list[str], lines: dict[str, list], levels: dict[str, float], x: str, unit: str, steps: bool = False
+    named: dict[str, str], lines: dict[str, list], levels: dict[str, float], x: str, unit: str, steps: bool = False
 ) -> str:
     """Lines against ``x``: bold the mean over seeds, thin each seed; dashed a level without an x of its own.
 
-    lines: arm -> [(x values, y values) of each seed]. levels: arm -> y. steps: x counts steps from 0 on, which are
-    drawn on a scale of powers, as they were measured.
+    named: arm -> colour name. lines: arm -> [(x values, y values) of each seed]. levels: arm -> y. steps: x counts
+    steps from 0 on, which are drawn on a scale of powers, as they were measured.
     """
-    named = tones(list(dict.fromkeys([*arms, *levels])))
     figure, axes = _beside([*lines, *levels])
     ends = []
-    for arm in [a for a in arms if a in lines]:
+    for arm in sorted(lines, key=lambda arm: named[arm] != "muted"):  # grey ones below the others
         colour = STANDINS[named[arm]]
         marker = MARKERS[int(named[arm][-1])] if named[arm][-1].isdigit() else "o"
         for xs, ys in lines[arm]:
@@ -125,7 +80,7 @@ def dial(
     level: float | None = 0.0,
     colours: dict[str, str] | None = None,
     doubling: bool = False,
-    size: tuple[float, float] = (5.4, 3.2),
+    size: tuple[float, float] = (4.4, 2.8),
 ) -> str:
     """Points with 95% intervals, joined: lines: name -> (x values, means, half widths).
 
@@ -187,10 +142,10 @@ def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]
 
     losses, accuracies: reward model -> value of each seed.
     """
-    figure = Figure(figsize=(5.4, 3.2))
+    figure = Figure(figsize=(4.4, 3.0))
     rows = [(losses, math.log(2), "log-loss (lower is better)"), (accuracies, 0.5, "accuracy (higher is better)")]
     for place, (numbers, chance, title) in enumerate(rows):
-        axes = figure.add_axes((0.19, 0.61 - 0.5 * place, 0.66, 0.27))
+        axes = figure.add_axes((0.22, 0.63 - 0.5 * place, 0.6, 0.25))
         axes.axvline(chance, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate(
             f"chance {chance:.3g}",
@@ -223,12 +178,14 @@ def verifiers(losses: dict[str, list[float]], accuracies: dict[str, list[float]]
 
 
 @drawing
-def best_of(arms: list[str], curves: dict[str, list[dict[int, float]]], levels: dict[str, float], unit: str) -> str:
+def best_of(
+    named: dict[str, str], curves: dict[str, list[dict[int, float]]], levels: dict[str, float], unit: str
+) -> str:
     """True reward of the completion that a reward model likes best among n, against n; dashed: levels of arms.
 
-    curves: reward model -> of each seed, n -> true reward.
+    named: arm -> colour name. curves: reward model -> of each seed, n -> true reward.
     """
-    named, ends = tones(arms), []
+    ends = []
     labels = {name: f"{name} RM" for name in curves}
     figure, axes = _beside([*labels.values(), *levels])
     ns = sorted(next(iter(curves.values()))[0])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from stages.evidence import words
-from stages.evidence.figures import plots
+from stages.evidence.figures import forests, plots
 from stages.evidence.study import costs
 from stages.evidence.study.answers import Answer
 from stages.evidence.study.cells import Cell, Study, World
@@ -13,8 +13,8 @@ from stages.evidence.study.truth import truth
 from stages.records import arms
 from stages.records.seeds import key
 
-EXAMPLES = 3  # prompts a setting
-COSTS = ("optimisation steps", "drawn to train", "drawn per answer")
+EXAMPLES = 3  # prompts per setting
+COSTS = ("optimisation steps", "samples drawn to train", "samples drawn per answer")
 
 
 class Comparison(Measured):
@@ -33,6 +33,36 @@ class Comparison(Measured):
         cells.read_judge found it, where the true reward is a judge."""
         super().__init__(study, name, cells, judged, world)
         self.answer = Answer(self, truth(name, world, judge))
+        self.tones = plots.tones([*study.arms, arms.BASE], study.contrast or ())
+
+    def leads(self) -> dict[str, tuple]:
+        """What the headlines compare: words -> (Estimate, its value in each seed, colour name); nothing where the true
+        reward is in doubt."""
+        found = {}
+        if self.answer.lead and not self.answer.truth.doubt:
+            online, offline = self.study.contrast
+            found[f"{online} − {offline}"] = (self.answer.lead, self._by_seed(online, offline), self.tones[online])
+        if self.answer.untrained and not self.answer.truth.doubt:
+            pair = self.study.best_of, self.study.trained
+            found[f"{self.answer.best_of} − {pair[1]}"] = (self.answer.untrained, self._by_seed(*pair), "best_of")
+        return found
+
+    def _by_seed(self, first: str, second: str) -> list[float]:
+        pair = (self.values(arm, "test", "true_reward") for arm in (first, second))
+        return [a - b for a, b in zip(*pair, strict=True) if a is not None and b is not None]
+
+    def picture(self, limits: tuple[float, float] | None) -> str:
+        """The plot of what the headlines compare, on an axis with the given limits; empty where there is nothing."""
+        groups = {said: {"": found} for said, found in self.leads().items()}
+        return forests.leads(groups, f"difference in {self.unit}", self.decimals, limits) if groups else ""
+
+    def compared(self) -> list[dict]:
+        """What the arms of the headlines earn and cost: their rows of ``table``, with its first columns."""
+        rows = {row["arm"]: row | {"cells": row["cells"][: 1 + len(COSTS)]} for row in self.table()}
+        shown = [rows[arm] for arm in self.study.contrast or ()]
+        if self.study.best_of:
+            shown.append(rows[self.study.best_of] | {"arm": self.answer.best_of, "tone": "best_of"})
+        return shown
 
     @property
     def headings(self) -> list[str]:
@@ -42,8 +72,7 @@ class Comparison(Measured):
 
     def table(self) -> list[dict]:
         """One row an arm: its name, colour and a cell (text of the mean, text of the interval) for each column."""
-        named = plots.tones(self.study.arms)
-        return [{"arm": arm, "tone": named[arm], "cells": self._row(arm)} for arm in self.study.arms]
+        return [{"arm": arm, "tone": self.tones[arm], "cells": self._row(arm)} for arm in self.study.arms]
 
     def _row(self, arm: str) -> list[tuple[str, str]]:
         first, *others = (self._cell((arm, split, name), digits) for split, name, _, digits, *_ in self.columns)
@@ -101,14 +130,14 @@ class Comparison(Measured):
         thin = "Bold: mean over seeds; thin: each seed. " if len(self.study.seeds) > 1 else ""
         base = self._base_level()
         shown = []
-        for x, label in (("step", "optimisation step"), ("kl", "KL to base (nats a completion)")):
+        for x, label in (("step", "optimisation step"), ("kl", "KL to base (nats per completion)")):
             lines = {
                 arm: [(c.curve[x].to_numpy(float), c.curve["true_reward"].to_numpy(float)) for c in cells]
                 for arm, cells in self.cells.items()
                 if all(c.curve is not None and {x, "true_reward"} <= set(c.curve) for c in cells)
             }
             if lines:
-                svg = plots.curves(self.study.arms, lines, base, label, self.unit, steps=x == "step")
+                svg = plots.curves(self.tones, lines, base, label, self.unit, steps=x == "step")
                 title = "Learning, by step" if x == "step" else "Learning, by distance from base"
                 shown.append({"title": title, "svg": svg, "caption": f"{thin}Validation prompts, {seeds}."})
         pairs = self._pairs()
@@ -126,7 +155,7 @@ class Comparison(Measured):
             others = dict.fromkeys(reversed(self.study.contrast or ()))
             levels = {arm: self.estimates[arm, "test", "true_reward"].mean for arm in others}
             caption = f"{thin}{self.prompts('test')} test prompts, {seeds}. Dashed: policies that answer once."
-            svg = plots.best_of(self.study.arms, curves, levels, self.unit)
+            svg = plots.best_of(self.tones, curves, levels, self.unit)
             shown.append({"title": "Best of n, by each reward model", "svg": svg, "caption": caption})
         return shown
 
@@ -151,21 +180,24 @@ class Comparison(Measured):
             drawn = f", drawn at temperature {temperature:g}; {kl}"
         return (
             f"Mean and 95% interval over {words.count(len(self.study.seeds), 'seed')} and {self.prompts('test')} test "
-            f"prompts that no preference and no online step used ({samples} completions a prompt{drawn}; last column: "
-            f"{self.prompts('train')} prompts that preferences and online steps may use, fresh samples). Costs are "
-            "those beyond the base policy and the preference pairs, which all arms share: optimisation steps, with "
-            "those of the reward model (RM) that an arm needs; completions drawn to train it; completions drawn for "
-            "each answer once it is in use."
+            f"prompts that no preference and no online step used ({samples} completions per prompt{drawn}; last "
+            f"column: {self.prompts('train')} prompts that preferences and online steps may use, fresh samples). Costs "
+            "come on top of the base policy and the preference pairs, which all arms share: optimisation steps, with "
+            "those of the reward model (RM) that an arm needs; samples drawn to train it; samples drawn per answer."
         )
+
+    def rewards(self) -> dict[str, tuple]:
+        """Arm -> (Estimate, value of each seed) of its true reward on test prompts."""
+        which = ("test", "true_reward")
+        return {
+            arm: (self.estimates[arm, *which], self.values(arm, *which))
+            for arm in self.study.arms
+            if (arm, *which) in self.estimates
+        }
 
     def forest(self, limits: tuple[float, float] | None) -> str:
         """The plot of all arms' true rewards on test prompts, on an axis with the given limits."""
-        rows = {
-            arm: (self.estimates[arm, "test", "true_reward"], self.values(arm, "test", "true_reward"))
-            for arm in self.study.arms
-            if (arm, "test", "true_reward") in self.estimates
-        }
-        return plots.forest(self.study.arms, rows, self.unit, self.decimals, limits)
+        return forests.forest(self.rewards(), self.tones, self.unit, self.decimals, limits)
 
     def examples(self) -> list[dict]:
         """The same few test prompts of the first seed for every arm: drawn by key, not chosen by what came out."""
@@ -176,7 +208,7 @@ class Comparison(Measured):
         tables = {arm: table.set_index("prompt_id") for arm, table in first.items()}
         common = set.intersection(*(set(table.index) for table in tables.values()))
         drawn = sorted(common, key=lambda prompt: key("examples", self.name, int(prompt)))[:EXAMPLES]
-        named, any_arm = plots.tones(self.study.arms), tables[self.study.arms[0]]
+        any_arm = tables[self.study.arms[0]]
         return [
             {
                 "prompt": any_arm.loc[prompt, "prompt"],
@@ -184,7 +216,7 @@ class Comparison(Measured):
                 "answers": [
                     {
                         "arm": arm,
-                        "tone": named[arm],
+                        "tone": self.tones[arm],
                         "completion": tables[arm].loc[prompt, "completion"],
                         "reward": words.number(tables[arm].loc[prompt, "true_reward"], self.decimals),
                         "mark": self._mark(tables[arm].loc[prompt]),

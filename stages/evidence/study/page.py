@@ -6,7 +6,7 @@ from stages.evidence import statistics
 from stages.evidence.figures import plots
 from stages.evidence.study.answers import FEW
 from stages.evidence.study.cells import Study
-from stages.evidence.study.comparison import Comparison
+from stages.evidence.study.comparison import COSTS, Comparison
 from stages.evidence.study.theorems import Theory
 from stages.evidence.templates import fill
 from stages.evidence.words import count, upper
@@ -23,8 +23,11 @@ def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[st
         "theory": theory,
         "caution": caution(len(study.seeds), study.redraw),
         "arms": describe_arms(study),
+        "compared": [(arm, what(study, arm)) for arm in reversed(study.contrast or ())],
+        "worth": ("true reward", *COSTS),
         "params": params_table(study),
-        "limits": limits(settings),
+        "limits": limits(settings, [setting.rewards() for setting in settings]),
+        "lead_limits": limits(settings, [setting.leads() for setting in settings]),
         "replicates": statistics.REPLICATES,
         "lines": max(len(setting.answer.lines(PANEL["letters"])) for setting in settings),
         **PANEL,
@@ -32,16 +35,21 @@ def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[st
     return fill(__file__, words, "report.html", "report.md", "overview.svg")
 
 
-def limits(settings: list[Comparison]) -> dict[tuple, tuple[float, float]]:
-    """Scale -> a common axis for the true rewards of all settings of it."""
+def limits(settings: list[Comparison], rows: list[dict[str, tuple]]) -> dict[tuple, tuple[float, float]]:
+    """Scale -> a common axis for what all settings of it show; none where that is one number.
+
+    rows: of each setting, (Estimate, values of the seeds, ...) by name.
+    """
     ends: dict[tuple, list[float]] = {}
-    for setting in (setting for setting in settings if setting.scale):
-        for (arm, *which), estimate in setting.estimates.items():
-            if which == ["test", "true_reward"]:
-                shown = (*estimate[:3], *setting.values(arm, *which))
-                ends.setdefault(setting.scale, []).extend(end for end in shown if math.isfinite(end))
+    for setting, shown in zip(settings, rows, strict=True):
+        for estimate, seeds, *_ in shown.values() if setting.scale else ():
+            ends.setdefault(setting.scale, []).extend(end for end in (*estimate[:3], *seeds) if math.isfinite(end))
     margins = {scale: 0.05 * (max(found) - min(found)) for scale, found in ends.items()}
-    return {scale: (min(found) - margins[scale], max(found) + margins[scale]) for scale, found in ends.items()}
+    return {
+        scale: (min(found) - margins[scale], max(found) + margins[scale])
+        for scale, found in ends.items()
+        if margins[scale]
+    }
 
 
 def caution(seeds: int, redraw: str) -> str:
@@ -74,7 +82,7 @@ def describe_arms(study: Study) -> list[dict]:
         rows.append(
             {
                 "arm": arm,
-                "tone": plots.tones(study.arms)[arm],
+                "tone": plots.tones(study.arms, study.contrast or ())[arm],
                 "what": what(study, arm),
                 "params": params,
                 "command": f"dvc repro {study.made_by(arm)}@{study.settings[0]}-{study.seeds[0]}-{arm}",
@@ -86,11 +94,11 @@ def describe_arms(study: Study) -> list[dict]:
 def what(study: Study, arm: str) -> str:
     """What an arm is, in words that follow from its recipe."""
     one, kind = study.recipe(study.settings[0], arm), study.kind(arm)
-    judge, start = f"the {one.get('labels')} RM", one.get("start", arms.BASE)
+    judge, start = f"the {one.get('labels')} reward model", one.get("start", arms.BASE)
     if kind == "none" and start == arms.BASE:
         return "the base policy, before any preference"
     if kind == "none":
-        return f"the policy whose implicit reward is the {start} RM"
+        return f"the policy whose implicit reward is the {start} reward model"
     if one.get("pick") == "best":
         return (
             f"the completion that {judge} scores highest among {one['of']} of the base policy's; its KL is the bound "
@@ -99,11 +107,16 @@ def what(study: Study, arm: str) -> str:
     if kind == "pick":
         return f"the soft optimum of {judge}, drawn from the base policy's completions by their weights"
     begins = "the base policy" if start == arms.BASE else start
+    steps = {study.recipe(setting, arm)["steps"] for setting in study.settings}
+    trained = f"trained for {count(one['steps'], 'step')}" if len(steps) == 1 else "trained"
     if kind == "offline":
         labels = f", labelled anew by {judge}" if "labels" in one else ""
-        return f"trained on the preference pairs{labels}, from {begins}"
+        return f"{trained} on the preference pairs{labels}, from {begins}"
     ranked = "scored" if "method" in one else "ranked"
-    return f"trained on its own completions, {ranked} by {judge}, from {begins}"
+    if one["rounds"] == 1:
+        return f"{trained} on one batch of completions of {begins}, {ranked} by {judge}"
+    drawn = "at every step" if one["rounds"] == one["steps"] else f"{one['rounds']} times"
+    return f"{trained} on its own completions, drawn anew {drawn} and {ranked} by {judge}, from {begins}"
 
 
 def params_table(study: Study) -> list[tuple[str, list[str]]]:
