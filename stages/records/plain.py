@@ -44,7 +44,8 @@ def parsed(content: bytes, path: str | Path) -> Any:
         raise UserError(f"{path}, line {line}: the key {key} stands twice in one place: take one out.") from None
     except MarkedYAMLError as error:
         said = ", ".join(filter(None, [error.context, error.problem]))
-        raise UserError(f"{path}, line {error.problem_mark.line + 1} cannot be read as YAML: {said}.") from None
+        line = min(error.problem_mark.line + 1, len(content.splitlines()))  # the mark may be behind the end
+        raise UserError(f"{path}, line {line} cannot be read as YAML: {said}.") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
 
