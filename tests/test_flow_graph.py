@@ -222,9 +222,7 @@ def test_of_many_changed_params_a_few_are_named(project):
     write_params(project, STUDY, learning_rate=0.125, beta=1.25, steps=3, batch=4)
     graph = Graph()
     said = list_reasons(plan(graph, set(graph.stages)))
-    assert re.search(r"^report: settings.gap.arms.offline.\w+: .*, .*, .* and 1 more$", said, re.MULTILINE), (
-        said
-    )
+    assert re.search(r"^report: settings.gap.arms.offline.\w+: .*, .*, .* and 1 more$", said, re.MULTILINE), said
 
 
 def test_logs_and_events_of_the_newest_runs_are_kept(tmp_path):

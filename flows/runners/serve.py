@@ -23,8 +23,8 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 import stages
 
@@ -99,7 +99,8 @@ class Server:
                     request = self.accept()
                     if request:
                         self.selector.close()
-                        os.close(woken), os.close(wake)
+                        os.close(woken)
+                        os.close(wake)
                         return request
                 else:
                     self.kill(event.data)
@@ -208,10 +209,11 @@ def run(request: dict, added: dict[str, str]) -> None:
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
-def reopened(stream: TextIO, number: int) -> TextIO:
+def reopened(stream: TextIOWrapper, number: int) -> TextIOWrapper:
     """A new stream with nothing buffered on a file descriptor, set up as Python does at its start."""
     mode, buffering = ("r", -1) if number == 0 else ("w", 1 if number == 2 or os.isatty(number) else -1)
     new = os.fdopen(number, mode, buffering, encoding=stream.encoding, errors=stream.errors, closefd=False)
+    assert isinstance(new, TextIOWrapper)
     if number:
         new.reconfigure(write_through=stream.write_through)
     return new

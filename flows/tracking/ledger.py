@@ -4,18 +4,25 @@ A thing is known by its path and its SHA-256 (for an artifact that of its manife
 so that the chain model -> run -> data -> run ... can be walked by content.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flows.git import git
 from flows.tracking import names
 from flows.tracking.store import connect
 from stages.records import artifacts
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
 
 STATUS = {"Completed": "FINISHED", "Cached": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
 
@@ -183,7 +190,7 @@ class Ledger:
                 self.close(maker, "Completed", when)
         return made
 
-    def _log_results(self, run: str, stage: dict, results: dict[str, object], when: float) -> None:
+    def _log_results(self, run: str, stage: dict, results: dict[str, Any], when: float) -> None:
         """Log what a stage measured: on its run, on the model that it is about, and of a verifier also on its run."""
         policy, verifier = names.about(stage)
         shown = names.measured(results)
@@ -227,11 +234,11 @@ class Ledger:
         self.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": versions})
         return logged.model_id
 
-    def _logged_model(self, path: str, sha256: str) -> object | None:
+    def _logged_model(self, path: str, sha256: str) -> LoggedModel | None:
         found = self.client.search_logged_models([self.experiment], f"tags.sha256 = '{sha256}'")
         return next((m for m in found if m.tags.get("path") == path), None)
 
-    def _read(self, path: str | None, stage: dict) -> object | None:
+    def _read(self, path: str | None, stage: dict) -> LoggedModel | None:
         """The logged model at a path, as a stage has read it; None if there is no path, or MLflow does not have it."""
         for dep in stage["deps"] if path else []:
             if Path(path).is_relative_to(dep["path"]):
@@ -291,7 +298,7 @@ class Ledger:
         return [str(f.relative_to(self.root)) for f in models]
 
 
-def _points(results: dict[str, object], when: float) -> list[tuple[str, float, int, float]]:
+def _points(results: Mapping[str, object], when: float) -> list[tuple[str, float, int, float]]:
     """Results as points; those over a number of something (best of n) as a curve over it."""
     points = []
     for key, value in results.items():
