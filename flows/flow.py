@@ -4,6 +4,7 @@ DVC decides what is up to date and the schedule what runs next; Prefect runs the
 Its caching and result storage are off. Imported only once there is something to run: Prefect takes seconds.
 """
 
+import logging
 import re
 import time
 from collections import Counter
@@ -32,7 +33,6 @@ from flows.tracking.store import address
 STATES = {"Completed": Completed, "Cached": Completed, "Failed": Failed, "NotRun": Cancelled, "Stopped": Cancelled}
 WORST = ("Stopped", "Failed", "NotRun", "Completed", "Cached")  # a flow ends like the first that a stage of it ended as
 OF_REPLICATE = ("setting", "seed")
-FAULTS = 3  # of Prefect, after which stages run without it: it may have waited for an answer at each
 PATIENCE = 12.0  # seconds that Prefect may take to write down how the tasks ended, after the last has
 
 Replicate = tuple[str, ...]  # setting and seed; () for stages of the whole study
@@ -44,6 +44,7 @@ def run_as_flow(schedule: Schedule, asked: dict[str, Any]) -> None:
     ``asked``: what the command named, as the flow's parameters: study, settings, seeds, stages, force. Raises what
     Prefect raises when its API fails; stages that it did not run are then brought to their end without.
     """
+    logging.raiseExceptions = False  # Prefect would write into the terminal that it cannot send its log
     runs = Runs(schedule)
 
     @flow(
@@ -109,8 +110,11 @@ class Runs:
     def submit(self, name: str) -> None:
         """Have the stage performed by a task of its replicate's sub-flow, or of the study's flow, where this is called.
 
-        Where Prefect fails, the stage is performed without.
+        Where Prefect fails, the stage is performed without, and so are all that follow: they would wait for an answer.
         """
+        if self.faults:
+            self._instead.submit(self.schedule.perform, name)
+            return
         home, labels = self._homes[name], self._labels(name)
         group = self.stages[name].group
         own = [value for label, value in labels.items() if label not in (OF_REPLICATE if home else ())]
@@ -125,8 +129,6 @@ class Runs:
                 self._close(home)
 
         try:
-            if len(self.faults) >= FAULTS:
-                raise ConnectionError("it has failed too often")
             with self._within(home):
                 # What Prefect draws arrows from: states of ended runs, as the schedule has done the waiting.
                 details = [StateDetails(task_run_id=run) for run in self._before([name], home)]

@@ -45,7 +45,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def api(project):
-    """A Prefect server that is there before and after the run: a function that asks it, and its address."""
+    """A Prefect server that is there before and after the run: a function that asks it, its address, its process."""
     home = project / ".roads" / "prefect"
     home.mkdir(parents=True)
     surroundings = small.environment(**services.PREFECT_ENVIRONMENT, PREFECT_HOME=str(home), PREFECT__SERVER_FINAL="1")
@@ -66,7 +66,7 @@ def api(project):
 
     try:
         assert services.answers(url, 200, server, SimpleNamespace(stopped=False)), (home / "log").read_text()
-        yield ask, url
+        yield ask, url, server
     finally:
         server.kill()
         server.wait()
@@ -74,7 +74,7 @@ def api(project):
 
 @pytest.mark.slow
 def test_a_person_sees_the_study_its_replicates_and_why_each_stage_ran_or_did_not(project, api):
-    ask, url = api
+    ask, url, _ = api
     there = {"PREFECT_API_URL": url, "MLFLOW_TRACKING_URI": small.NO_PREFECT["MLFLOW_TRACKING_URI"]}
     assert small.roads("run", "--stages", "judge", **small.NO_PREFECT)[0] == 0
     code, output = small.roads("run", "--seeds", "0,1", "--force", "judge@gap-0-offline", **there)
@@ -113,7 +113,7 @@ def test_a_person_sees_the_study_its_replicates_and_why_each_stage_ran_or_did_no
 
 @pytest.mark.slow
 def test_the_flow_run_has_the_headline_of_the_report_and_links(project, api):
-    ask, url = api
+    ask, url, _ = api
     code, output = small.roads("run", PREFECT_API_URL=url, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert code == 0, output
     [study] = [run for run in ask("flow_runs/filter") if run["parent_task_run_id"] is None]
@@ -126,6 +126,21 @@ def test_the_flow_run_has_the_headline_of_the_report_and_links(project, api):
     nodes = {node["label"]: node for _, node in graph["nodes"]}
     replicates = {nodes[f"replicate / {setting} seed {seed}"]["id"] for setting in ("gap", "short") for seed in (0, 1)}
     assert {edge["id"] for edge in nodes["report"]["parents"]} == replicates
+
+
+@pytest.mark.slow
+def test_of_a_server_that_ends_during_a_run_one_sentence_is_said_and_no_stage_misses_it(project, api):
+    _, url, server = api
+    Path("server").write_text(str(server.pid))
+    with Path("work.sh").open("a") as file:
+        file.write("if mv server killed 2> /dev/null; then kill -9 $(cat killed); fi\n")
+    code, output = small.roads("run", PREFECT_API_URL=url, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert code == 0 and "11 ran, 0 cached, 0 failed" in output and Path("killed").exists(), output
+    assert "Traceback" not in output, output
+    about = [line for line in output.splitlines() if "Prefect" in line or "connect" in line]
+    assert len([line for line in about if "MLflow" not in line]) == 1 and "the stages are not affected" in output, (
+        output
+    )
 
 
 def test_prefect_s_server_does_not_look_for_work_without_a_pause():
