@@ -72,8 +72,9 @@ def run_as_flow(schedule: Schedule, asked: dict[str, Any]) -> None:
 class Runs:
     """The flow and task runs of one schedule; a context manager within the study's flow. ``faults``: Prefect's, so far.
 
-    Prefect's own call of a sub-flow takes a thread and half a second of processor time. So a replicate's run is opened
-    here when its first stage is ready, closed after its last, and its tasks are submitted in its context.
+    Prefect's own call of a sub-flow takes a thread and 0.2 s of processor time, for which its first stage would wait.
+    So a replicate's run is opened here when its first stage is ready, by two requests, and closed after its last, and
+    its tasks are submitted in its context.
     """
 
     def __init__(self, schedule: Schedule) -> None:
