@@ -61,7 +61,8 @@ def run_command(
     checked = reading.load()
     graph = Graph(publishing=bool(study))
     where = f"studies/{study}.yaml" if study else "params.yaml"
-    chosen = select(graph, _list(settings), _list(seeds), _list(stages), checked.study, where)
+    selection = {"settings": _list(settings), "seeds": _list(seeds), "stages": _list(stages)}
+    chosen = select(graph, **selection, study=checked.study, where=where)
     if dry:
         if stale := graph.stale():
             typer.echo(f"Would remove what the study no longer has: {', '.join(stale)}.")
@@ -85,7 +86,8 @@ def run_command(
                 from flows.provenance.claims import refuse, write
 
                 refuse(graph.root)
-            code = run(todo, study or "study", checked, here, runner)
+            asked = {"study": study or "study", **selection, "force": force or []}
+            code = run(todo, asked, checked, here, runner)
             if deciding and code == 0 and (warning := write(graph.root).warning):
                 typer.echo(warning)
         else:

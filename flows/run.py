@@ -34,10 +34,11 @@ AGAIN = 1.0  # seconds from which on a second signal is one: some senders reach 
 KEPT = 20  # runs whose logs and events are kept
 
 
-def run(plan: Plan, study: str, params: Params, here: Path, runner: str) -> int:
+def run(plan: Plan, asked: dict[str, Any], params: Params, here: Path, runner: str) -> int:
     """Carry out a plan and say how it goes; the exit code. Raises UserError before anything has run.
 
-    ``study``: the name to show; ``here``: the folder that the user is in; ``runner``: a file of flows/runners.
+    ``asked``: what the command named (study, settings, seeds, stages, force), to be shown; ``here``: the folder that
+    the user is in; ``runner``: a file of flows/runners.
     """
     root = plan.graph.root
     check_inputs(plan, params)
@@ -56,12 +57,12 @@ def run(plan: Plan, study: str, params: Params, here: Path, runner: str) -> int:
     with Processes() as processes, terminal, handled(interrupt):
         terminal.note = "Starting ..."
         plan.graph.tell = terminal.say
-        tracker = Tracker(plan, study)
+        tracker = Tracker(plan, asked["study"])
         with there.runner(Around(processes, root, logs, due)) as at_work:
             schedule = Schedule(plan, needs, slots, processes, identity, at_work)
             schedule.listeners += [terminal.listen, tracker.listen, functools.partial(makings.listen, schedule)]
             tracker.schedule = schedule
-            work = in_background(lambda: carry_out(schedule, study, tracker, terminal), faults)
+            work = in_background(lambda: carry_out(schedule, asked, tracker, terminal), faults)
             while work.is_alive() and not interrupt.older_than(STOPPING):
                 work.join(0.1)
                 if interrupt.came and not processes.stopped:
@@ -147,7 +148,7 @@ def exit_code(schedule: Schedule, interrupted: bool) -> int:
     return DONE if not codes else MISTAKE if codes == {MISTAKE} else FAILED
 
 
-def carry_out(schedule: Schedule, study: str, tracker: "Tracker", terminal: Terminal) -> None:
+def carry_out(schedule: Schedule, asked: dict[str, Any], tracker: "Tracker", terminal: Terminal) -> None:
     """Start Prefect and MLflow side by side, then run the schedule; without Prefect if that is not to be had."""
     for name, value in PREFECT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -168,7 +169,7 @@ def carry_out(schedule: Schedule, study: str, tracker: "Tracker", terminal: Term
         terminal.note = ""
         services.enter_context(tracker)
         if healthy:
-            show_in_prefect(schedule, study, terminal, url)
+            show_in_prefect(schedule, asked, terminal, url)
         elif not schedule.processes.stopped:
             terminal.say(f"warning: Prefect at {url} does not answer; going on without it.")
         while not schedule.done:
@@ -176,14 +177,14 @@ def carry_out(schedule: Schedule, study: str, tracker: "Tracker", terminal: Term
             time.sleep(0.1)  # Prefect may have come to begin its loop at the last moment
 
 
-def show_in_prefect(schedule: Schedule, study: str, terminal: Terminal, url: str) -> None:
-    """Run the schedule as a Prefect flow; returns early, with stages left, if that fails before it has begun."""
+def show_in_prefect(schedule: Schedule, asked: dict[str, Any], terminal: Terminal, url: str) -> None:
+    """Run the schedule as Prefect flows; returns early, with stages left, if that fails before it has begun."""
     errors: list[Exception] = []
 
     def work() -> None:
         from flows.flow import run_as_flow
 
-        run_as_flow(schedule, study)
+        run_as_flow(schedule, asked)
 
     thread, end = in_background(work, errors), time.monotonic() + START_UP
     while thread.is_alive() and not schedule.done and (schedule.begun or time.monotonic() < end):

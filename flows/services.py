@@ -16,11 +16,19 @@ from flows.runners.processes import Processes
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PREFECT_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal is the run's own
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_UI_ENABLED": "false",
+    # What no automation of ours reads need not be written.
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    # Otherwise each of the three states of a task is written by itself. The interval is in whole seconds: below 1 the
+    # server looks without a pause, which takes a core.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_API_REQUEST_TIMEOUT": "10",
     "PREFECT_CLIENT_MAX_RETRIES": "1",
     "PREFECT_CLI_PROMPT": "false",
@@ -55,7 +63,8 @@ def prefect_server(processes: Processes, log: Path):
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--host", "127.0.0.1", "--port", port, "--log-level", "error", "--lifespan", "on"]
-    process = processes.start(command, {**os.environ, "PREFECT__SERVER_FINAL": "1"}, os.getcwd(), log, service=True)
+    surroundings = {**os.environ, "PREFECT__SERVER_FINAL": "1", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR"}
+    process = processes.start(command, surroundings, os.getcwd(), log, service=True)
     try:
         yield f"http://127.0.0.1:{port}/api", process
     finally:

@@ -26,6 +26,7 @@ from stages.records.errors import UserError
 pytestmark = pytest.mark.slow
 
 project = small.project
+ENDS = {"gap": "Completed", "short": "NotRun"}  # of replicates, where the base policy of short fails
 
 
 def start(**more):
@@ -58,12 +59,14 @@ def test_a_failure_stops_only_what_depends_on_it_and_the_next_run_goes_on(projec
     assert code == 2, output
     assert "base@short: Failed" in output and "- short is wrong: mend it. - log: .roads/logs/" in output
     with sqlite3.connect(".roads/prefect/prefect.db") as database:
-        states = dict(database.execute("SELECT name, state_name FROM task_run"))
-        flow = database.execute("SELECT state_name FROM flow_run").fetchall()
-    expected = {"base@gap": "Completed", "base@short": "Failed", "report": "NotRun"}
-    expected |= {f"offline@gap-{seed}-offline": "Completed" for seed in (0, 1)}
-    expected |= {f"offline@short-{seed}-offline": "NotRun" for seed in (0, 1)}
-    assert states == expected and flow == [("Failed",)]
+        tasks = "SELECT f.name, t.name, t.state_name FROM task_run t JOIN flow_run f ON f.id = t.flow_run_id"
+        states = {(flow.partition("-")[0], task): state for flow, task, state in database.execute(tasks)}
+        flows = {name.partition("-")[0]: s for name, s in database.execute("SELECT name, state_name FROM flow_run")}
+    replicates = {f"{setting} seed {seed}": end for setting, end in ENDS.items() for seed in (0, 1)}
+    assert flows == {"study": "Failed", **replicates}
+    expected = {("study", "base gap"): "Completed", ("study", "base short"): "Failed", ("study", "report"): "NotRun"}
+    expected |= {("study", replicate): end for replicate, end in replicates.items()}
+    assert states == expected | {(replicate, "offline"): end for replicate, end in replicates.items()}
     assert not leftovers(project)
 
     Path("failshort").unlink()

@@ -14,8 +14,9 @@ import small
 
 from flows.pipeline.graph import Graph
 from flows.plan import plan
+from flows.runners import Around, local
 from flows.runners.processes import Processes
-from flows.runners.slots import Slots, environment, need
+from flows.runners.slots import Slots, need
 from flows.schedule import Schedule
 from stages.records import reading
 
@@ -111,10 +112,8 @@ def test_what_a_listener_raises_loses_no_outcome(project, fault):
     todo = plan(graph, set(graph.stages))
     checked = reading.load()
     needs = {name: need(graph.stages[name], checked.settings) for name in todo.names}
-    with Processes() as processes:
-        schedule = Schedule(
-            todo, needs, Slots(), processes, "test", lambda n: environment(os.environ, n.threads, n.numerics)
-        )
+    with Processes() as processes, local.runner(Around(processes, project, project / ".roads", [])) as runner:
+        schedule = Schedule(todo, needs, Slots(), processes, "test", runner)
         schedule.listeners.append(raises)
         with ThreadPoolExecutor() as pool:
             submitted = []
