@@ -1,6 +1,7 @@
 """Training by TRL's trainers, on token ids, resumable to the same bytes."""
 
 import shutil
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from datasets import Dataset
 from datasets.utils import logging as datasets_logging
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -21,6 +22,8 @@ from stages.records import artifacts
 from stages.records.errors import UserError
 
 datasets_logging.disable_progress_bar()
+# TRL itself reads, at every step, what transformers means to take away: hundreds of lines in a stage's log.
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 
 def options(compute, seed: int, scratch: Path, batch: int, each: int = 1, **more) -> dict:
@@ -162,6 +165,7 @@ def train(trainer, scratch: Path, what: str, *callbacks: TrainerCallback) -> Non
     that a resuming Trainer does loses the head of a GPT-NeoX (transformers 5.23).
     """
     models.without_dropout(trainer.model)
+    trainer.remove_callback(PrinterCallback)  # KeepState says the same, as events
     for callback in (KeepState(), *callbacks):
         trainer.add_callback(callback)
     whole = [p for p in scratch.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
