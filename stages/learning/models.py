@@ -14,12 +14,14 @@ from transformers import (
     PreTrainedTokenizerFast,
     set_seed,
 )
+from transformers.utils import logging as transformers_logging
 
 from stages.learning.finite import finite_weights
 from stages.records.artifacts import refuse_pickles
 from stages.records.errors import UserError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+transformers_logging.disable_progress_bar()
 # A stage asks no hub, whatever the environment says of it.
 LOADING = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
 NEVER = -1e30  # a logit of probability 0; as infinity would make NaN of 0 * log 0
