@@ -6,9 +6,11 @@ platform or commit is in it (`roads run` writes those beside the outs).
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from stages.evidence.study import cells, page
 from stages.evidence.study.cells import Cell, Study
@@ -20,7 +22,7 @@ from stages.records.events import emit
 
 OUT, EVIDENCE = Path("data/report"), Path("data/evidence.json")
 PAIRS = ("log_loss", "accuracy")  # on held-out pairs: of a reward model, or of a trained arm's implicit reward
-BY_PROMPT = re.compile(r"true_reward|log_loss|accuracy|best_of_\d+")  # for claims
+BEST_OF = re.compile(r"best_of_\d+")  # by prompt, for claims
 DIGITS = 6  # kept in git: more would show rounding of the last bits as a change
 
 
@@ -99,20 +101,27 @@ def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], measure
 
 def in_short(setting: str, seed: int, arm: str, cell: Cell, measures: list[str]) -> dict:
     """All that a claim may ask of a cell: means of each test prompt, numbers, the learning curve."""
-    of_test = cell.by_prompt.loc["test"].join(cell.prompts)
+    of_test, prompts = cell.by_prompt.loc["test"], {}
+    for name in (name for name in of_test if name in measures or name == "true_reward"):
+        prompts[name] = cells.of_prompts(cell, "test", name)
+    prompts |= {name: cells.of_prompts(cell, "pairs", name) for name in PAIRS}
     numbers = {name: cells.value(cell, "test", name) for name in of_completions(measures)} | of_pairs(cell)
-    asked = (name for name in of_test if name in measures or BY_PROMPT.fullmatch(name))
-    known = [name for name in asked if of_test[name].notna().all()]
     curve = None if cell.curve is None else {name: cell.curve[name].tolist() for name in ("step", "true_reward", "kl")}
     return {
         "setting": setting,
         "seed": seed,
         "arm": arm,
         "path": cell.path.as_posix(),
-        "prompts": {name: of_test[name].tolist() for name in known},
+        "prompts": listed(prompts, of_test.index),
         "numbers": {name: value for name, value in numbers.items() if value is not None},
         "curve": curve,
     }
+
+
+def listed(measures: dict[str, pd.Series | None], prompts: Iterable[int]) -> dict[str, list[float | None]]:
+    """Measures in the order of the test prompts, None where a prompt has no pairs; those that are by prompt at all."""
+    known = {name: values.reindex(prompts) for name, values in measures.items() if values is not None}
+    return {name: [None if np.isnan(one) else one for one in values.tolist()] for name, values in known.items()}
 
 
 def of_pairs(cell: Cell) -> dict[str, float]:
@@ -125,19 +134,19 @@ def judged_in_short(study: Study, setting: str, seed: int, verifier: str, cell: 
     """All that a claim may ask of a reward model: ``in_short`` of an arm, with what it says of best-of-n and
     (log_loss_on_ARM) of pairs of the completions of arms."""
     paths, numbers = [cell.path.as_posix()], of_pairs(cell) | cell.metrics["best_of"]
-    by_prompt = {name: cell.prompts[name] for name in cell.prompts if BY_PROMPT.fullmatch(name)}
+    by_prompt = {name: cells.of_prompts(cell, "pairs", name) for name in PAIRS}
+    by_prompt |= {name: cell.prompts[name] for name in cell.prompts if BEST_OF.fullmatch(name)}
     for arm in study.judged_on:
         own = cells.read_judged(setting, seed, verifier, arm)
         paths.append(own.path.as_posix())
         numbers |= {f"{name}_on_{arm}": value for name, value in own.metrics.get("own", {}).items()}
         by_prompt |= {f"log_loss_on_{arm}": own.prompts["log_loss"]} if "log_loss" in own.prompts else {}
-    asked = {name: values.reindex(prompts) for name, values in by_prompt.items()}
     return {
         "setting": setting,
         "seed": seed,
         "verifier": verifier,
         "paths": paths,
-        "prompts": {name: values.tolist() for name, values in asked.items() if values.notna().all()},
+        "prompts": listed(by_prompt, prompts),
         "numbers": numbers,
     }
 

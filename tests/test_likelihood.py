@@ -142,3 +142,9 @@ def test_tokens_may_be_numbers_of_any_integer_type():
     policy, (prompts, completions) = neox(), texts(20)
     of_tables = ([np.asarray(ids, np.int32) for ids in side] for side in (prompts, completions))
     assert (likelihood.log_probs(policy, *of_tables) == likelihood.log_probs(policy, prompts, completions)).all()
+
+
+def test_of_no_completions_there_is_nothing_to_say():
+    policy, reference = neox(seed=1), neox(seed=2)
+    assert likelihood.kl_and_log_ratio(policy, reference, [], []).shape == (2, 0)
+    assert likelihood.kl(policy, reference, [], []).shape == likelihood.log_probs(policy, [], []).shape == (0,)

@@ -16,12 +16,14 @@ import pytest
 from invented_cells import PROJECT, QUICK, add_cells, build, params
 
 from stages import report
+from stages.evidence import statistics
 from stages.evidence.claims import contrasts, estimates
 from stages.evidence.claims.published import Evidence
 from stages.evidence.figures import plots
 from stages.evidence.study import cells
 from stages.evidence.study.comparison import COSTS
 from stages.evidence.study.measured import Measured
+from stages.records import artifacts
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -184,23 +186,67 @@ def test_the_answer_is_the_paired_difference(project):
 
 
 @pytest.mark.parametrize("pair", [("online", "offline"), ("best_of__global", "base")])
-def test_one_quantity_has_one_interval_on_the_page_of_the_study_and_on_that_of_claims(project, monkeypatch, pair):
+def test_one_quantity_has_one_interval_on_the_page_of_the_study_and_on_that_of_claims(measured, published, pair):
     """The report reads cells, a claim what the study publishes of them."""
-    monkeypatch.chdir(project)
-    study, world = cells.read_study(), cells.read_world("gap")
-    every = {(seed, arm): cells.read_cell(study, world, "gap", seed, arm) for seed in study.seeds for arm in study.arms}
-    judged = {(s, name): cells.read_judged("gap", s, name) for s in study.seeds for name in study.verifiers}
-    shown = Measured(study, "gap", every, judged, world).difference(*pair)
-
-    found = json.loads((project / "data/evidence.json").read_text())
-    by_name = {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]}
-    published = Evidence(
-        "small", found["settings"], found["seeds"], by_name, {}, {}, dict.fromkeys(paths(found), "md5")
-    )
     terms = contrasts.parse("gap.{} - gap.{}".format(*pair), "true_reward")
     claim = SimpleNamespace(study="small", measure="true_reward")
     claimed = estimates.estimate("lead", claim, terms, published, SimpleNamespace()).estimate
-    assert shown.resolved and claimed == pytest.approx(shown, rel=1e-9)
+    shown = measured.difference(*pair)
+    assert shown.resolved and claimed == pytest.approx(shown, rel=1e-5)
+
+
+@pytest.mark.parametrize("measure", ["log_loss", "accuracy"])
+@pytest.mark.parametrize("model", ["global", "local"])
+def test_what_is_said_of_a_reward_model_is_one_number_too(measured, published, measure, model):
+    """A mean over pairs, of which prompts have unequal numbers, and one prompt has none."""
+    values = published.values("gap", model, measure)
+    assert np.isnan(values).any() and values.shape[1] > 1
+    claimed = statistics.judging(measure, values)
+    assert claimed.resolved and claimed == pytest.approx(measured.judging(model, measure), rel=1e-4, abs=1e-5)
+    assert claimed.mean == pytest.approx(np.mean(measured.of_pairs(model, measure)), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def uneven(project, tmp_path_factory) -> Path:
+    """The study with a prompt of which no reward model has any pairs."""
+    root = shutil.copytree(project, tmp_path_factory.mktemp("uneven") / "project")
+    for folder in (root / "data/judge").glob("gap-?-*"):
+        path = folder / "prompts.parquet"
+        table = pd.read_parquet(path)
+        table.loc[table.index[1], ["log_loss", "accuracy"]] = np.nan
+        table.to_parquet(path)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for measure in ("log_loss", "accuracy"):
+            if "pairs" in metrics:
+                metrics["pairs"][measure] = float(table[measure].mean()) + 0.004  # as of pairs
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        sign(folder)
+    assert make(root).returncode == 0
+    return root
+
+
+@pytest.fixture
+def measured(uneven, monkeypatch) -> Measured:
+    monkeypatch.chdir(uneven)
+    study, world = cells.read_study(), cells.read_world("gap")
+    every = {(seed, arm): cells.read_cell(study, world, "gap", seed, arm) for seed in study.seeds for arm in study.arms}
+    judged = {(s, name): cells.read_judged("gap", s, name) for s in study.seeds for name in study.verifiers}
+    return Measured(study, "gap", every, judged, world)
+
+
+@pytest.fixture
+def published(uneven) -> Evidence:
+    found = json.loads((uneven / "data/evidence.json").read_text())
+    arms = {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]}
+    models = {(cell["setting"], cell["seed"], cell["verifier"]): cell for cell in found["judged"]}
+    hashes = dict.fromkeys(paths(found), "md5")
+    return Evidence("small", found["settings"], found["seeds"], arms, models, {}, hashes)
+
+
+def sign(folder: Path) -> None:
+    """A manifest of what lies in an artifact's folder now."""
+    digests = {str(path.relative_to(folder)): artifacts.sha256(path) for path in artifacts.files(folder)}
+    (folder / artifacts.MANIFEST).write_text(json.dumps(digests))
 
 
 def paths(evidence: dict) -> list[str]:

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -31,6 +32,12 @@ if value == "raise": raise ValueError("wrong")
 if value == "killed": os.kill(os.getpid(), signal.SIGKILL)
 if value == "interrupted": os.kill(os.getpid(), signal.SIGINT)
 sys.exit(value if value == "words" else int(value))
+""",
+    "sudden": """
+import os, sys
+print("before")
+sys.stdout.write("served" if "flows.runners.serve" in sys.orig_argv else "in place")
+os._exit(7)
 """,
     "last": """
 import pathlib, subprocess, sys, time
@@ -121,6 +128,23 @@ def test_a_stage_that_would_differ_runs_in_place(project, runner):
     assert ran(runner, project, "stages.show && echo after")[1][-1] == "after"
     (project / "stages" / "show.py").write_text("print('new')\n")
     assert where() == "new"
+
+
+def test_a_client_that_goes_away_harms_no_stage(project, runner):
+    started = runner.start(job(project, "stages.last"))
+    wait_for((project / "started").exists)
+    for sent in (b"", b"\0\0", b"\0\0\0\5no"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(runner._address))
+            client.sendall(sent)
+    assert runner.wait(started) == 0 and (project / "finished").exists()
+    assert "served" in ran(runner, project, "stages.show")[1]
+
+
+def test_what_was_printed_before_a_sudden_end_is_in_the_log_where_python_is_told_so(project, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    with Processes() as processes, local.runner(Around(processes, project, project / "logs", [NEED])) as at_work:
+        assert ran(at_work, project, "stages.sudden") == (7, ["before", "served"])
 
 
 @pytest.mark.parametrize("words", ["stages.last", "stages.last ''"], ids=["served", "in place"])

@@ -192,3 +192,27 @@ def test_no_number_of_seeds_makes_up_for_few_prompts():
     assert statistics.seeds_needed(values, 1.0) is None
     assert statistics.seeds_needed(values[:, :1], 0.2, most=5) is None
     assert statistics.seeds_needed(values[:1], 100.0) is None  # one seed does not show how much seeds differ
+
+
+@pytest.mark.parametrize("values", [[[6.0, 0.0], [0.0, 6.0]], [[6.0, 0, 3], [0, 3, 6], [3, 6, 0]]])
+def test_where_seeds_and_prompts_balance_the_noise_makes_the_interval(values):
+    """All seeds have one mean and all prompts too, by chance; the values still vary."""
+    values = np.array(values)
+    found = statistics.mean(values)
+    assert found.mean == 3 and 0.5 < found.error / (values.std(ddof=1) / values.size**0.5) < 2
+    assert found.low < 0 and statistics.improvement(values, np.full(values.shape, 3.0)).high > 0.9
+    assert statistics.seeds_needed(values, 10.0)
+
+
+def test_what_differs_by_rounding_alone_does_not_vary():
+    offline = np.array([[0.1, 0.7], [0.3, 1.1]])
+    lead = (offline + 0.3) - offline
+    assert lead.min() < lead.max(), "by rounding"
+    found = statistics.mean(lead)
+    assert not found.resolved and found.above(0.2) == 1
+    assert statistics.seeds_needed(lead, 0.1) is None
+    assert statistics.mean(np.array([[1e-6, 3e-6, 2e-6]])).resolved, "small is not rounding"
+
+
+def test_an_accuracy_that_balances_is_not_better_than_chance():
+    assert statistics.accuracy(np.array([[1.0, 0.5], [0.5, 1.0]])).low < 0.5

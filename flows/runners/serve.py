@@ -121,7 +121,7 @@ class Server:
             if child == 0:
                 self.become_child(connection, streams)
                 return request
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, struct.error) as error:  # a client that went away, or is none of ours
             print(f"stage server: {error!r}", file=sys.stderr)
             connection.close()
             return None
@@ -211,12 +211,10 @@ def run(request: dict, added: dict[str, str]) -> None:
 
 def reopened(stream: TextIOWrapper, number: int) -> TextIOWrapper:
     """A new stream with nothing buffered on a file descriptor, set up as Python does at its start."""
-    mode, buffering = ("r", -1) if number == 0 else ("w", 1 if number == 2 or os.isatty(number) else -1)
-    new = os.fdopen(number, mode, buffering, encoding=stream.encoding, errors=stream.errors, closefd=False)
-    assert isinstance(new, TextIOWrapper)
-    if number:
-        new.reconfigure(write_through=stream.write_through)
-    return new
+    through = number > 0 and stream.write_through  # PYTHONUNBUFFERED
+    raw = os.fdopen(number, "wb" if number else "rb", 0 if through else -1, closefd=False)
+    lines = number == 2 or os.isatty(number)
+    return TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=lines, write_through=through)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def kl_and_log_ratio(
             per_token[0] += ratio.mul_(ours.exp_()).sum(dim=-1)  # in place: memory is what bounds a large vocabulary
         return (per_token * texts.mask).sum(dim=-1).T
 
-    return finite(_by_text(policy, prompts, completions, say), "KL and log-ratio of completions to the reference").T
+    found = _by_text(policy, prompts, completions, say).reshape(-1, 2)  # also of no completions at all
+    return finite(found, "KL and log-ratio of completions to the reference").T
 
 
 def scores(reward_model: PreTrainedModel, prompts: Sequence, completions: Sequence) -> np.ndarray:

@@ -156,7 +156,7 @@ def combine(terms: list[Term], evidence: Evidence) -> dict[str, np.ndarray]:
         by_setting.setdefault(term.setting, []).append(values)
     for parts in by_setting.values():
         if len({part.shape for part in parts}) > 1:
-            parts[:] = [part.mean(axis=1, keepdims=True) for part in parts]
+            parts[:] = [np.nanmean(part, axis=1, keepdims=True) for part in parts]
     return {setting: sum(parts) for setting, parts in by_setting.items()}
 
 

@@ -189,7 +189,7 @@ def judges(study: Evidence, setting: str) -> dict:
         cells = []
         for measure in ("log_loss", "accuracy", "calibration"):
             values = study.values(setting, name, form.format(measure))
-            cells.append(written(statistics.mean(values), 3))
+            cells.append(written(statistics.judging(measure, values), 3))
         rows.append((f"{pairs}: {model} RM", cells))
     return {"title": setting, "columns": ("pairs", "log-loss (nats)", "accuracy", "calibration error"), "rows": rows}
 

@@ -7,6 +7,7 @@ evidence.json has the numbers, artifacts.json DVC's hash of each artifact behind
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
+
+OF_PAIRS = re.compile(r"(log_loss|accuracy)(_on_\w+)?")  # which a prompt without pairs does not have
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,17 @@ class Evidence:
         return next((one for one in found if measure in one["numbers"] or measure in one["prompts"]), found[-1])
 
     def values(self, setting: str, arm: str, measure: str) -> np.ndarray:
-        """A measure of every seed and prompt, (seeds, prompts); (seeds, 1) where only a seed's mean is known."""
+        """A measure of every seed and prompt, (seeds, prompts), NaN where a prompt has no pairs; (seeds, 1) where it is
+        not known by prompt in every seed."""
         rows, cells = [], [self.cell(setting, seed, arm, measure) for seed in self.seeds]
+        by_prompt = all(measure in cell["prompts"] for cell in cells)
+        wanted = len(self.settings[setting]["prompts"]) if by_prompt else 1
         for seed, cell in zip(self.seeds, cells):
-            row = cell["prompts"].get(measure, [cell["numbers"].get(measure)])
-            wanted = len(self.settings[setting]["prompts"]) if measure in cell["prompts"] else 1
-            if len(row) != wanted or not _finite(row):
+            row = cell["prompts"][measure] if by_prompt else [cell["numbers"].get(measure)]
+            there = [value for value in row if value is not None or not OF_PAIRS.fullmatch(measure)]
+            if len(row) != wanted or not there or not _finite(there):
                 raise self._lacks(f"{measure}, or not of every prompt, of arm {arm} of setting {setting}, seed {seed}")
             rows.append(row)
-        if len({len(row) for row in rows}) > 1:
-            raise self._lacks(f"{measure} by prompt in every seed of arm {arm} of setting {setting}")
         return np.asarray(rows, float)
 
     def curves(self, setting: str, arm: str) -> list[dict]:

@@ -216,22 +216,25 @@ def matrix(cells: list[Cell], split: str, metric: str, apart: bool = False) -> n
     values = [value(cell, split, metric) for cell in cells]
     if any(v is None for v in values):
         return None
-    columns = [_of_prompts(cell, split, COLUMN.get(metric, metric)) for cell in cells]
+    columns = [of_prompts(cell, split, metric) for cell in cells]
     if not apart and all(column is not None for column in columns):
-        table = pd.concat(columns, axis=1).sort_index().to_numpy().T
-        by_seed = np.nanmean(table, axis=1)
-        close = CROWDED if split == "pairs" else 1e-3
-        if np.allclose(by_seed, values, rtol=1e-3, atol=close):
-            return table + (values - by_seed)[:, None]  # means differ in a late digit: keep evaluate's
+        return pd.concat(columns, axis=1).sort_index().to_numpy().T
     return np.asarray(values)[:, None]
 
 
-def _of_prompts(cell: Cell, split: str, column: str) -> pd.Series | None:
-    """A column by prompt: of held-out pairs, or of a split's completions; None where it is not stored."""
+def of_prompts(cell: Cell, split: str, metric: str) -> pd.Series | None:
+    """A metric by prompt_id, NaN where a prompt has none; its mean is the metric, which may be one over pairs. None
+    where it is not stored by prompt, or where what is stored is not what the metric was computed from."""
+    column, known = COLUMN.get(metric, metric), value(cell, split, metric)
     if split == "pairs":
-        return cell.prompts.get(column)
-    stored = column in cell.by_prompt and split in cell.by_prompt.index.get_level_values(0)
-    return cell.by_prompt.loc[split, column] if stored else None
+        stored = cell.prompts.get(column)
+    else:
+        there = column in cell.by_prompt and split in cell.by_prompt.index.get_level_values(0)
+        stored = cell.by_prompt.loc[split, column] if there else None
+    if stored is None or known is None:
+        return None
+    mean, close = stored.mean(), CROWDED if split == "pairs" else 1e-3
+    return stored + (known - mean) if np.isclose(mean, known, rtol=1e-3, atol=close) else None
 
 
 def _by_prompt(folder: Path, stage: str) -> pd.DataFrame:

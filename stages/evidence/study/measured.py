@@ -66,7 +66,7 @@ class Measured:
         values = self.matrix(self.judged[verifier], "pairs", metric)
         if values is None:
             return None
-        return statistics.accuracy(values) if metric == "accuracy" else statistics.mean(values).within(0, math.inf)
+        return statistics.judging(metric, values)
 
     def prompts(self, split: str) -> int:
         """Number of prompts of a split that arms were evaluated on, in the first seed."""
