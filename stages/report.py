@@ -41,7 +41,9 @@ def run() -> None:
             (seed, arm): cells.read_cell(study, world, setting, seed, arm) for seed in study.seeds for arm in study.arms
         }
         of_models = {
-            (seed, name): cells.read_judged(setting, seed, name) for seed in study.seeds for name in study.verifiers
+            (seed, name): cells.read_judged(setting, seed, name)
+            for seed in study.seeds
+            for name in study.verifiers[setting]
         }
         results += rows(study, setting, of_arms, world.measures) + rows(study, setting, of_models, world.measures)
         comparisons.append(Comparison(study, setting, of_arms, of_models, world, judge))

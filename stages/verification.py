@@ -11,6 +11,7 @@ import pandas as pd
 from stages.learning import judging
 from stages.records import artifacts, rooms
 from stages.records.command import command
+from stages.records.errors import UserError
 from stages.records.sections import asked
 from stages.worlds import corpora
 from stages.worlds.pairs import read_pairs
@@ -20,14 +21,20 @@ def run(cell: str) -> None:
     """Write data/verification/<setting>/<seed>/<verifier>."""
     where, settings = asked("verification", cell, "verifiers.{verifier}", "verification", "compute")
     options, compute, of = getattr(settings.verifiers, where.verifier), settings.compute, (where.setting, where.seed)
+    pairs, digest = read_pairs(*of, "train")
+    test, _ = read_pairs(*of, "test")
+    counts = [len(pairs) >> halving for halving in range(settings.verification.halvings + 1)]
+    if not counts[-1]:
+        raise UserError(
+            f"settings.{where.setting}.verification.halvings = {len(counts) - 1} leaves none of the {len(pairs)} pairs "
+            "that its data bring to learn from: lower it."
+        )
     corpus = corpora.load(artifacts.reading(where.corpus))
     base = artifacts.reading(where.base)
     verifier = rooms.load("verifiers", options.verifier)
-    pairs, digest = read_pairs(*of, "train")
-    test, _ = read_pairs(*of, "test")
 
     rows = []
-    for count in [len(pairs) >> halving for halving in range(settings.verification.halvings + 1)]:
+    for count in counts:
         scratch = artifacts.scratch("verification", where, count, options, compute, artifacts.digest(base), digest)
         trained = scratch / "trained"
         trained.mkdir(parents=True, exist_ok=True)

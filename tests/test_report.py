@@ -23,7 +23,7 @@ from stages.evidence.figures import plots
 from stages.evidence.study import cells
 from stages.evidence.study.comparison import COSTS
 from stages.evidence.study.measured import Measured
-from stages.records import artifacts
+from stages.records import artifacts, plain, resolver
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -230,7 +230,7 @@ def measured(uneven, monkeypatch) -> Measured:
     monkeypatch.chdir(uneven)
     study, world = cells.read_study(), cells.read_world("gap")
     every = {(seed, arm): cells.read_cell(study, world, "gap", seed, arm) for seed in study.seeds for arm in study.arms}
-    judged = {(s, name): cells.read_judged("gap", s, name) for s in study.seeds for name in study.verifiers}
+    judged = {(s, name): cells.read_judged("gap", s, name) for s in study.seeds for name in study.verifiers["gap"]}
     return Measured(study, "gap", every, judged, world)
 
 
@@ -445,3 +445,42 @@ def test_the_curves_are_those_of_the_policies(project):
     shown = found.query("setting == 'tldr' and seed == 1 and arm == 'online'").drop(columns=["setting", "seed", "arm"])
     made = pd.read_parquet(project / "data/policy/tldr/1/online/curve.parquet")
     pd.testing.assert_frame_equal(shown.reset_index(drop=True), made, rtol=0, atol=1e-6)
+
+
+def test_a_reward_model_of_one_setting_alone_is_in_the_report_of_that_setting(tmp_path, monkeypatch):
+    kinds = {"gap": "roads", "tldr": "text"}
+    root = build(tmp_path / "one", {"settings": [*kinds], "seeds": [0], "arms": ["base", "online"]}, kinds)
+    data = plain.read(root / "params.yaml")
+    data["settings"]["tldr"]["arms"]["online"]["labels"] = "oracle"
+    (root / "params.yaml").write_text(plain.text(data))
+    assert resolver.write(root)
+    add_cells(root, data, "tldr", 0, "text", 6, 3)
+    monkeypatch.chdir(root)
+    report.run()
+    judged = json.loads((root / "data/evidence.json").read_text())["judged"]
+    found = {(row["setting"], row["verifier"]) for row in judged}
+    assert found == {(setting, name) for setting in kinds for name in ("global", "local")} | {("tldr", "oracle")}
+
+
+@pytest.mark.parametrize("arms", [["best_of"], ["best_of_soft"]])
+def test_a_study_of_picks_alone_is_reported(tmp_path, monkeypatch, arms):
+    root = build(tmp_path / "picks", {"settings": ["gap"], "seeds": [0, 1], "arms": arms}, {"gap": "roads"})
+    monkeypatch.chdir(root)
+    report.run()
+    found = {row["arm"] for row in json.loads(out(root, "results.json"))}
+    assert {arm for arm in found if arm.startswith(arms[0])} == {arm for arm in ARMS if arm.split("__")[0] == arms[0]}
+    assert "No pair of an online and an offline arm to compare" in out(root, "report.md")
+
+
+def test_of_a_world_that_every_seed_draws_anew_the_stage_of_one_seed_is_named(tmp_path, monkeypatch):
+    study = {"settings": ["gap"], "seeds": [0, 1], "redraw": "world"}
+    (tmp_path / "params.yaml").write_text(plain.text(params(study, {"gap": "roads"})))
+    resolver.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"data/corpus/gap/0 is missing.*dvc repro corpus@gap-0`"):
+        cells.read_world("gap")
+    for seed in (0, 1):
+        with artifacts.writing(tmp_path / f"data/base/gap/{seed}") as folder:
+            (folder / "metrics.json").write_text('{"judge": {"pairs": 3, "accuracy": NaN}}')
+    with pytest.raises(UserError, match=r"accuracy is nan.*dvc repro --force base@gap-0`"):
+        cells.read_judge("gap")

@@ -217,6 +217,18 @@ def test_an_arm_of_an_arm_without_training_starts_where_that_starts():
             {"settings": {"gap": {"arms": {"online": {"grid": {"beta": [3, 3.0]}}}}}},
             r"online\.grid makes two arms named online__3: take",
         ),
+        (
+            {"settings": {s: {"arms": {"online": {"grid": {"beta": [b]}}}} for s, b in (("gap", 1.5), ("short", 3))}},
+            r"A grid makes the arm online__1p5 in settings\.gap and not in settings\.short, .* or make two studies",
+        ),
+        (
+            {"settings": {"short": {"arms": {"best_of": {"grid": {"labels": ["global", "local", "oracle"]}}}}}},
+            r"A grid makes the arm best_of__oracle in settings\.short and not in settings\.gap, ",
+        ),
+        (
+            {"settings": {"short": {"arms": {"offline": {"rounds": 4, "labels": "global"}}}}},
+            r"settings\.gap\.arms\.offline and settings\.short\.arms\.offline are not made by the same stage: make",
+        ),
         ({"settings": {"gap": {"corpus": 3}}}, "it lacks a key or has a value of another kind"),
     ],
 )

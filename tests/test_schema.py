@@ -7,11 +7,13 @@ import subprocess
 import sys
 from typing import get_args
 
+import pandas as pd
 import pytest
 from conftest import ROOT
 from trl.trainer import dpo_trainer
 
-from stages.records import plain, reading, resolver, sections, settings
+from stages import verification
+from stages.records import artifacts, plain, reading, resolver, sections, settings
 from stages.records.errors import UserError
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -273,3 +275,27 @@ def test_params_are_checked_without_torch():
     code += "print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "dvc", "trl"} & set(modules.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "study, gap, says",
+    [
+        ({"verifiers": []}, {}, r"study: verification names gap, but verifiers lists none to measure"),
+        ({}, {"preferences": {"pairs": 10}}, r"gap\.verification\.halvings = 4 leaves none of .*pairs = 10 "),
+        ({}, {"verification": {"halvings": 10}}, r"gap\.verification\.halvings = 10 leaves none of .*pairs = 1000 "),
+    ],
+)
+def test_a_verification_of_nothing_is_refused(tmp_path, study, gap, says):
+    change = {"study": {"verification": ["gap"]} | study, "settings": {"gap": gap}}
+    said = wrong(tmp_path, plain.text(resolver.over(PARAMS, change)))
+    assert re.search(says, said), said
+
+
+def test_data_with_too_few_pairs_to_halve_are_refused_before_any_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(plain.text(resolver.over(PARAMS, {"study": {"verification": ["gap"]}})))
+    resolver.write()
+    with artifacts.writing("data/preferences/gap/0") as folder:
+        pd.DataFrame({"split": 15 * ["train"] + 15 * ["test"]}).to_parquet(folder / "pairs.parquet")
+    with pytest.raises(UserError, match=r"gap\.verification\.halvings = 4 leaves none of the 15 pairs .*: lower it\.$"):
+        verification.run("gap-0-global")

@@ -28,6 +28,12 @@ class Study(Section):
                 raise ValueError(f"{key} lists {max(items, key=items.count)} twice")
         return self
 
+    @model_validator(mode="after")
+    def _verifies_something(self):
+        if self.verification and not self.verifiers:
+            raise ValueError(f"verification names {self.verification[0]}, but verifiers lists none to measure")
+        return self
+
 
 class Comparisons(Section):
     """A tabular data set of the theory stage."""

@@ -174,6 +174,11 @@ def _fits(name: str, setting: Setting, study: Study) -> None:
     where, sample = f"settings.{name}", setting.sample
     if name in study.verification and setting.verification is None:
         raise UserError(f"study.verification names {name}, but there is no {where}.verification: add it.")
+    if name in study.verification and not setting.preferences.pairs >> setting.verification.halvings:
+        raise UserError(
+            f"{where}.verification.halvings = {setting.verification.halvings} leaves none of {where}.preferences.pairs "
+            f"= {setting.preferences.pairs} to learn from: lower the first, or raise the second."
+        )
     if study.redraw == "world" and setting.base.judge:
         raise UserError(
             f"study.redraw is world, and the true reward of {where} is a judge: each seed would have one of its own, "

@@ -78,6 +78,7 @@ def resolve(params: dict) -> dict:
         settings = {one: setting(raw, one) for line in lines.values() for one in line}
         for name in study["settings"]:
             _choose(study, settings[name], name)
+        _same_arms(settings, *study["settings"])
         for name in study["verification"]:
             known(name, study["settings"], "study.verification", "study.settings")
         cells = cells_of(study, settings, lines)
@@ -120,6 +121,26 @@ def _choose(study: dict, found: dict, name: str) -> None:
         known(verifier, found["verifiers"], "study.verifiers", f"settings.{name}.verifiers")
     for arm in study["judged_on"]:
         known(arm, found["arms"], "study.judged_on", "study.arms")
+
+
+def _same_arms(settings: dict, first: str, *others: str) -> None:
+    """Raise UserError unless all of a study's settings have the same arms, each made by one stage: a report has one
+    list of arms, and a grid names its own by their values."""
+    ours = settings[first]["arms"]
+    for name in others:
+        theirs = settings[name]["arms"]
+        for one in dict.fromkeys([*ours, *theirs]):
+            has, lacks = (first, name) if one in ours else (name, first)
+            if one not in settings[lacks]["arms"]:
+                raise UserError(
+                    f"A grid makes the arm {one} in settings.{has} and not in settings.{lacks}, and a study has the "
+                    "same arms in all of its settings: write the same grid in both, or make two studies."
+                )
+            if arms.kind(ours[one]) != arms.kind(theirs[one]):
+                raise UserError(
+                    f"settings.{first}.arms.{one} and settings.{name}.arms.{one} are not made by the same stage: make "
+                    "them alike (rounds, pick, loss or method in both or in none), or make two studies."
+                )
 
 
 def _compared(project: Path) -> tuple[str, list[tuple[str, Any, Any]]]:

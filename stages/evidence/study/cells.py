@@ -33,7 +33,7 @@ class Study:
     verification: list[str]
     judged_on: list[str]  # arms on whose completions reward models are judged too
     params: dict[str, dict]  # by setting: its sections, with its arms by name, complete
-    verifiers: list[str]  # reward models that are trained and judged: those that it lists, and those of arms
+    verifiers: dict[str, list[str]]  # by setting: reward models that are trained and judged, listed or of its arms
     listed: list[str]  # of these, those that it lists itself: in ``verification`` they learn from fewer pairs too
 
     @property
@@ -113,7 +113,10 @@ def read_study() -> Study:
     return Study(
         **{name: study[name] for name in ("name", "settings", "seeds", "redraw", "verification", "judged_on")},
         params={setting: found["resolved"]["settings"][setting] for setting in study["settings"]},
-        verifiers=list(dict.fromkeys(cell["verifier"] for cell in judged)),
+        verifiers={
+            name: list(dict.fromkeys(cell["verifier"] for cell in judged if cell["setting"] == name))
+            for name in study["settings"]
+        },
         listed=study["verifiers"],
     )
 
@@ -135,7 +138,7 @@ def read_judge(setting: str) -> tuple[dict, pd.DataFrame]:
     """How well a setting's judge predicts labels that nothing has learned from, as the stage base wrote it: its
     numbers; by prompt_id log_loss and accuracy (no row where there are no such labels)."""
     folder = _shared("base", setting)[0]
-    stage = f"base@{folder.name}"
+    stage = _maker(folder)
     numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["judge"]
     _refuse_infinite(numbers, folder / "metrics.json", stage)
     path = folder / "judge" / "held_out.parquet"
@@ -250,9 +253,16 @@ def _by_prompt(folder: Path, stage: str) -> pd.DataFrame:
 def _shared(kind: str, setting: str) -> list[Path]:
     """The corpora or the base policies that a setting reads, perhaps those of a setting which it extends: one, or one
     per seed where a seed redraws the world."""
-    cells = plain.fast(CELLS)["cells"]["evaluate"].values()
-    paths = dict.fromkeys(cell[kind] for cell in cells if cell["setting"] == setting)
-    return [_artifact(Path(path), f"{kind}@{Path(path).name}") for path in paths]
+    found = plain.fast(CELLS)["cells"]
+    cells = [*found["evaluate"].values(), *found["pick"].values()]  # a study may have arms of one kind alone
+    folders = dict.fromkeys(Path(cell[kind]) for cell in cells if cell["setting"] == setting)
+    return [_artifact(folder, _maker(folder)) for folder in folders]
+
+
+def _maker(folder: Path) -> str:
+    """The stage that makes a corpus or a base policy: corpus@gap-0 of data/corpus/gap/0."""
+    _, kind, *of = folder.parts
+    return f"{kind}@{'-'.join(of)}"
 
 
 def _refuse_infinite(numbers: Mapping, where: Path | str, stage: str) -> None:

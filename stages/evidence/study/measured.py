@@ -23,7 +23,7 @@ class Measured:
     ):
         """cells: (seed, arm) -> Cell; judged: (seed, reward model) -> Cell; of every seed of the study."""
         self.name, self.study, self.world = name, study, world
-        self.judged = {name: [judged[seed, name] for seed in study.seeds] for name in study.verifiers}
+        self.judged = {one: [judged[seed, one] for seed in study.seeds] for one in study.verifiers[name]}
         self.cells = {arm: [cells[seed, arm] for seed in study.seeds] for arm in study.arms}
         self.unit, self.decimals = world.facts.unit, world.facts.decimals  # of a true reward
         columns = columns_of(world)
