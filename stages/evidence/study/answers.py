@@ -26,7 +26,7 @@ class Answer:
 
     @cached_property
     def lead(self) -> Estimate | None:
-        """Online minus offline in true reward on test prompts, paired on seed and prompt; None if not both exist."""
+        """Online minus offline in true reward on test prompts, paired; None if not both exist."""
         return self.measured.difference(*self.study.contrast) if self.study.contrast else None
 
     @cached_property

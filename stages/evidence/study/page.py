@@ -56,6 +56,9 @@ def limits(settings: list[Comparison], rows: list[dict[str, tuple]]) -> dict[tup
 def caution(seeds: int, redraw: str) -> str:
     """What a reader must know of the intervals before believing them."""
     more = "Studies of more seeds that the project has published are in data/studies."
+    worlds = "The intervals are about other worlds of this kind: each seed has a corpus and a base policy of its own."
+    if seeds == 1 and redraw == "world":
+        return f"One seed, which is one world: there are no intervals, and nothing is said of another world. {more}"
     if seeds == 1:
         return (
             "One seed: the intervals come from the prompts alone and say nothing about another sample of preferences "
@@ -65,10 +68,11 @@ def caution(seeds: int, redraw: str) -> str:
         return (
             f"{upper(count(seeds, 'seed'))} give weak evidence: where seeds differ much, the intervals are long "
             "(typically 4 times as long with 2 seeds, and 1.8 times with 3, as if the spread of seeds were known), and "
-            f"a headline of theirs may well lie outside the interval of more seeds. {more}"
+            f"a headline of theirs may well lie outside the interval of more seeds. "
+            + (f"{worlds} {more}" if redraw == "world" else more)
         )
     if redraw == "world":
-        return "The intervals are about other worlds of this kind: each seed has a corpus and a base policy of its own."
+        return worlds
     return "The intervals are about another sample of seeds and of prompts."
 
 
