@@ -193,7 +193,8 @@ def show_in_prefect(schedule: Schedule, asked: dict[str, Any], terminal: Termina
         errors.append(TimeoutError(f"it has not begun within {START_UP:.0f} s"))
     thread.join(PATIENCE if schedule.begun else 0)
     if thread.is_alive() or errors:
-        reason = "no answer" if not errors else str(errors[0]).partition("\n")[0] or type(errors[0]).__name__
+        said = [str(one).partition("\n")[0] for e in errors for one in (e, e.__cause__, type(e).__name__)]
+        reason = next((text for text in said if text not in ("", "None")), "no answer")  # Prefect says None for a 404
         terminal.say(f"warning: Prefect at {url} misses some of this run ({reason}); the stages are not affected.")
 
 

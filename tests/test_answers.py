@@ -291,3 +291,42 @@ def test_what_was_changed_of_the_data_is_a_table(project):
     assert "| prompts | cut \\| to 16 | 1,200 of 4,800 | 25.0% | a <b>long</b> one \\| another |" in text
     assert "<td>cut | to 16</td><td>1,200 of 4,800</td><td>25.0%</td><td>a &lt;b&gt;long&lt;/b&gt; one | an" in html
     assert "1 rule hit none" in text and "twice" not in text
+
+
+def worlds(root: Path, seeds: list[int]) -> None:
+    """A study, with the test inside, of which each seed has a world of its own."""
+    study = {"settings": ["gap"], "seeds": seeds, "redraw": "world", "arms": ["best_of", "offline", "online"]}
+    build(root, study, {"gap": "roads"})
+    shutil.move("data/corpus/gap", "corpus")
+    for seed in seeds:
+        shutil.copytree("corpus", f"data/corpus/gap/{seed}")
+
+
+def test_of_worlds_that_seeds_draw_no_page_says_that_they_share_prompts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    worlds(tmp_path, [0, 1])
+
+    def fewer(folder):
+        pd.read_parquet(folder / "completions.parquet").query("prompt_id != 2005").to_parquet(
+            folder / "completions.parquet"
+        )
+
+    rewrite(tmp_path / "data/evaluation/gap/1/best_of__global", fewer)
+    text, html, _ = told()
+    over = "Mean and 95% interval over 2 seeds, each one number: the mean over 5 to 6 test prompts per world"
+    assert html.count(f"{over}; ticks: each seed.") == 2
+    for page in (text, html):
+        assert f"{over} that no preference and no online step used" in page
+        assert "last column: 6 prompts per world that preferences" in page
+        assert "mean and 95% interval over seeds (chance" in page
+        assert "2 seeds give weak evidence" in page and "The intervals are about other worlds of this kind" in page
+        assert "seeds and" not in page
+    assert "Leads are paired on seed.</p>" in html and "then prompts" not in html
+    assert "5 to 6 test prompts per world, 2 seeds. Dashed" in html
+
+
+def test_of_one_world_there_is_no_interval_and_the_page_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    worlds(tmp_path, [3])
+    for page in told()[:2]:
+        assert "One seed, which is one world: there are no intervals" in page and "from the prompts alone" not in page

@@ -329,3 +329,33 @@ def test_results_md_says_what_the_claims_say():
             f"| {row['estimate']:+.{decimals}f} | {row['low']:+.{decimals}f} to {row['high']:+.{decimals}f} |" in said
         )
         assert f"| {row['verdict']}" in said and f"| {row['seeds']} |" in said
+
+
+def test_of_worlds_that_seeds_draw_no_claim_says_that_they_share_prompts(tmp_path, monkeypatch):
+    monkeypatch.chdir(invent(tmp_path))
+    for name in ("evidence", "dial"):
+        declared = Path(f"studies/{name}.yaml")
+        declared.write_text(declared.read_text().replace("redraw: preferences ", "redraw: world ", 1))
+        published = json.loads(Path(f"data/studies/{name}/evidence.json").read_text())
+        for found in published["cells"]:
+            found["prompts"] = {}
+        write(Path(f"data/studies/{name}"), published, Evidence.read(name, published["seeds"]).artifacts)
+    stage.run()
+    html, text = (Path("data/report", name).read_text() for name in ("claims.html", "claims.md"))
+    for page_ in (html, text):
+        assert "each one number on a world of its own" in page_
+        assert "base policy, but of dial and evidence about other worlds: there each seed has these anew" in page_
+        assert "on the same prompts" in page_, "a claim of another study, on log-losses"
+    for name, declared in DECLARED.claims.items():
+        [line] = [line for line in text.splitlines() if line.startswith(f"- **{name}**")]
+        assert ("the same prompts" in line) <= (declared.study not in ("evidence", "dial"))
+    assert "seeds, each one number, paired on seeds; ticks" in html and "paired on both" not in html
+    assert "for the lead)" not in html
+
+
+def test_the_figure_of_the_readme_leaves_out_best_of_n_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arms = {"offline": [1.0, 2.0], "online": [2.0, 3.5]}
+    publish(tmp_path, "evidence", [cell("gap", seed, arm, arms[arm]) for seed in (0, 1) for arm in arms])
+    drawn = figures.overview(Evidence.read("evidence", [0, 1]), 0.2)
+    assert "+1.25" in drawn and "online" in drawn and "best-of" not in drawn

@@ -8,10 +8,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small
 
+from flows import run
 from flows.pipeline.graph import Graph
 from flows.plan import plan
 from flows.runners import Around, local
@@ -185,3 +187,22 @@ def test_marks_of_a_merge_in_what_is_written_anew_do_no_harm(project):
     Path("cells.yaml").write_text(f"<<<<<<< HEAD\n{before}=======\n>>>>>>> other\n")
     code, said = small.roads("status")
     assert code == 0 and Path("cells.yaml").read_text() == before, said
+
+
+def test_what_prefect_misses_has_a_reason(monkeypatch):
+    """Its error for what it does not find says "None": the answer behind it is the reason."""
+    import httpx
+    from prefect.exceptions import ObjectNotFound
+
+    def work(schedule, asked):
+        request = httpx.Request("GET", "http://127.0.0.1/api/flow_runs/1")
+        try:
+            httpx.Response(404, request=request).raise_for_status()
+        except httpx.HTTPStatusError as error:
+            raise ObjectNotFound(http_exc=error) from error
+
+    said = []
+    monkeypatch.setattr("flows.flow.run_as_flow", work)
+    schedule, terminal = SimpleNamespace(done=False, begun=True), SimpleNamespace(say=said.append)
+    run.show_in_prefect(schedule, {}, terminal, "http://127.0.0.1/api")
+    assert len(said) == 1 and "misses some of this run (Client error '404 Not Found' for url 'http://127" in said[0]

@@ -20,7 +20,8 @@ from stages.evidence import statistics
 from stages.evidence.claims import contrasts, estimates
 from stages.evidence.claims.published import Evidence
 from stages.evidence.figures import plots
-from stages.evidence.study import cells
+from stages.evidence.study import cells, page
+from stages.evidence.study.answers import Answer
 from stages.evidence.study.comparison import COSTS
 from stages.evidence.study.measured import Measured
 from stages.records import artifacts, plain, resolver
@@ -484,3 +485,68 @@ def test_of_a_world_that_every_seed_draws_anew_the_stage_of_one_seed_is_named(tm
             (folder / "metrics.json").write_text('{"judge": {"pairs": 3, "accuracy": NaN}}')
     with pytest.raises(UserError, match=r"accuracy is nan.*dvc repro --force base@gap-0`"):
         cells.read_judge("gap")
+
+
+def studied(monkeypatch, root: Path, recipes: dict, short: dict, arms: list[str]) -> cells.Study:
+    """A study of gap and short, with arms of its own, and what short says otherwise of them."""
+    data = params(
+        {"settings": ["gap", "short"], "seeds": [0], "arms": arms}, {"gap": "roads", "short": "roads"}, recipes
+    )
+    data["settings"]["short"] = resolver.over(data["settings"]["short"], {"arms": short})
+    (root / "params.yaml").write_text(plain.text(data))
+    resolver.write(root)
+    monkeypatch.chdir(root)
+    return cells.read_study()
+
+
+def test_an_arm_is_described_in_every_setting(tmp_path, monkeypatch):
+    short = {"online": {"labels": "oracle", "rounds": 4}, "offline": {"labels": "local"}}
+    study = studied(monkeypatch, tmp_path, {"other": {"loss": ["ipo"]}}, short, ["base", "offline", "other", "online"])
+    said = page.explain(study)
+    assert said["base"] == "the base policy, before any preference"
+    on_its_own = "trained for 400 steps on its own completions, drawn anew"
+    assert said["online"] == (
+        f"in gap: {on_its_own} at every step and ranked by the global reward model, from the base policy; "
+        f"in short: {on_its_own} 4 times and ranked by the oracle reward model, from the base policy"
+    )
+    assert "in short: trained for 400 steps on the preference pairs, labelled anew by the local rew" in said["offline"]
+    assert study.contrast == ("online", "other"), "offline has other labels in short"
+    answer = SimpleNamespace(study=studied(monkeypatch, tmp_path, {}, short, ["offline", "online"]), lead=None)
+    answer.truth = SimpleNamespace(doubt="")
+    assert answer.study.contrast is None
+    assert Answer.headline(answer) == "No pair of an online and an offline arm to compare in every setting"
+
+
+def test_the_headline_compares_no_arm_that_is_on_two_roads(tmp_path, monkeypatch):
+    """An arm that is offline in one setting and online in another, and best-of-n by another reward model there."""
+    labelled = {"labels": "global", "rounds": 400}
+    recipes = {"other": {"loss": ["ipo"]}, "few": {"loss": ["ipo"], "labels": "local", "rounds": 4}}
+    names = ["best_of", "offline", "other", "few"]
+    study = studied(monkeypatch, tmp_path, recipes, {"offline": labelled}, names)
+    assert (study.contrast, study.trained, study.best_of) == (("few", "other"), "few", "best_of__local")
+    assert "in short: trained for 400 steps on its own completions" in page.explain(study)["offline"]
+    study = studied(monkeypatch, tmp_path, recipes, {"few": {"labels": "oracle"}}, names)
+    assert (study.contrast, study.best_of) == (("few", "offline"), "best_of__global")
+    study = studied(monkeypatch, tmp_path, {}, {"offline": labelled}, ["best_of", "offline"])
+    assert (study.contrast, study.trained, study.best_of) == (None, None, "best_of__global")
+
+
+def test_a_policy_of_another_arm_is_not_called_a_reward_model(tmp_path, monkeypatch):
+    recipes = {"plainbase": {}, "twin": {"start": "online"}, "again": {"start": "plainbase"}}
+    said = page.explain(studied(monkeypatch, tmp_path, recipes, {}, ["local", "online", *recipes]))
+    assert said["twin"] == "the policy of arm online, unchanged"
+    assert said["again"] == "the policy of arm plainbase, unchanged"
+    assert said["local"] == "the policy whose implicit reward is the local reward model"
+
+
+def test_arms_that_words_do_not_tell_apart_are_told_apart_by_their_params(tmp_path, monkeypatch):
+    grid = {"learning_rate": [3.0e-5, 1.0e-4], "beta": [1.5, 5]}
+    recipes = {"offline": {"grid": grid}, "ipo": {"loss": ["ipo"]}}
+    study = studied(monkeypatch, tmp_path, recipes, {"ipo": {"batch": 16}}, ["base", "offline", "ipo", "online"])
+    said = page.explain(study)
+    assert len(set(said.values())) == len(said) == 7
+    pairs = "trained for 400 steps on the preference pairs, from the base policy"
+    assert said["offline__3e5_5"] == f"{pairs} (batch 32, learning rate 3e-05, beta 5, loss sigmoid)"
+    rest = "learning rate 0.0001, beta 1.5, loss ipo"
+    assert said["ipo"] == f"{pairs} (in gap: batch 32, {rest}; in short: batch 16, {rest})"
+    assert said["online"].endswith("ranked by the global reward model, from the base policy")

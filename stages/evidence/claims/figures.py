@@ -53,10 +53,9 @@ def overview(study: Evidence, margin: float) -> str:
     """What online and best-of-n earn more than offline, by setting: the picture that the README shows."""
     groups = {}
     for setting in study.settings:
-        arms = {
-            "online": "online",
-            "best-of-16": next(a for a in BEST_OF if (setting, study.seeds[0], a) in study.cells),
-        }
+        arms = {"online": "online"}
+        if picks := [arm for arm in BEST_OF if (setting, study.seeds[0], arm) in study.cells]:
+            arms["best-of-16"] = picks[0]
         named = plots.tones(list(arms.values()))
         leads = {name: _lead(study, setting, arm) for name, arm in arms.items()}
         groups[setting] = {
@@ -71,9 +70,11 @@ def leads(study: Evidence, margin: float) -> dict:
     found = {
         setting: {arm: _lead(study, setting, arm) for arm in _others(study, setting)} for setting in study.settings
     }
+    by_prompt = all(values.shape[1] > 1 for by_arm in found.values() for values in by_arm.values())
+    over = " and all test prompts, paired on both" if by_prompt else ", each one number, paired on seeds"
     caption = (
-        f"Mean and 95% interval over {count(len(study.seeds), 'seed')} and all test prompts, paired on both; ticks: "
-        "each seed. Effects in the band would not matter."
+        f"Mean and 95% interval over {count(len(study.seeds), 'seed')}{over}; ticks: each seed. Effects in the band "
+        "would not matter."
     )
     return {"title": "Every arm against offline", "caption": caption, "panels": _forests(found, margin)}
 
@@ -166,8 +167,9 @@ def dial(claim: Judged) -> dict:
     labels = "measured gap (doublings of the data)", "lead in true reward"
     svg = plots.fitted(line.points, (xs, *line.at(xs)), *labels)
     caption = (
-        f"One point per setting: means and 95% intervals over {count(claim.seeds, 'seed')} (and test prompts, for "
-        "the lead). The gap is how many times the global RM's pairs can be halved until it is no better than the local "
+        f"One point per setting: means and 95% intervals over {count(claim.seeds, 'seed')}"
+        f"{' (and test prompts, for the lead)' if claim.found.prompts else ''}. "
+        "The gap is how many times the global RM's pairs can be halved until it is no better than the local "
         "RM (reward model) with all pairs; an open point holds a seed whose true gap lies farther out. "
         f"Line: slope {claim.mean} ({claim.interval}) per doubling, with its 95% interval."
     )

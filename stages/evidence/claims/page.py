@@ -81,7 +81,7 @@ def render(
         "tallies": [(name, tally([c for c in judged if c.claim.family == name]), size) for name, size in sizes.items()],
         "marks": marks(judged),
         "expected": expected,
-        "reading": reading(sizes),
+        "reading": reading(judged, sizes),
         "figures": figures(judged, evidence, verified),
         "leads": overview(evidence["evidence"], smallest(judged)) if "evidence" in evidence else "",
         "missing": missing,
@@ -117,8 +117,10 @@ def expected(claim: Claim) -> str:
     return f"{said} (margin {claim.margin:g})" if claim.expect == "more" else said
 
 
-def reading(sizes: Mapping[str, int]) -> list[str]:
+def reading(judged: Sequence[Judged], sizes: Mapping[str, int]) -> list[str]:
     """How to read the table. When a claim was declared is git's to say, and no page that DVC keeps knows of git."""
+    apart = dict.fromkeys(claim.claim.study for claim in judged if claim.study.redraw == "world")
+    other = f", but of {' and '.join(apart)} about other worlds: there each seed has these anew and is one number"
     whole = f"all {sum(sizes.values())} declared claims" if len(sizes) == 1 else "the claims of its family"
     said = [
         "A claim expects an effect that is more than 0, or less than the margin, or the same as 0 within the margin. "
@@ -131,7 +133,8 @@ def reading(sizes: Mapping[str, int]) -> list[str]:
         f"A verdict needs p < {LEVEL} after Holm's correction. It raises the p of each claim, so that the chance of "
         f"even one false verdict for any of {whole} stays below that, and the chance of one against any of them too.",
         "Intervals are about other preference samples, training runs and test prompts on the same map, corpus and base "
-        "policy; prompts count as independent, though in the road world a few start towns share them.",
+        f"policy{other if apart else ''}; prompts count as independent, though in the road world a few start towns "
+        "share them.",
     ]
     if len(sizes) > 1:
         families = ", ".join(f"{name} ({count(members, 'claim')})" for name, members in sizes.items())

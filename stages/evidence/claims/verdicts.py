@@ -98,7 +98,8 @@ class Judged:
         """What the table leaves out, as short sentences."""
         resampled = f"{count(self.seeds, 'seed')} and {count(self.found.prompts, 'test prompt')}"
         if not self.found.prompts:
-            resampled = f"{count(self.seeds, 'seed')}, each one number on the same prompts"
+            prompts = "a world of its own" if self.study.redraw == "world" else "the same prompts"
+            resampled = f"{count(self.seeds, 'seed')}, each one number on {prompts}"
         expected = EXPECTED[self.claim.expect].format(margin=f"{self.claim.margin:g}")
         said = [f"Expected: {expected}. Interval from {resampled}."]
         if self.claim.late:

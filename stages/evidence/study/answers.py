@@ -26,7 +26,7 @@ class Answer:
 
     @cached_property
     def lead(self) -> Estimate | None:
-        """Online minus offline in true reward on test prompts, paired on seed and prompt; None if not both exist."""
+        """Online minus offline in true reward on test prompts, paired; None if not both exist."""
         return self.measured.difference(*self.study.contrast) if self.study.contrast else None
 
     @cached_property
@@ -41,7 +41,8 @@ class Answer:
         if self.truth.doubt:
             return "No headline: the true reward is not shown to be better than chance"
         if self.lead is None:
-            return "No pair of an online and an offline arm to compare"
+            everywhere = " in every setting" if self.study.settings[1:] else ""
+            return f"No pair of an online and an offline arm to compare{everywhere}"
         return self._compared(*self.study.contrast, self.lead, self._labels()[0])
 
     def without_training(self) -> str:

@@ -45,6 +45,10 @@ class Study:
         """What decides how an arm is made in a setting."""
         return self.params[setting]["arms"][arm]
 
+    def recipes(self, arm: str) -> list[dict]:
+        """What decides how an arm is made, in each setting."""
+        return [self.recipe(setting, arm) for setting in self.settings]
+
     def kind(self, arm: str) -> str:
         """The stage that makes an arm: offline, online or pick; none for a policy that is evaluated as it is."""
         return arms.kind(self.recipe(self.settings[0], arm))
@@ -52,26 +56,32 @@ class Study:
     @property
     def contrast(self) -> tuple[str, str] | None:
         """The (online, offline) arms that the answer compares: of the arms with rounds the first with the most, and the
-        first that learns from the pairs' own labels. None for a study that lacks one of the two."""
-        ours = {arm: self.recipe(self.settings[0], arm) for arm in self.arms}
-        offline = [arm for arm, one in ours.items() if self.kind(arm) == "offline" and "labels" not in one]
+        first that learns from the pairs' own labels; each in every setting. None for a study that lacks one of the
+        two."""
+        offline = [
+            arm
+            for arm in self.arms
+            if all(arms.kind(one) == "offline" and "labels" not in one for one in self.recipes(arm))
+        ]
         online = self.trained if self.trained and self.kind(self.trained) == "online" else None
         return (online, offline[0]) if online and offline else None
 
     @property
     def trained(self) -> str | None:
-        """The trained arm that best-of-n is held against: the contrast's online one, or the first that there is."""
-        rounds = {arm: self.recipe(self.settings[0], arm).get("rounds", 0) for arm in self.arms}
-        trained = [arm for arm in self.arms if self.kind(arm) in arms.TRAINED]
-        return max(trained, key=rounds.__getitem__, default=None)
+        """The trained arm that best-of-n is held against: the contrast's online one, or the first that there is; on one
+        road in every setting. Its rounds are the fewest that it has in any."""
+        kinds = {arm: {arms.kind(one) for one in self.recipes(arm)} for arm in self.arms}
+        trained = [arm for arm in self.arms if kinds[arm] in ({"offline"}, {"online"})]
+        return max(trained, key=lambda arm: min(one.get("rounds", 0) for one in self.recipes(arm)), default=None)
 
     @property
     def best_of(self) -> str | None:
-        """The arm that picks the best of n, by the reward model of the trained arm where there is one such."""
-        labels = self.recipe(self.settings[0], self.trained).get("labels") if self.trained else None
-        ours = {arm: self.recipe(self.settings[0], arm) for arm in self.arms}
-        picks = [arm for arm, one in ours.items() if one.get("pick") == "best"]
-        return next((arm for arm in picks if ours[arm]["labels"] == labels), next(iter(picks), None))
+        """The arm that picks the best of n in every setting, by the reward model of the trained arm where there is one
+        such."""
+        labels = {arm: [one.get("labels") for one in self.recipes(arm)] for arm in self.arms}
+        picks = [arm for arm in self.arms if all(one.get("pick") == "best" for one in self.recipes(arm))]
+        alike = [arm for arm in picks if self.trained and labels[arm] == labels[self.trained]]
+        return next(iter(alike + picks), None)
 
     def made_by(self, arm: str) -> str:
         """The stage that evaluates an arm."""

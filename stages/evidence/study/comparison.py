@@ -90,6 +90,24 @@ class Comparison(Measured):
             return "–", ""
         return words.written(self.estimates[which], decimals)
 
+    @property
+    def over(self) -> str:
+        """What means and intervals of test prompts are over: where seeds have worlds of their own, over seeds alone."""
+        seeds, asked = words.count(len(self.study.seeds), "seed"), self.asked("test", "test prompts")
+        return f"{seeds}, each one number: the mean over {asked}" if self.apart else f"{seeds} and {asked}"
+
+    @property
+    def apart(self) -> bool:
+        """Whether each seed has a world, and so prompts, of its own."""
+        return self.study.redraw == "world"
+
+    def asked(self, split: str, noun: str) -> str:
+        """How many prompts of a split arms were evaluated on, of each world where seeds have their own."""
+        evaluated = next(iter(self.cells.values()))
+        counts = [int((cell.by_prompt.index.get_level_values("split") == split).sum()) for cell in evaluated]
+        number = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
+        return f"{number} {noun}" + (" per world" if self.apart else "")
+
     def describe(self) -> str:
         """What world this is, how many pairs are learned from, and what stands for the true reward."""
         pairs = words.count(costs.pairs(self.study, self.world, self.name), "preference pair")
@@ -154,7 +172,7 @@ class Comparison(Measured):
             }
             others = dict.fromkeys(reversed(self.study.contrast or ()))
             levels = {arm: self.estimates[arm, "test", "true_reward"].mean for arm in others}
-            caption = f"{thin}{self.prompts('test')} test prompts, {seeds}. Dashed: policies that answer once."
+            caption = f"{thin}{self.asked('test', 'test prompts')}, {seeds}. Dashed: policies that answer once."
             svg = plots.best_of(self.tones, curves, levels, self.unit)
             shown.append({"title": "Best of n, by each reward model", "svg": svg, "caption": caption})
         return shown
@@ -179,9 +197,9 @@ class Comparison(Measured):
             kl = "KL to base is that of the policies at temperature 1 on these"
             drawn = f", drawn at temperature {temperature:g}; {kl}"
         return (
-            f"Mean and 95% interval over {words.count(len(self.study.seeds), 'seed')} and {self.prompts('test')} test "
-            f"prompts that no preference and no online step used ({samples} completions per prompt{drawn}; last "
-            f"column: {self.prompts('train')} prompts that preferences and online steps may use, fresh samples). Costs "
+            f"Mean and 95% interval over {self.over} that no preference and no online step used ({samples} completions "
+            f"per prompt{drawn}; last column: {self.asked('train', 'prompts')} that preferences and online steps may "
+            "use, fresh samples). Costs "
             "come on top of the base policy and the preference pairs, which all arms share: optimisation steps, with "
             "those of the reward model (RM) that an arm needs; samples drawn to train it; samples drawn per answer."
         )
