@@ -517,18 +517,14 @@ def test_an_arm_is_described_in_every_setting(tmp_path, monkeypatch):
     assert Answer.headline(answer) == "No pair of an online and an offline arm to compare in every setting"
 
 
-def test_the_headline_compares_no_arm_that_is_on_two_roads(tmp_path, monkeypatch):
-    """An arm that is offline in one setting and online in another, and best-of-n by another reward model there."""
-    labelled = {"labels": "global", "rounds": 400}
+def test_the_headline_compares_arms_that_are_what_they_are_called_in_every_setting(tmp_path, monkeypatch):
+    """The offline one by the pairs' own labels, best-of-n by the reward model of the online one."""
     recipes = {"other": {"loss": ["ipo"]}, "few": {"loss": ["ipo"], "labels": "local", "rounds": 4}}
     names = ["best_of", "offline", "other", "few"]
-    study = studied(monkeypatch, tmp_path, recipes, {"offline": labelled}, names)
+    study = studied(monkeypatch, tmp_path, recipes, {"offline": {"labels": "global"}}, names)
     assert (study.contrast, study.trained, study.best_of) == (("few", "other"), "few", "best_of__local")
-    assert "in short: trained for 400 steps on its own completions" in page.explain(study)["offline"]
     study = studied(monkeypatch, tmp_path, recipes, {"few": {"labels": "oracle"}}, names)
     assert (study.contrast, study.best_of) == (("few", "offline"), "best_of__global")
-    study = studied(monkeypatch, tmp_path, {}, {"offline": labelled}, ["best_of", "offline"])
-    assert (study.contrast, study.trained, study.best_of) == (None, None, "best_of__global")
 
 
 def test_a_policy_of_another_arm_is_not_called_a_reward_model(tmp_path, monkeypatch):

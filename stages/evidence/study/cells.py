@@ -50,7 +50,8 @@ class Study:
         return [self.recipe(setting, arm) for setting in self.settings]
 
     def kind(self, arm: str) -> str:
-        """The stage that makes an arm: offline, online or pick; none for a policy that is evaluated as it is."""
+        """The stage that makes an arm, the same in all settings (stages/records/resolver.py): offline, online or pick;
+        none for a policy that is evaluated as it is."""
         return arms.kind(self.recipe(self.settings[0], arm))
 
     @property
@@ -58,20 +59,16 @@ class Study:
         """The (online, offline) arms that the answer compares: of the arms with rounds the first with the most, and the
         first that learns from the pairs' own labels; each in every setting. None for a study that lacks one of the
         two."""
-        offline = [
-            arm
-            for arm in self.arms
-            if all(arms.kind(one) == "offline" and "labels" not in one for one in self.recipes(arm))
-        ]
+        own = [arm for arm in self.arms if not any("labels" in one for one in self.recipes(arm))]
+        offline = [arm for arm in own if self.kind(arm) == "offline"]
         online = self.trained if self.trained and self.kind(self.trained) == "online" else None
         return (online, offline[0]) if online and offline else None
 
     @property
     def trained(self) -> str | None:
-        """The trained arm that best-of-n is held against: the contrast's online one, or the first that there is; on one
-        road in every setting. Its rounds are the fewest that it has in any."""
-        kinds = {arm: {arms.kind(one) for one in self.recipes(arm)} for arm in self.arms}
-        trained = [arm for arm in self.arms if kinds[arm] in ({"offline"}, {"online"})]
+        """The trained arm that best-of-n is held against: the contrast's online one, or the first that there is. Its
+        rounds are the fewest that it has in any setting."""
+        trained = [arm for arm in self.arms if self.kind(arm) in arms.TRAINED]
         return max(trained, key=lambda arm: min(one.get("rounds", 0) for one in self.recipes(arm)), default=None)
 
     @property
