@@ -68,10 +68,6 @@ class Measured:
             return None
         return statistics.judging(metric, values)
 
-    def prompts(self, split: str) -> int:
-        """Number of prompts of a split that arms were evaluated on, in the first seed."""
-        return int((next(iter(self.cells.values()))[0].by_prompt.index.get_level_values("split") == split).sum())
-
     def completions(self, arm: str, split: str = "test") -> int:
         """Most completions that any prompt of a split got from an arm, in the first seed."""
         table = self.cells[arm][0].completions
