@@ -2,7 +2,6 @@
 
 import math
 
-from stages.evidence import statistics
 from stages.evidence.figures import plots
 from stages.evidence.study.answers import FEW
 from stages.evidence.study.cells import Study
@@ -29,7 +28,6 @@ def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[st
         "params": params_table(study),
         "limits": limits(settings, [setting.rewards() for setting in settings]),
         "lead_limits": limits(settings, [setting.leads() for setting in settings]),
-        "replicates": statistics.REPLICATES,
         "lines": max(len(setting.answer.lines(PANEL["letters"])) for setting in settings),
         **PANEL,
     }
