@@ -137,7 +137,7 @@ def test_nothing_is_drawn_from_or_said_by_a_policy_without_finite_logits():
         sampling.draw(policy, asking(prompts), 2, world, 1.0, Uniforms("test"))
     with pytest.raises(UserError, match="log-probabilities of completions is nan"):
         likelihood.log_probs(policy, prompts, completions)
-    with pytest.raises(UserError, match="KL of completions to the reference is nan"):
+    with pytest.raises(UserError, match="KL and log-ratio of completions to the reference has 2 of 2 numbers NaN"):
         likelihood.kl(policy, neox(), prompts, completions)
 
 
