@@ -46,7 +46,7 @@ def run() -> None:
             for name in study.verifiers[setting]
         }
         results += rows(study, setting, of_arms, world.measures) + rows(study, setting, of_models, world.measures)
-        comparisons.append(Comparison(study, setting, of_arms, of_models, world, judge))
+        comparisons.append(Comparison(study, setting, of_arms, of_models, world, judge=judge))
         prompts[setting] = of_arms[study.seeds[0], study.arms[0]].by_prompt.loc["test"].index.tolist()
         evaluated += [in_short(setting, *of, cell, world.measures) for of, cell in of_arms.items()]
         judged += [judged_in_short(study, setting, *of, cell, prompts[setting]) for of, cell in of_models.items()]
@@ -103,9 +103,7 @@ def rows(study: Study, setting: str, found: dict[tuple[int, str], Cell], measure
 
 def in_short(setting: str, seed: int, arm: str, cell: Cell, measures: list[str]) -> dict:
     """All that a claim may ask of a cell: means of each test prompt, numbers, the learning curve."""
-    of_test, prompts = cell.by_prompt.loc["test"], {}
-    for name in (name for name in of_test if name in measures or name == "true_reward"):
-        prompts[name] = cells.of_prompts(cell, "test", name)
+    prompts = {name: cells.of_prompts(cell, "test", name) for name in ("true_reward", *measures)}
     prompts |= {name: cells.of_prompts(cell, "pairs", name) for name in PAIRS}
     numbers = {name: cells.value(cell, "test", name) for name in of_completions(measures)} | of_pairs(cell)
     curve = None if cell.curve is None else {name: cell.curve[name].tolist() for name in ("step", "true_reward", "kl")}
@@ -114,7 +112,7 @@ def in_short(setting: str, seed: int, arm: str, cell: Cell, measures: list[str])
         "seed": seed,
         "arm": arm,
         "path": cell.path.as_posix(),
-        "prompts": listed(prompts, of_test.index),
+        "prompts": listed(prompts, cell.by_prompt.loc["test"].index),
         "numbers": {name: value for name, value in numbers.items() if value is not None},
         "curve": curve,
     }

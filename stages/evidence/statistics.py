@@ -215,8 +215,8 @@ def _parts(values: np.ndarray, replicates: int) -> Parts:
 
     Of a matrix without holes they are known for infinitely many replicates: the mean squares of a two-way analysis.
     """
-    seeds, prompts = values.shape
-    if np.isfinite(values).all():
+    (seeds, prompts), measured = values.shape, np.isfinite(values)
+    if measured.all():
         of_seeds, of_prompts = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
         return Parts(
             seed=_mean_square(of_seeds - values.mean(), seeds - 1) / seeds,
@@ -227,7 +227,6 @@ def _parts(values: np.ndarray, replicates: int) -> Parts:
             prompts=prompts,
         )
     drawn_seeds, drawn_prompts = _drawn("seeds", seeds, replicates), _drawn("prompts", prompts, replicates)
-    measured = np.isfinite(values)
     with np.errstate(invalid="ignore"):  # a replicate without any prompt of a seed: that seed has no mean there
         means = (drawn_prompts @ np.where(measured, values, 0.0).T) / (drawn_prompts @ measured.T.astype(float))
     by_prompts = _average(means, np.ones_like(means))

@@ -88,7 +88,7 @@ def fit(name: str, terms: list[Term], evidence: Evidence, settings: Sequence[str
     setting. The interval has t's quantile with settings - 2 degrees of freedom. Noise in the gaps flattens a line:
     the slope is rather too small.
 
-    name: of the claim, to which the random numbers belong. Raises UserError where all settings have the same gap.
+    name: of the claim. Raises UserError where all settings have the same gap.
     """
     leads = [contrasts.combine(contrasts.in_setting(terms, setting), evidence)[setting] for setting in settings]
     measured = [[measured_gap(row) for row in evidence.verifications(setting)] for setting in settings]
@@ -110,7 +110,7 @@ def fit(name: str, terms: list[Term], evidence: Evidence, settings: Sequence[str
         """Standard error, by seeds and prompts, of the sum of leads and gaps with these weights by setting."""
         parts = [
             statistics.mean(weight * lead + weight_of_gap * gap)
-            for weight, lead, weight_of_gap, gap, setting in zip(of_lead, leads, of_gap, gaps, settings)
+            for weight, lead, weight_of_gap, gap in zip(of_lead, leads, of_gap, gaps)
         ]
         return statistics.total(parts).error
 

@@ -50,11 +50,11 @@ def estimate(name: str, claim: Claim, terms: list[Term], evidence: Evidence, stu
     parts = [statistics.mean(matrix) for setting, matrix in matrices.items()]
     whole = parts[0] if len(parts) == 1 else statistics.total(parts)
     compared = list(matrices.values())
-    better = improvement(name, terms, evidence)
+    better = improvement(terms, evidence)
     return Found(whole, compared, contrasts.prompts(compared), better, evidence.hashes(paths))
 
 
-def improvement(name: str, terms: list[Term], evidence: Evidence) -> Estimate | None:
+def improvement(terms: list[Term], evidence: Evidence) -> Estimate | None:
     """The probability that the first arm has more, for one arm minus another of a setting, known by prompt."""
     if not (pair := contrasts.opposed(terms)):
         return None

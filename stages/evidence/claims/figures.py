@@ -18,10 +18,7 @@ from stages.evidence.words import count
 
 STEPS = 8  # KL values of that figure
 PANEL = 4.1, 2.6  # inches of one of several figures beside each other
-BEST_OF = (
-    "best_of__global",
-    "best_of",
-)  # the arm that the figure of the README calls best-of-16: today, in the first plan
+BEST_OF = ("best_of__global", "best_of")  # what the README's figure calls best-of-16: today, in the first plan
 
 
 def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: dict[str, list[str]]) -> list[dict]:
@@ -45,7 +42,7 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
 
 def smallest(judged: Sequence[Judged]) -> float:
     """The margin of claims on true reward in the study evidence; 0 where there is none."""
-    claims = (judged.claim for judged in judged)
+    claims = [one.claim for one in judged]
     return next((c.margin for c in claims if (c.study, c.measure) == ("evidence", "true_reward")), 0.0)
 
 
@@ -148,7 +145,7 @@ def by_kl(study: Evidence, followed: Sequence[str]) -> dict:
         for arm, of_arm in curves.items():
             levels = grid[grid <= reach[arm]]
             rewards = np.array([estimates.reward_at(curve, levels) for curve in of_arm])
-            lines[arm] = (levels, *_intervals(rewards, "by_kl", setting, arm))
+            lines[arm] = (levels, *_intervals(rewards))
         tones = plots.tones(arms)
         svg = plots.dial(lines, "KL to base (nats per completion)", "true reward", None, tones, size=PANEL)
         panels.append((setting, svg))
@@ -188,7 +185,7 @@ def verification(study: Evidence, settings: Sequence[str]) -> dict:
         lines = {}
         for kind, name in (("global", "global RM"), ("local", "local RM")):
             losses = np.array([row[kind] for row in rows])
-            lines[name] = (rows[0]["pairs"], *_intervals(losses, "verification", setting, kind))
+            lines[name] = (rows[0]["pairs"], *_intervals(losses))
         tones = {"global RM": "best_of", "local RM": "local"}
         unit = "held-out log-loss (nats per pair)"
         panels.append((setting, plots.dial(lines, "pairs", unit, math.log(2), tones, doubling=True, size=PANEL)))
@@ -203,7 +200,7 @@ def verification(study: Evidence, settings: Sequence[str]) -> dict:
     }
 
 
-def _intervals(values: np.ndarray, *key: str) -> tuple[list[float], list[float]]:
+def _intervals(values: np.ndarray) -> tuple[list[float], list[float]]:
     """Means and half widths of the 95% interval, by column; values: (seeds, columns)."""
-    found = [statistics.mean(column[:, None]) for place, column in enumerate(values.T)]
+    found = [statistics.mean(column[:, None]) for column in values.T]
     return [e.mean for e in found], [e.high - e.mean if e.resolved else 0.0 for e in found]

@@ -7,7 +7,6 @@ from stages.evidence import words
 from stages.evidence.figures import forests, plots
 from stages.evidence.study import costs
 from stages.evidence.study.answers import Answer
-from stages.evidence.study.cells import Cell, Study, World
 from stages.evidence.study.measured import Measured
 from stages.evidence.study.truth import truth
 from stages.records import arms
@@ -20,20 +19,11 @@ COSTS = ("optimisation steps", "samples drawn to train", "samples drawn per answ
 class Comparison(Measured):
     """All that the page says of one setting."""
 
-    def __init__(
-        self,
-        study: Study,
-        name: str,
-        cells: dict[tuple[int, str], Cell],
-        judged: dict[tuple[int, str], Cell],
-        world: World,
-        judge: tuple[dict, pd.DataFrame] | None = None,
-    ):
-        """cells: (seed, arm) -> Cell; judged: (seed, reward model) -> Cell; of every seed of the study. judge: as
-        cells.read_judge found it, where the true reward is a judge."""
-        super().__init__(study, name, cells, judged, world)
-        self.answer = Answer(self, truth(name, world, judge))
-        self.tones = plots.tones([*study.arms, arms.BASE], study.contrast or ())
+    def __init__(self, *measured, judge: tuple[dict, pd.DataFrame] | None = None):
+        """measured: as Measured is given; judge: as cells.read_judge found it, where the true reward is a judge."""
+        super().__init__(*measured)
+        self.answer = Answer(self, truth(self.name, self.world, judge))
+        self.tones = plots.tones([*self.study.arms, arms.BASE], self.study.contrast or ())
 
     def leads(self) -> dict[str, tuple]:
         """What the headlines compare: words -> (Estimate, its value in each seed, colour name); nothing where the true
@@ -95,11 +85,6 @@ class Comparison(Measured):
         """What means and intervals of test prompts are over: where seeds have worlds of their own, over seeds alone."""
         seeds, asked = words.count(len(self.study.seeds), "seed"), self.asked("test", "test prompts")
         return f"{seeds}, each one number: the mean over {asked}" if self.apart else f"{seeds} and {asked}"
-
-    @property
-    def apart(self) -> bool:
-        """Whether each seed has a world, and so prompts, of its own."""
-        return self.study.redraw == "world"
 
     def asked(self, split: str, noun: str) -> str:
         """How many prompts of a split arms were evaluated on, of each world where seeds have their own."""

@@ -37,9 +37,14 @@ class Measured:
         }
         self.columns = [c for c in columns if any((arm, *c[:2]) in self.estimates for arm in study.arms)]
 
+    @property
+    def apart(self) -> bool:
+        """Whether each seed has a world, and so prompts, of its own."""
+        return self.study.redraw == "world"
+
     def matrix(self, cells: list[Cell], split: str, metric: str) -> np.ndarray | None:
         """A metric by seed and prompt, or by seed alone (stages/evidence/study/cells.py)."""
-        return reading.matrix(cells, split, metric, apart=self.study.redraw == "world")
+        return reading.matrix(cells, split, metric, apart=self.apart)
 
     def values(self, arm: str, split: str, metric: str) -> list[float | None]:
         """A metric of an arm in each seed, None where it does not apply."""

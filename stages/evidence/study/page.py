@@ -66,7 +66,7 @@ def caution(seeds: int, redraw: str) -> str:
         return (
             f"{upper(count(seeds, 'seed'))} give weak evidence: where seeds differ much, the intervals are long "
             "(typically 4 times as long with 2 seeds, and 1.8 times with 3, as if the spread of seeds were known), and "
-            f"a headline of theirs may well lie outside the interval of more seeds. "
+            "a headline of theirs may well lie outside the interval of more seeds. "
             + (f"{worlds} {more}" if redraw == "world" else more)
         )
     if redraw == "world":
