@@ -8,13 +8,13 @@ import collections
 import contextlib
 import graphlib
 import json
-import os
 import queue
 import sys
 import threading
 import time
 from pathlib import Path
 
+from flows.following import Lines
 from flows.tracking.ledger import Ledger
 from flows.tracking.store import address, connect
 from stages.records.errors import UserError
@@ -118,19 +118,12 @@ class Curve:
     """The metrics that a running stage appends to its events file, read as they come."""
 
     def __init__(self, path: str | None):
-        self.path, self.offset = path, 0
+        self._lines = Lines(Path(path)) if path else None
 
     def read(self) -> list[tuple[str, float, int, float]]:
         """(metric, value, step, time) of every whole line since the last call."""
-        if not self.path or not os.path.exists(self.path):
-            return []
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            lines = file.read()
-        lines = lines[: lines.rfind(b"\n") + 1]
-        self.offset += len(lines)
         events = []
-        for line in lines.splitlines():
+        for line in self._lines.new(last=False) if self._lines else ():
             with contextlib.suppress(ValueError):  # cut short by a kill
                 events.append(json.loads(line))
         return [(name, v, e["step"] or 0, e["time"]) for e in events for name, v in e["metrics"].items()]
