@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc.stage.run import _make_cmd
 
 from flows.runners import Around, Job, local
 from flows.runners.processes import Processes, Stopped
@@ -74,12 +75,11 @@ def runner(project):
     assert "stages.broken was not imported" in (project / "logs" / "stage-server.log").read_text()
 
 
-def job(project, words, need=NEED, **variables):
-    """A stage's command as DVC hands it on."""
+def job(project, words, need=NEED, shell="/bin/sh", **variables):
+    """A stage's command as DVC hands it on, by the user's shell."""
     log = project / "logs" / f"{time.monotonic_ns()}.log"
-    return Job(
-        ["/bin/sh", "-c", f"python -m {words}"], {"ALL_ROADS_EVENTS": "events", **variables}, str(project), log, need
-    )
+    argv = _make_cmd(shell, f"python -m {words}")
+    return Job(argv, {"ALL_ROADS_EVENTS": "events", **variables}, str(project), log, need)
 
 
 def ran(runner, project, words, **more):
@@ -103,6 +103,13 @@ def test_a_served_stage_is_the_stage_in_place(project, runner):
     assert code == other_code == 0
     assert {*served} - {*alone} == {"served"} and {*alone} - {*served} == {"in place"}
     assert f"out __main__ ['--seed', '0'] {project} events True" in served
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "/usr/bin/zsh"])
+def test_whatever_the_user_s_shell_is_a_stage_is_served(project, runner, shell):
+    """For some of them DVC adds options, and then each stage took the seconds of its own imports."""
+    code, said = ran(runner, project, "stages.show", shell=shell)
+    assert code == 0 and "served" in said
 
 
 @pytest.mark.parametrize("value", ["0", "2", "7", "words", "raise", "killed", "interrupted"])

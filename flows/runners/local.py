@@ -85,7 +85,7 @@ class Local:
         surroundings = {**environment(self._ours, job.need.threads, job.need.numerics), **job.variables}
         if self._processes.stopped:
             raise Stopped
-        stage = STAGE.fullmatch(job.argv[-1]) if len(job.argv) == 3 else None  # a shell, -c, and the stage alone
+        stage = STAGE.fullmatch(job.argv[-1]) if job.argv[-2] == "-c" else None  # DVC has a shell run the stage
         if stage and self._address and (job.need.threads, job.need.numerics) == self._kind:
             end = time.monotonic() + PATIENCE
             while job.need.numeric and not self._address.exists() and self._starting() and time.monotonic() < end:
