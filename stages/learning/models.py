@@ -1,5 +1,6 @@
 """Making, loading and saving the networks: policies (causal LMs) and reward models (one scalar at the last token)."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from stages.records.errors import UserError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers_logging.disable_progress_bar()
+# Which weights a folder lacked is judged by _whole, in one sentence in place of a table per model.
+logging.getLogger("transformers.modeling_utils").addFilter(lambda record: "LOAD REPORT" not in record.getMessage())
 # A stage asks no hub, whatever the environment says of it.
 LOADING = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
 NEVER = -1e30  # a logit of probability 0; as infinity would make NaN of 0 * log 0
