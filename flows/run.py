@@ -15,13 +15,14 @@ from typing import Any
 from flows.pages import made
 from flows.plan import Plan, check_inputs
 from flows.provenance import origins, recorded
-from flows.provenance.making import Makings, source
+from flows.provenance.making import Makings
 from flows.runners import Around
 from flows.runners.processes import Processes
 from flows.runners.slots import need
 from flows.schedule import Outcome, Schedule
 from flows.services import PREFECT_ENVIRONMENT, answers, database, direct, prefect_server
 from flows.terminal import Terminal
+from stages.provenance.git import source
 from stages.provenance.pins import check_installed
 from stages.records import rooms
 from stages.records.reading import Params

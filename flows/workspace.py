@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flows.alone import Busy, alone
-from flows.git import git
 from flows.pipeline.restoring import remove
+from stages.provenance.git import git
 from stages.records import plain, reading
 
 MIRRORED = Path(".roads/mirrored")  # in the workspace: which of its files are copies

@@ -10,8 +10,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from flows.pages import fill
-from flows.provenance.making import UNKNOWN, Makings, identity
+from flows.provenance.making import Makings, identity
 from flows.timings import clock
+from stages.provenance.git import UNKNOWN
 from stages.provenance.pins import read_lock
 from stages.records.artifacts import write_file
 from stages.records.errors import UserError

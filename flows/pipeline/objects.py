@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flows.git import git
 from flows.pipeline.content import files, md5
+from stages.provenance.git import git
 
 DAMAGED = "damaged"  # folder beside the cache's objects; `dvc gc` leaves it alone
 

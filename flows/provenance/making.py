@@ -14,21 +14,19 @@ import time
 from pathlib import Path
 
 from flows import kept
-from flows.git import git
 from flows.pipeline.changes import some
 from flows.pipeline.graph import Graph
 from flows.schedule import Outcome, Schedule
+from stages.provenance.git import UNKNOWN
 from stages.records import machine, numerics
 from stages.records.artifacts import write_file
 
 FILE = Path("data/made.json")
-UNKNOWN = "unknown"
 MAKING = {"platform": {str: str}, "commit": str, "clean": bool}  # a file beside the cache has a list of these
 MADE = {
     "platforms": {str: {str: str}},
     "stages": {str: {"result": str, "platform": str, "commit": str, "clean": bool}},
 }
-RESULTS = ("dvc.lock", FILE, "data/report", "data/studies")  # what runs write and git keeps
 
 
 def key(record: dict) -> str:
@@ -145,17 +143,6 @@ def differing(then: dict[str, str], now: dict[str, str]) -> str:
             before, after = (" ".join(sorted(one - other)) or "no more" for one, other in (sets, sets[::-1]))
         parts.append(f"{name}={before} (now {after})")
     return some(parts)
-
-
-def source(root: Path) -> tuple[str, bool]:
-    """The commit of the checkout ("unknown" without git), and whether what stages read is as the commit has it.
-
-    ``root``: the project, or the workspace of a study in it, which git ignores.
-    """
-    project = root.parents[1] if root.parent.name == "runs" else root
-    commit = git(project, "rev-parse", "--verify", "--quiet", "HEAD")
-    changed = git(project, "status", "--porcelain", "--", ".", *(f":!{result}" for result in RESULTS))
-    return (commit.decode().strip() if commit else UNKNOWN), changed == b""
 
 
 def counted(number: int, what: str) -> str:

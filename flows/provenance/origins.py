@@ -16,9 +16,10 @@ from flows import kept
 from flows.pipeline.changes import SHOWN, some
 from flows.pipeline.digested import DIGESTS, written
 from flows.pipeline.graph import Graph
-from flows.provenance.making import UNKNOWN, Makings, differing, identity, source
+from flows.provenance.making import Makings, differing, identity
 from flows.tracking.names import flat
 from stages.provenance.digests import digests, is_there
+from stages.provenance.git import UNKNOWN, source
 from stages.records import plain, resolver
 from stages.records.artifacts import PUBLISHED, sha256, write_file
 from stages.records.errors import UserError

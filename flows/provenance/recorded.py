@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from flows import kept
-from flows.git import git
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
 from flows.provenance.making import FILE, MADE, Makings, counted, differing, listing
+from stages.provenance.git import git
 from stages.records.artifacts import MANIFEST
 
 LISTED = 5  # stages that are told one by one

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.git import git
 from flows.tracking import names
 from flows.tracking.store import connect
+from stages.provenance.git import git
 from stages.records import artifacts
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from stages.records.errors import UserError
 
 # What a package computes with where it is installed, and therefore does not require.
 OPTIONAL = {"pandas": ["pyarrow"], "torch": ["numpy", "triton"], "transformers": ["torch"]}
-# What checks params, reads configuration, locks files, fetches, or shows something to people.
+# What checks params, reads configuration, locks files, signs, fetches, or shows something to people.
 ASIDE = frozenset(
-    "filelock fsspec huggingface-hub packaging psutil pydantic pyyaml rich ruamel-yaml setuptools tqdm typer "
-    "typing-extensions".split()
+    "cryptography filelock fsspec huggingface-hub packaging psutil pydantic pyyaml rich ruamel-yaml securesystemslib "
+    "setuptools tqdm typer typing-extensions".split()
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from stages.provenance.statements import Statement, declared
 from stages.records import events, numerics
 from stages.records.errors import UserError
 
@@ -24,7 +25,8 @@ def command(run: Callable[..., None]) -> None:
     Numeric libraries get one thread, whatever the environment and the machine say, as their number changes bits; a
     stage that trains then gives PyTorch those of its params (models.prepare). Variables by which accelerate would train
     otherwise than the params say (in another precision, for example) are taken away. A stage that should be portable
-    (stages/records/numerics.py) and is not does not begin.
+    (stages/records/numerics.py) and is not does not begin. What dvc.yaml declares of the stage goes with what it has
+    made into a statement (stages/provenance/statements.py).
     Ends the process with 0, or with 2 and one sentence on standard error for a user's mistake, or with 1 and, after
     the traceback, one sentence for anything unexpected.
     """
@@ -37,7 +39,12 @@ def command(run: Callable[..., None]) -> None:
     begun = time.process_time()
     try:
         numerics.check()
-        run(**vars(parser.parse_args()))
+        given = vars(parser.parse_args())
+        said = declared(Path(inspect.getfile(run)).stem, given.get("cell"))
+        statement = Statement(said) if said else None
+        run(**given)
+        if statement:
+            statement.write()
         events.ended(time.process_time() - begun)
     except UserError as error:
         sys.exit(_say(error))
