@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.alone import Busy, alone
 from flows.pipeline.restoring import remove
-from stages.provenance.git import git
+from stages.provenance.git import SOURCE, git, source
 from stages.records import plain, reading
 
 MIRRORED = Path(".roads/mirrored")  # in the workspace: which of its files are copies
@@ -30,7 +30,9 @@ def enter(name: str) -> None:
     found = reading.prepare(name)
     workspace = project / RUNS / name
     with contextlib.suppress(Busy), alone(workspace):  # while a run works there, it stays as the run began
+        commit, clean = source(project)
         mirror(project, workspace)
+        write_if_new(workspace / SOURCE, f"{commit} {'clean' if clean else 'changed'}\n")
         configure(project, workspace)
         header = f"# Written from params.yaml and {reading.STUDIES}/{name}.yaml of the project: change those.\n"
         write_if_new(workspace / plain.PARAMS, plain.text(found, header))

@@ -3,12 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from stages.records.errors import UserError
-
-if TYPE_CHECKING:
-    from securesystemslib.signer import CryptoSigner
 
 PAYLOAD = "application/vnd.in-toto+json"
 
@@ -18,7 +19,7 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "all-roads"
 
 
-def signer() -> "CryptoSigner | None":
+def signer() -> CryptoSigner | None:
     """What signs as this user; None for one without a key. Raises UserError for a key that cannot be used."""
     path = home() / "key.pem"
     try:
@@ -27,10 +28,8 @@ def signer() -> "CryptoSigner | None":
         return None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): mend that, or move it away.") from None
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    from securesystemslib.signer import CryptoSigner, SSlibKey
-
+    if path.stat().st_mode & 0o077:
+        raise UserError(f"{path} can be read by others: `chmod 600` it, or make another key if somebody has read it.")
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:  # no PEM; one that needs a password
@@ -40,10 +39,8 @@ def signer() -> "CryptoSigner | None":
     return CryptoSigner(key, SSlibKey.from_crypto(key.public_key()))
 
 
-def envelope(payload: bytes, signs: "CryptoSigner | None") -> bytes:
+def envelope(payload: bytes, signs: CryptoSigner | None) -> bytes:
     """A payload in its DSSE envelope, as JSON; without a signature where nothing signs."""
-    from securesystemslib.dsse import Envelope
-
     sealed = Envelope(payload, PAYLOAD, {})
     if signs:
         sealed.sign(signs)

@@ -1,9 +1,10 @@
 """What a stage's command says of its own work: an in-toto Statement with SLSA provenance, in a DSSE envelope.
 
-It names every file that the stage declares to read, and every file of its outs, by SHA-256 and (as dvc.lock does) by
-MD5; the params; the commit, and whether the tree was as the commit has it; the machine and the packages. It is signed
-where the user has a key (stages/provenance/signing.py). It tells times and hosts and is no out: it lies in
-.roads/statements/<stage>/ by the SHA-256 of its own bytes, until a `roads` command moves it beside DVC's cache.
+It names every file that the stage declares to read, the code that it runs, and every file of its outs, by SHA-256 and
+(as dvc.lock does) by MD5; the params; the commit, and whether the tree was as the commit has it; the machine and the
+packages. It is signed where the user has a key (stages/provenance/signing.py). It tells times and hosts and is no out:
+it lies in .roads/statements/<stage>/ by the SHA-256 of its own bytes, until a `roads` command moves it beside DVC's
+cache.
 
 Sources of the formats: in-toto.io/Statement/v1, slsa.dev/provenance/v1, github.com/secure-systems-lab/dsse.
 """
@@ -12,22 +13,25 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatch
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
+
+from pathspec import GitIgnoreSpec
 
 from stages.provenance import signing
 from stages.provenance.git import source
 from stages.records import machine, plain
 from stages.records.artifacts import write_file
+from stages.records.errors import UserError
 
 FOLDER = Path(".roads/statements")
 TYPE, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
 BUILD, BUILDER = "urn:all-roads:stage:v1", "urn:all-roads:stages"
+DIGESTS = "data/digests/"  # where a stage's declared digest lies, which lists its modules and packages
 BLOCK = 1 << 20  # bytes that are read at once
 
 
@@ -36,49 +40,61 @@ class Declared:
     """What dvc.yaml says of one stage, or of its instance for a cell."""
 
     name: str
-    command: str
     deps: list[str]
     outs: list[str]
-    params: dict[str, Any]  # by their names in dvc.lock
+    params: dict[str, dict[str, Any]]  # file -> key -> value
 
 
 class Statement:
     """Begun before the work, with what is going to be read; written after it, with what was made."""
 
-    def __init__(self, stage: Declared):
-        """Raises UserError where the user has a key that cannot sign."""
-        self.stage, self.signer, self.begun = stage, signing.signer(), _now()
-        self.read = [described(path) for path in files(stage.deps)]
+    def __init__(self, stage: Declared, command: str):
+        """Raises UserError where the user has a key that cannot sign, and where another version of a package is
+        installed than the stage's digest names."""
+        self.stage, self.command, self.signer, self.begun = stage, command, signing.signer(), _now()
+        inputs = [path for dep in stage.deps for path in files(dep)]
+        self.packages, modules = _digest(stage.deps)
+        self.read = {path: described(path) for path in inputs}
+        self.code = {path: {**described(path), "annotations": {"kind": "code"}} for path in modules}
+        self.then = {path: _state(path) for path in [*self.read, *self.code]}
         self.commit, self.clean = source(Path())
 
     def write(self) -> None:
-        """Write the statement into FOLDER."""
-        sealed = signing.envelope(json.dumps(self.content(), sort_keys=True).encode(), self.signer)
+        """Write the statement into FOLDER. Raises UserError where an input is not what it was when the work began, and
+        where an out is missing."""
+        if changed := [path for path, state in self.then.items() if _state(path) != state]:
+            raise UserError(f"{changed[0]} was changed while {self.stage.name} ran, which reads it: run again.")
+        if missing := [out for out in self.stage.outs if not Path(out).exists()]:
+            raise UserError(f"{missing[0]}, an out of {self.stage.name} by dvc.yaml, was not made: correct dvc.yaml.")
+        content = json.dumps(self.content(), sort_keys=True, allow_nan=False)
+        sealed = signing.envelope(content.encode(), self.signer)
         write_file(FOLDER / self.stage.name / f"{hashlib.sha256(sealed).hexdigest()}.json", sealed)
 
     def content(self) -> dict[str, Any]:
         """The in-toto Statement, as plain data."""
-        torch = sys.modules.get("torch")
+        torch, stage = sys.modules.get("torch"), self.stage
         commit = {"uri": "git+file:.", "digest": {"gitCommit": self.commit}, "annotations": {"clean": self.clean}}
         definition = {
             "buildType": BUILD,
             "externalParameters": {
-                "stage": self.stage.name,
-                "command": self.stage.command,
-                "outs": self.stage.outs,
-                "params": self.stage.params,
+                "stage": stage.name,
+                "command": self.command,
+                "deps": stage.deps,
+                "outs": stage.outs,
+                "params": stage.params,
             },
             "internalParameters": {
                 "platform": machine.facts(gpu=torch is not None and torch.cuda.is_initialized()),
                 "threads": torch.get_num_threads() if torch else 1,
-                "torch": wheel("torch"),
+                "packages": self.packages,
+                "torch": TORCH,
             },
-            "resolvedDependencies": [*self.read, commit],
+            "resolvedDependencies": [*self.read.values(), *self.code.values(), commit],
         }
         times = {"startedOn": self.begun, "finishedOn": _now()}
         return {
             "_type": TYPE,
-            "subject": [described(path) for path in files(self.stage.outs)],
+            "subject": [described(path) for out in stage.outs for path in files(out)],
             "predicateType": PREDICATE,
             "predicate": {
                 "buildDefinition": definition,
@@ -88,22 +104,29 @@ class Statement:
 
 
 def declared(stage: str, cell: str | None) -> Declared | None:
-    """What dvc.yaml says of the stage in stages/<stage>.py, for a cell if it has cells; None if it says nothing."""
-    if not Path("dvc.yaml").exists():
-        return None
-    said = plain.fast("dvc.yaml")["stages"].get(stage)
+    """What dvc.yaml says of the stage in stages/<stage>.py, for a cell if it has cells.
+
+    None where there is no dvc.yaml, or it has no such stage, or says it in a way that is not read here (`matrix`, for
+    example): then there is no statement, and the stage is listed as one without.
+    """
+    said = plain.fast("dvc.yaml")["stages"].get(stage) if Path("dvc.yaml").exists() else None
     if said is None or ("foreach" in said) != (cell is not None):
         return None
     cells = plain.fast(plain.CELLS)
-    names = {**cells, "key": cell, "item": cells["cells"].get(stage, {}).get(cell)}
-    said = filled(said.get("do", said), names)
-    outs = [next(iter(out)) if isinstance(out, dict) else out for out in [*said["outs"], *said.get("metrics", [])]]
-    by_file = [entry if isinstance(entry, dict) else {plain.PARAMS: [entry]} for entry in said.get("params", [])]
-    params = {}
-    for file, keys in (pair for entry in by_file for pair in entry.items()):
-        content = cells if file == plain.CELLS else plain.read(file)
-        params |= {key: _at(content, key) for key in keys}
-    return Declared(f"{stage}@{cell}" if cell else stage, said["cmd"], said["deps"], sorted(outs), params)
+    try:
+        names = {**cells, "key": cell, "item": cells["cells"][stage][cell] if cell else None}
+        do = said["do"] if cell else said
+        sides = {side: filled(do.get(side, []), names) for side in ("deps", "outs", "metrics", "plots", "params")}
+        made = [*sides["outs"], *sides["metrics"], *sides["plots"]]
+        params: dict[str, dict] = {}
+        for entry in sides["params"]:
+            for file, keys in (entry if isinstance(entry, dict) else {plain.PARAMS: [entry]}).items():
+                content = cells if file == plain.CELLS else plain.read(file)
+                params.setdefault(file, {}).update({key: _at(content, key) for key in keys})
+    except (KeyError, TypeError):
+        return None
+    outs = sorted(next(iter(out)) if isinstance(out, dict) else out for out in made)
+    return Declared(f"{stage}@{cell}" if cell else stage, sides["deps"], outs, params)
 
 
 def filled(template: Any, names: dict[str, Any]) -> Any:
@@ -117,15 +140,13 @@ def filled(template: Any, names: dict[str, Any]) -> Any:
     return template
 
 
-def files(paths: Iterable[str]) -> Iterator[Path]:
-    """Every file at or below these paths, but for those that .dvcignore leaves out."""
-    ignored = Path(".dvcignore")
-    patterns = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
-    for path in map(Path, paths):
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            names = [*file.parts, file.as_posix()]
-            if file.is_file() and not any(fnmatch(name, pattern) for pattern in patterns for name in names):
-                yield file
+def files(path: str) -> Iterator[Path]:
+    """Every file at or below a path, but for those that .dvcignore leaves out."""
+    top, ignore = Path(path), Path(".dvcignore")
+    ignored = GitIgnoreSpec.from_lines(ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else [])
+    for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
+        if file.is_file() and not ignored.match_file(file.as_posix()):
+            yield file
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -145,14 +166,46 @@ def wheel(package: str) -> dict[str, str]:
         found = distribution(package)
     except PackageNotFoundError:
         return {}
-    listed = [line for line in (found.read_text("RECORD") or "").splitlines() if ".dist-info/" not in line]
-    listed = [line for line in listed if ".pyc," not in line and not line.startswith("../")]
+    lines = (found.read_text("RECORD") or "").splitlines()
+    own = sorted(line for line in lines if not re.search(r"^\.\./|\.dist-info/|\.pyc,", line))
     tags = re.findall(r"^Tag: (.+)$", found.read_text("WHEEL") or "", re.MULTILINE)
-    return {
-        "version": found.version,
-        "tags": " ".join(tags),
-        "record": hashlib.sha256("\n".join(sorted(listed)).encode()).hexdigest(),
-    }
+    listed = hashlib.sha256("\n".join(own).encode()).hexdigest()
+    return {"version": found.version, "tags": " ".join(tags), "files": listed}
+
+
+TORCH = wheel("torch")  # once per process, and in a stage server before it forks
+
+
+def _digest(deps: list[str]) -> tuple[dict[str, str], list[Path]]:
+    """The installed versions of the packages in a stage's digest, and the files of its modules; of `check`, which
+    writes the digests, nothing. Raises UserError where another version is installed than the digest names."""
+    packages, modules = {}, []
+    for path in (Path(dep) for dep in deps if dep.startswith(DIGESTS) and Path(dep).is_file()):
+        said = json.loads(path.read_text(encoding="utf-8"))
+        for name, pinned in said["packages"].items():
+            packages[name] = _installed(name)
+            if "/" not in pinned and packages[name].partition("+")[0] != pinned:
+                raise UserError(f"{path} names {name} {pinned}, but installed is {packages[name]}: install that.")
+        for name in said["code"]:
+            file = Path(*name.split("."))
+            choices = (Path(name), file.with_suffix(".py"), file / "__init__.py")
+            modules += [choice for choice in choices if choice.is_file()][:1]
+    return packages, modules
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _at(data: Any, dotted: str) -> Any:

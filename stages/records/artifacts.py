@@ -20,6 +20,7 @@ from stages.records.errors import UserError
 MANIFEST = "manifest.json"
 VERIFIER = "verifier.json"  # of a reward model: its file in stages/verifiers, its options, and what it is in words
 PUBLISHED = Path("data/studies")  # what named studies have found: `roads run --study` writes it, claims read it
+_forgotten: list[Path] = []  # checkpoints that this process needs no more
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
 
@@ -123,5 +124,11 @@ def scratch(stage: str, where: SimpleNamespace, *fingerprint: object) -> Path:
 
 
 def forget(scratch: Path) -> None:
-    """Remove the checkpoints of a computation that is done."""
-    shutil.rmtree(scratch, ignore_errors=True)
+    """Say that a computation is done: its checkpoints are removed when the whole stage is."""
+    _forgotten.append(scratch)
+
+
+def forget_all() -> None:
+    """Remove the checkpoints of all computations that are done."""
+    while _forgotten:
+        shutil.rmtree(_forgotten.pop(), ignore_errors=True)

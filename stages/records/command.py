@@ -13,7 +13,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from stages.provenance.statements import Statement, declared
-from stages.records import events, numerics
+from stages.records import artifacts, events, numerics
 from stages.records.errors import UserError
 
 OVERRIDES = ("ACCELERATE_", "FSDP_", "DEEPSPEED_")
@@ -36,16 +36,17 @@ def command(run: Callable[..., None]) -> None:
     threadpool_limits(1)
     for name in [name for name in os.environ if name.startswith(OVERRIDES)]:
         del os.environ[name]
-    begun = time.process_time()
     try:
         numerics.check()
-        given = vars(parser.parse_args())
-        said = declared(Path(inspect.getfile(run)).stem, given.get("cell"))
-        statement = Statement(said) if said else None
+        given, stage = vars(parser.parse_args()), Path(inspect.getfile(run)).stem
+        said = declared(stage, given.get("cell"))
+        statement = Statement(said, " ".join(["python -m", f"stages.{stage}", *sys.argv[1:]])) if said else None
+        begun = time.process_time()
         run(**given)
+        events.ended(time.process_time() - begun)
         if statement:
             statement.write()
-        events.ended(time.process_time() - begun)
+        artifacts.forget_all()
     except UserError as error:
         sys.exit(_say(error))
     except OSError as error:

@@ -48,7 +48,7 @@ def _fixed() -> dict[str, str]:
     cpu = _fields(Path("/proc/cpuinfo"))
     flags = {flag for flag in (cpu.get("flags") or cpu.get("Features") or "").split() if SETS.fullmatch(flag)}
     return {
-        "cpu": f"{cpu.get('vendor_id', '')} {cpu.get('model name', platform.processor())}".strip() or "unknown",
+        "cpu": f"{cpu.get('vendor_id', '')} {cpu.get('model name') or platform.processor()}".strip() or "unknown",
         "instructions": " ".join(sorted(flags)),
         "os": f"{platform.system()} {platform.machine()}",
         "libc": " ".join(platform.libc_ver()).strip(),

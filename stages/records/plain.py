@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,11 @@ def parsed(content: bytes, path: str | Path) -> Any:
 
 
 def fast(path: str | Path) -> Any:
-    """A file that the program wrote, as plain data. Raises UserError."""
+    """A file that the program wrote, as plain data, not to be changed: as long as the file is the same, all who ask
+    get the same. Raises UserError."""
     try:
-        return YAML(typ="safe").load(Path(path))
+        found = Path(path).stat()
+        return _loaded(Path(path).resolve(), found.st_mtime_ns, found.st_size)
     except (FileNotFoundError, YAMLError, UnicodeDecodeError):
         raise UserError(f"{path} is missing or damaged: run `roads study`, which writes it anew.") from None
 
@@ -75,6 +78,11 @@ def flow(value: Any) -> str:
     if isinstance(value, str) and PLAIN.fullmatch(value) and not WORDS.fullmatch(value):
         return value
     return json.dumps(value)
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path, changed: int, size: int) -> Any:
+    return YAML(typ="safe").load(path)
 
 
 def _lines(data: dict, indent: str) -> Iterator[str]:
