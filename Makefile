@@ -1,6 +1,7 @@
 # `make run` and `make test` set themselves up on a fresh machine with Python 3.11, the version that pyproject.toml names.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 READY := .venv/ready
+PIP := .venv/bin/pip install --quiet --disable-pip-version-check
 
 run: $(READY)
 	.venv/bin/roads run
@@ -22,13 +23,17 @@ soak: $(READY)
 bench: $(READY)
 	.venv/bin/python -m tests.bench
 
-# torch first, with its dependencies: they differ between machines with and without a GPU, and a lock cannot say so.
+# Only files whose hash is in the lock: setuptools first, as what comes as source is built by it, then the rest, then torch
+# with what its build brings (for a GPU: CUDA), since that differs between machines and a lock cannot say so.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; found = "%d.%d" % sys.version_info[:2]; found == "3.11" or sys.exit("error: $(PYTHON) is Python " + found + ", and only 3.11 is tested: install that, or say where it is with make PYTHON=/path/to/python3.11.")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	sed -n '/^setuptools==/,/[^\\]$$/p' requirements.lock > .venv/builder.txt
+	sed '/^torch==/d' requirements.lock > .venv/hashed.txt
+	$(PIP) --no-deps --require-hashes -r .venv/builder.txt
+	$(PIP) --no-deps --require-hashes --no-build-isolation -r .venv/hashed.txt
+	$(PIP) $$(grep '^torch==' requirements.lock)
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 .PHONY: run check test soak bench

@@ -23,7 +23,10 @@ ASIDE = frozenset(
 
 
 def read_lock(path: Path) -> dict[str, str]:
-    """Package (normalised name) -> version, or address, of a requirements file. Raises UserError if it is missing."""
+    """Package (normalised name) -> version, or address, of a requirements file, with hashes or without.
+
+    Raises UserError if it is missing.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -43,7 +46,7 @@ def check_installed(path: Path) -> None:
         if "/" not in pinned and (found is None or found.partition("+")[0] != pinned):
             raise UserError(
                 f"{path.name} names {name} {pinned}, but {sys.prefix} has {found or 'none'}: "
-                f"pip install --no-deps -r {path.name}, so that results are of the versions on record."
+                f"`make -B .venv/ready` installs what it names, so that results are of the versions on record."
             )
 
 
