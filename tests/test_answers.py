@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from invented_cells import build, facts
+from pages import shown
 
 from stages import report
 from stages.evidence.study import cells
@@ -47,8 +48,9 @@ def rewrite(artifact: Path, change) -> None:
 def told() -> tuple[str, str, str]:
     """What a new report says: in markdown, in html, in the picture."""
     report.run()
-    pages = ("report.md", "report.html", "overview.svg")
-    return tuple((Path("data/report") / name).read_text(encoding="utf-8").replace("−", "-") for name in pages)
+    names = ("report.md", "report.html", "overview.svg")
+    text, html, picture = ((Path("data/report") / name).read_text(encoding="utf-8") for name in names)
+    return tuple(page.replace("−", "-") for page in (text, shown(html), picture))
 
 
 def in_json(name: str, *keys: str, value: float):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from invented_cells import build
+from pages import shown
 
 from stages import report
 from stages.evidence.study import cells, costs
@@ -78,7 +79,7 @@ def test_costs_stand_beside_the_reward(tmp_path, monkeypatch):
     monkeypatch.chdir(build(tmp_path, STUDY | {"arms": ["base", "offline", "online"]}, {"gap": "roads"}, prompts=20))
     report.run()
     text, html = (Path("data/report", name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))
-    row = next(line for line in text.splitlines() if line.startswith("| online |"))
+    html, row = shown(html), next(line for line in text.splitlines() if line.startswith("| online |"))
     assert row.split("|")[3:6] == [" 496 (96 RM + 400 policy) ", " 102,400 ", " 1 "]
     assert "<td>496<small>96 RM + 400 policy</small></td><td>102,400</td><td>1</td>" in html
 

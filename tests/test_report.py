@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from invented_cells import PROJECT, QUICK, add_cells, build, params
+from pages import shown
 
 from stages import report
 from stages.evidence import statistics
@@ -52,6 +53,11 @@ def make(root: Path, **environment: str) -> subprocess.CompletedProcess:
 
 def out(root: Path, name: str) -> str:
     return (root / "data/report" / name).read_text(encoding="utf-8")
+
+
+def read(root: Path) -> str:
+    """report.html without what its numbers open."""
+    return shown(out(root, "report.html"))
 
 
 def test_results_equal_the_evaluations(project):
@@ -161,7 +167,7 @@ def test_html_is_one_file_that_loads_nothing(project):
         page.svgs == 6 * len(KINDS) + 1
     )  # leads; all arms; learning by step and KL; reward models; best of n; the dial
     assert page.scripts == 0
-    assert all(reference.startswith("#") for reference in page.loads)
+    assert all(reference.startswith(("#", "lineage.html#")) for reference in page.loads)
     assert not re.search(r"@import|url\((?!#)", html)
     assert "<b>cat</b>" not in html and "&lt;b&gt;cat" in html  # completions are data, not markup
     assert "a scalar head on the base policy" in html and "a scalar head on the base policy" in out(
@@ -241,7 +247,7 @@ def published(uneven) -> Evidence:
     arms = {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]}
     models = {(cell["setting"], cell["seed"], cell["verifier"]): cell for cell in found["judged"]}
     hashes = dict.fromkeys(paths(found), "md5")
-    return Evidence("small", found["settings"], found["seeds"], arms, models, {}, hashes)
+    return Evidence("small", found["settings"], found["seeds"], arms, models, {}, hashes, {})
 
 
 def sign(folder: Path) -> None:
@@ -256,7 +262,7 @@ def paths(evidence: dict) -> list[str]:
 
 def test_the_answer_comes_first_with_its_picture_and_its_cost(project):
     """Of each setting: the headline, online minus offline and best-of-16 minus online, and steps and samples beside."""
-    html = out(project, "report.html")
+    html = read(project)
     first = html[html.index("<body>") : html.index("<h2>")]
     assert "processor time" not in first
     for arm in ("offline", "online"):  # a name is explained before it is used
@@ -285,7 +291,7 @@ def test_the_two_compared_arms_have_colour_and_the_rest_is_grey(project):
 
 
 def test_every_arm_is_explained_and_no_two_alike(project):
-    html = out(project, "report.html")
+    html = read(project)
     said = dict(re.findall(r"<dt[^>]*>(.*?)</dt><dd>(.*?)</dd>", html))
     assert list(said) == ARMS and len(set(said.values())) == len(ARMS)
     assert html.index("<dt") < html.index(">best_of_soft</text>"), "before the figure that names them"

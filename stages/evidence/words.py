@@ -20,3 +20,12 @@ def count(count: int, noun: str) -> str:
 
 def upper(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def inline(value: object) -> str:
+    """The value of a param on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {inline(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " + ".join(inline(inner) for inner in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -22,7 +22,7 @@ BEST_OF = ("best_of__global", "best_of")  # what the README's figure calls best-
 
 
 def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: dict[str, list[str]]) -> list[dict]:
-    """All figures, in the order of the page.
+    """All figures, in the order of the page, each with the study that it is of.
 
     evidence: study -> what it published; verified: study -> settings whose verification it measured.
     """
@@ -32,11 +32,12 @@ def figures(judged: Sequence[Judged], evidence: dict[str, Evidence], verified: d
         shown += [leads(study, margin), matched(study, margin)]
         if arms := followed(judged, study):
             shown.append(by_kl(study, arms))
+        shown = [figure | {"study": "evidence"} for figure in shown]
     for name, study in evidence.items():
         if fitted := next((c for c in judged if c.claim.study == name and c.found.line), None):
-            shown.append(dial(fitted))
+            shown.append(dial(fitted) | {"study": name})
         if verified[name]:
-            shown.append(verification(study, verified[name]))
+            shown.append(verification(study, verified[name]) | {"study": name})
     return shown
 
 

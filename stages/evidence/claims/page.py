@@ -8,9 +8,11 @@ from functools import partial
 from matplotlib.ticker import MaxNLocator
 
 from stages.evidence import statistics
+from stages.evidence.claims import sources
 from stages.evidence.claims.figures import figures, overview, smallest
 from stages.evidence.claims.published import Evidence
 from stages.evidence.claims.verdicts import EXPECTED, LEVEL, REFUTED, SUPPORTED, UNDECIDED, Judged
+from stages.evidence.panels import key
 from stages.evidence.templates import fill
 from stages.evidence.words import count, written
 from stages.records.params import Claim
@@ -73,7 +75,7 @@ def render(
     sizes: family -> how many claims it has; evidence: study -> what it published, of the studies that a claim names;
     verified: study -> settings whose verification it measured; missing: the studies that have published nothing yet.
     """
-    groups = grouped(judged)
+    groups, shown = grouped(judged), tables(evidence)
     words = {
         "claims": judged,
         "groups": groups,
@@ -85,7 +87,9 @@ def render(
         "figures": figures(judged, evidence, verified),
         "leads": overview(evidence["evidence"], smallest(judged)) if "evidence" in evidence else "",
         "missing": missing,
-        "tables": tables(evidence),
+        "tables": shown,
+        "panels": sources.panels(judged, evidence, shown),
+        "of": key,
     }
     return fill(__file__, words, "claims.html", "claims.md", "leads.svg")
 
@@ -187,14 +191,16 @@ def tables(evidence: dict[str, Evidence]) -> dict[str, list[dict]]:
 
 def judges(study: Evidence, setting: str) -> dict:
     """The reward models of a setting, on each kind of pairs that they have not learned from."""
-    rows = []
+    rows, paths = [], []
     for pairs, model, name, form in measured(study):
         cells = []
+        paths += study.paths(setting, name, form.format("log_loss"))
         for measure in ("log_loss", "accuracy", "calibration"):
             values = study.values(setting, name, form.format(measure))
             cells.append(written(statistics.judging(measure, values), 3))
         rows.append((f"{pairs}: {model} RM", cells))
-    return {"title": setting, "columns": ("pairs", "log-loss (nats)", "accuracy", "calibration error"), "rows": rows}
+    columns = ("pairs", "log-loss (nats)", "accuracy", "calibration error")
+    return {"title": setting, "columns": columns, "rows": rows, **_from(study, paths, setting)}
 
 
 def measured(study: Evidence) -> list[tuple[str, str, str, str]]:
@@ -215,7 +221,7 @@ def measured(study: Evidence) -> list[tuple[str, str, str, str]]:
 
 def cues(study: Evidence, title: str, measure: str, first: str, second: str, decimals: int) -> dict:
     """The 2 x 2 of verifier and tokens for the difference of two arms, or reward models, in one measure."""
-    rows = []
+    rows, paths = [], []
     if not study.judged:
         first, second = (CARRIERS.get(name, name) for name in (first, second))
     for verifier in CUES[0]:
@@ -223,6 +229,13 @@ def cues(study: Evidence, title: str, measure: str, first: str, second: str, dec
         for tokens in CUES[1]:
             setting = f"cues_{verifier}_{tokens}"
             values = study.values(setting, first, measure) - study.values(setting, second, measure)
+            paths += [path for name in (first, second) for path in study.paths(setting, name, measure)]
             cells.append(written(statistics.mean(values), decimals))
         rows.append((verifier, cells))
-    return {"title": title, "columns": ("verifier", *(f"{tokens} tokens" for tokens in CUES[1])), "rows": rows}
+    columns = ("verifier", *(f"{tokens} tokens" for tokens in CUES[1]))
+    return {"title": title, "columns": columns, "rows": rows, **_from(study, paths, measure)}
+
+
+def _from(study: Evidence, paths: list[str], name: str) -> dict:
+    """What a table rests on, and the panel that says so."""
+    return {"study": study.study, "paths": paths, "source": key("table", study.study, name)}

@@ -30,6 +30,7 @@ class Evidence:
     judged: dict[tuple[str, int, str], dict]  # by setting, seed, reward model; none in studies of the first plan
     verification: dict[tuple[str, int], dict]  # by setting, seed
     artifacts: dict[str, str]  # path -> DVC's hash
+    params: dict[str, dict]  # by setting, as record.json has them; none of studies of the first plan
 
     @classmethod
     def read(cls, study: str, seeds: Sequence[int]) -> "Evidence":
@@ -56,6 +57,7 @@ class Evidence:
             {(cell["setting"], cell["seed"], cell["verifier"]): cell for cell in found.get("judged", [])},
             {(row["setting"], row["seed"]): row for row in found["verification"]},
             artifacts,
+            _params(study),
         )
 
     @property
@@ -112,6 +114,10 @@ class Evidence:
         """The artifacts that the numbers of pairs of a setting rest on."""
         return [path for row in self.verifications(setting) for path in _paths(row)]
 
+    def options(self, setting: str, section: str, name: str) -> dict:
+        """What decides how an arm or a reward model (section: arms, verifiers) was made; empty if it is not known."""
+        return self.params.get(setting, {}).get(section, {}).get(name, {})
+
     def hashes(self, paths: Sequence[str]) -> dict[str, str]:
         """Path -> hash of these artifacts, sorted by path."""
         for path in paths:
@@ -130,6 +136,15 @@ def _paths(row: dict) -> list[str]:
 def _finite(*lists: Sequence[float | None]) -> bool:
     """Whether each is a number, and none is NaN or infinite: such numbers would drop out of a mean without a word."""
     return all(value is not None and math.isfinite(value) for values in lists for value in values)
+
+
+def _params(study: str) -> dict[str, dict]:
+    """By setting, the params that a study was published with; of what else record.json knows (commits, hosts) no page
+    that DVC keeps may say anything."""
+    if not (PUBLISHED / study / "record.json").is_file():
+        return {}
+    found = _read(study, "record.json")["params"]
+    return {} if "worlds" in found["study"] else found["settings"]
 
 
 def is_published(study: str) -> bool:

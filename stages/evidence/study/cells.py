@@ -145,7 +145,7 @@ def read_judge(setting: str) -> tuple[dict, pd.DataFrame]:
     """How well a setting's judge predicts labels that nothing has learned from, as the stage base wrote it: its
     numbers; by prompt_id log_loss and accuracy (no row where there are no such labels)."""
     folder = _shared("base", setting)[0]
-    stage = _maker(folder)
+    stage = maker(folder)
     numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["judge"]
     _refuse_infinite(numbers, folder / "metrics.json", stage)
     path = folder / "judge" / "held_out.parquet"
@@ -183,10 +183,15 @@ def read_cell(study: Study, world: World, setting: str, seed: int, arm: str) -> 
     curve = None
     if (trained_by := study.kind(arm)) in arms.TRAINED:
         stage = f"{trained_by}@{setting}-{seed}-{arm}"
-        path = _artifact(DATA / "policy" / setting / str(seed) / arm, stage) / "curve.parquet"
+        path = _artifact(policy(setting, seed, arm), stage) / "curve.parquet"
         curve = pd.read_parquet(path)
         _refuse_infinite(curve, path, stage)
     return Cell(folder, metrics, completions, by_prompt, prompts, curve)
+
+
+def policy(setting: str, seed: int, arm: str) -> Path:
+    """Where the policy of a trained arm lies."""
+    return DATA / "policy" / setting / str(seed) / arm
 
 
 def read_judged(setting: str, seed: int, verifier: str, *arm: str) -> Cell:
@@ -257,16 +262,20 @@ def _by_prompt(folder: Path, stage: str) -> pd.DataFrame:
     return prompts
 
 
-def _shared(kind: str, setting: str) -> list[Path]:
-    """The corpora or the base policies that a setting reads, perhaps those of a setting which it extends: one, or one
-    per seed where a seed redraws the world."""
+def shared(kind: str, setting: str) -> list[Path]:
+    """Where the corpora or the base policies lie that a setting reads, perhaps those of a setting which it extends:
+    one, or one per seed where a seed redraws the world."""
     found = plain.fast(CELLS)["cells"]
     cells = [*found["evaluate"].values(), *found["pick"].values()]  # a study may have arms of one kind alone
-    folders = dict.fromkeys(Path(cell[kind]) for cell in cells if cell["setting"] == setting)
-    return [_artifact(folder, _maker(folder)) for folder in folders]
+    return list(dict.fromkeys(Path(cell[kind]) for cell in cells if cell["setting"] == setting))
 
 
-def _maker(folder: Path) -> str:
+def _shared(kind: str, setting: str) -> list[Path]:
+    """The same, each verified."""
+    return [_artifact(folder, maker(folder)) for folder in shared(kind, setting)]
+
+
+def maker(folder: Path) -> str:
     """The stage that makes a corpus or a base policy: corpus@gap-0 of data/corpus/gap/0."""
     _, kind, *of = folder.parts
     return f"{kind}@{'-'.join(of)}"

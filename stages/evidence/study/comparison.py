@@ -5,6 +5,7 @@ import pandas as pd
 
 from stages.evidence import words
 from stages.evidence.figures import forests, plots
+from stages.evidence.panels import key as source
 from stages.evidence.study import costs
 from stages.evidence.study.answers import Answer
 from stages.evidence.study.measured import Measured
@@ -61,8 +62,12 @@ class Comparison(Measured):
         return [first, *COSTS, *others]
 
     def table(self) -> list[dict]:
-        """One row an arm: its name, colour and a cell (text of the mean, text of the interval) for each column."""
-        return [{"arm": arm, "tone": self.tones[arm], "cells": self._row(arm)} for arm in self.study.arms]
+        """One row an arm: its name, colour, the panel of its source, and for each column a cell (text of the mean, text
+        of the interval)."""
+        return [
+            {"arm": arm, "tone": self.tones[arm], "source": source("arm", self.name, arm), "cells": self._row(arm)}
+            for arm in self.study.arms
+        ]
 
     def _row(self, arm: str) -> list[tuple[str, str]]:
         first, *others = (self._cell((arm, split, name), digits) for split, name, _, digits, *_ in self.columns)
@@ -167,7 +172,7 @@ class Comparison(Measured):
         text."""
         found = {name: [self.judging(name, metric) for metric in ("log_loss", "accuracy")] for name in self.judged}
         return [
-            (f"{name} RM", self.judged[name][0].line, *(words.written(estimate, 3) for estimate in estimates))
+            (name, self.judged[name][0].line, *(words.written(estimate, 3) for estimate in estimates))
             for name, estimates in found.items()
             if None not in estimates
         ]

@@ -3,12 +3,14 @@
 import math
 
 from stages.evidence.figures import plots
+from stages.evidence.panels import key
+from stages.evidence.study import sources
 from stages.evidence.study.answers import FEW
 from stages.evidence.study.cells import Study
 from stages.evidence.study.comparison import COSTS, Comparison
 from stages.evidence.study.theorems import Theory
 from stages.evidence.templates import fill
-from stages.evidence.words import count, upper
+from stages.evidence.words import count, inline, upper
 from stages.records import arms
 
 PANEL = {"width": 390, "height": 260, "line": 16, "letters": 62}  # of one setting in the overview: pixels; in a line
@@ -26,6 +28,8 @@ def render(study: Study, settings: list[Comparison], theory: Theory) -> tuple[st
         "compared": [(arm, said[arm]) for arm in reversed(study.contrast or ())],
         "worth": ("true reward", *COSTS),
         "params": params_table(study),
+        "panels": sources.panels(study, settings),
+        "of": key,
         "limits": limits(settings, [setting.rewards() for setting in settings]),
         "lead_limits": limits(settings, [setting.leads() for setting in settings]),
         "lines": max(len(setting.answer.lines(PANEL["letters"])) for setting in settings),
@@ -82,7 +86,7 @@ def describe_arms(study: Study, said: dict[str, str]) -> list[dict]:
             "arm": arm,
             "tone": named[arm],
             "what": said[arm],
-            "params": _by_setting({name: _inline(study.recipe(name, arm)) for name in study.settings}),
+            "params": _by_setting({name: inline(study.recipe(name, arm)) for name in study.settings}),
             "command": f"dvc repro {study.made_by(arm)}@{study.settings[0]}-{study.seeds[0]}-{arm}",
         }
         for arm in study.arms
@@ -105,7 +109,7 @@ def _apart(study: Study, arm: str, alike: list[str]) -> str:
     differ = [key for key in keys if any(one.get(key) != ones[0].get(key) for ones in found.values() for one in ones)]
     mine = {name: study.recipe(name, arm) for name in study.settings}
     values = {
-        name: ", ".join(f"{key.replace('_', ' ')} {_inline(one[key])}" for key in differ if key in one)
+        name: ", ".join(f"{key.replace('_', ' ')} {inline(one[key])}" for key in differ if key in one)
         for name, one in mine.items()
     }
     text = _by_setting(values)
@@ -165,13 +169,5 @@ def _flat(params: dict, prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             found |= _flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = _inline(value)
+            found[prefix + name] = inline(value)
     return found
-
-
-def _inline(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_inline(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return " + ".join(_inline(inner) for inner in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
