@@ -25,7 +25,7 @@ from stages.worlds.pairs import read_pairs
 
 
 def run(cell: str) -> None:
-    """Write data/judge/<cell>."""
+    """Write data/judge/<setting>/<seed>/<reward model>, or <reward model>-<arm>."""
     where, settings = asked("judge", cell, "preferences.noise", "compute")
     of = (where.setting, where.seed)
     corpus = corpora.load(artifacts.reading(where.corpus))
@@ -43,8 +43,8 @@ def run(cell: str) -> None:
         scores = artifacts.reading(f"data/score/{where.setting}/{where.seed}/{where.verifier}") / "scores.parquet"
         by_prompt["best_of"] = best_of_curve(samples.assign(score=pd.read_parquet(scores)["score"]))
         metrics["best_of"] = by_prompt["best_of"].mean().to_dict()
-    finite({"prompts": by_prompt, "metrics": metrics}, f"data/judge/{cell}")
-    with artifacts.writing(f"data/judge/{cell}") as out:
+    finite({"prompts": by_prompt, "metrics": metrics}, where.out)
+    with artifacts.writing(where.out) as out:
         table = pd.concat(by_prompt.values(), axis=1) if by_prompt else pd.DataFrame()
         table.rename_axis("prompt_id").to_parquet(out / "prompts.parquet")
         (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")

@@ -35,13 +35,13 @@ def run() -> None:
     study = cells.read_study()
     results, comparisons, evaluated, judged, curves, prompts = [], [], [], [], [], {}
     for setting in study.settings:
-        world = cells.read_world(setting)
-        judge = cells.read_judge(setting) if world.facts.truth is None else None
+        world = cells.read_world(study, setting)
+        judge = cells.read_judge(study, setting) if world.facts.truth is None else None
         of_arms = {
-            (seed, arm): cells.read_cell(study, world, setting, seed, arm) for seed in study.seeds for arm in study.arms
+            (seed, arm): cells.read_cell(study, setting, seed, arm) for seed in study.seeds for arm in study.arms
         }
         of_models = {
-            (seed, name): cells.read_judged(setting, seed, name)
+            (seed, name): cells.read_judged(study, setting, seed, name)
             for seed in study.seeds
             for name in study.verifiers[setting]
         }
@@ -111,7 +111,7 @@ def in_short(setting: str, seed: int, arm: str, cell: Cell, measures: list[str])
         "setting": setting,
         "seed": seed,
         "arm": arm,
-        "path": cell.path.as_posix(),
+        "path": cell.path,
         "prompts": listed(prompts, cell.by_prompt.loc["test"].index),
         "numbers": {name: value for name, value in numbers.items() if value is not None},
         "curve": curve,
@@ -133,12 +133,12 @@ def of_pairs(cell: Cell) -> dict[str, float]:
 def judged_in_short(study: Study, setting: str, seed: int, verifier: str, cell: Cell, prompts: list[int]) -> dict:
     """All that a claim may ask of a reward model: ``in_short`` of an arm, with what it says of best-of-n and
     (log_loss_on_ARM) of pairs of the completions of arms."""
-    paths, numbers = [cell.path.as_posix()], of_pairs(cell) | cell.metrics["best_of"]
+    paths, numbers = [cell.path], of_pairs(cell) | cell.metrics["best_of"]
     by_prompt = {name: cells.of_prompts(cell, "pairs", name) for name in PAIRS}
     by_prompt |= {name: cell.prompts[name] for name in cell.prompts if BEST_OF.fullmatch(name)}
     for arm in study.judged_on:
-        own = cells.read_judged(setting, seed, verifier, arm)
-        paths.append(own.path.as_posix())
+        own = cells.read_judged(study, setting, seed, verifier, arm)
+        paths.append(own.path)
         numbers |= {f"{name}_on_{arm}": value for name, value in own.metrics.get("own", {}).items()}
         by_prompt |= {f"log_loss_on_{arm}": own.prompts["log_loss"]} if "log_loss" in own.prompts else {}
     return {
@@ -160,8 +160,8 @@ def evidence(study: Study, evaluated: list[dict], judged: list[dict], prompts: d
     verification = []
     for setting in study.verification:
         for seed in study.seeds:
-            found = {name: cells.read_verification(setting, seed, name) for name in study.listed}
-            row = {"setting": setting, "seed": seed, "paths": [path.as_posix() for path, _ in found.values()]}
+            found = {name: cells.read_verification(study, setting, seed, name) for name in study.listed}
+            row = {"setting": setting, "seed": seed, "paths": [path for path, _ in found.values()]}
             row["pairs"] = next(iter(found.values()))[1]["pairs"].tolist()
             verification.append(row | {name: losses["log_loss"].tolist() for name, (_, losses) in found.items()})
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stages import replicate, report
 from stages.evidence.study import theorems
 from stages.records import arms, artifacts, plain, reading, resolver, rooms, seeds
 
@@ -120,6 +121,8 @@ def build(
             (folder / "world.json").write_text(json.dumps({"facts": facts(kind)}))
             splits = [split for split in ("train", "validation", "test") for _ in range(prompts)]
             pd.DataFrame({"split": splits}).to_parquet(folder / "prompts.parquet")
+        with artifacts.writing(root / "data/base" / setting) as folder:
+            (folder / "metrics.json").write_text("{}")
         for seed in study["seeds"]:
             add_cells(root, data, setting, seed, kind, prompts, samples)
     return root
@@ -142,11 +145,11 @@ def add_cells(root: Path, data: dict, setting: str, seed: int, kind: str, prompt
             curve["kl"] = metrics["validation"]["kl"] * (1 - np.exp(-steps / 120))
             with artifacts.writing(root / "data/policy" / setting / str(seed) / arm) as folder:
                 curve.to_parquet(folder / "curve.parquet")
-    for name, cell in found["cells"]["judge"].items():
+    for cell in found["cells"]["judge"].values():
         if (cell["setting"], cell["seed"]) == (setting, seed):
             own = [cell["judged"]] if cell["judged"] else []
             metrics, by_prompt = judged(setting, seed, cell["verifier"], prompts, *own)
-            with artifacts.writing(root / "data/judge" / name) as folder:
+            with artifacts.writing(root / cell["out"]) as folder:
                 (folder / "metrics.json").write_text(json.dumps(metrics))
                 by_prompt.to_parquet(folder / "prompts.parquet")
                 (folder / artifacts.VERIFIER).write_text(json.dumps({"line": LINES[cell["verifier"]]}))
@@ -155,3 +158,15 @@ def add_cells(root: Path, data: dict, setting: str, seed: int, kind: str, prompt
             losses = {"pairs": [1000, 500, 250], "log_loss": LOSS[cell["verifier"]] + 0.02 * np.arange(3)}
             with artifacts.writing(root / "data/verification" / setting / str(seed) / cell["verifier"]) as folder:
                 pd.DataFrame(losses).to_parquet(folder / "losses.parquet")
+
+
+def gather() -> None:
+    """Run the stage replicate for all cells of the current folder, as DVC would."""
+    for cell in plain.fast(resolver.CELLS)["cells"]["replicate"]:
+        replicate.run(cell)
+
+
+def tell() -> None:
+    """The same, and the stage report."""
+    gather()
+    report.run()

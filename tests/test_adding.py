@@ -112,4 +112,4 @@ def test_they_run(project):
     assert decided.returncode == 0, decided.stderr
     claims = json.loads((project / "data/report/claims.json").read_text())
     (claim,) = (claim for claim in claims if claim["id"] == "tokens_are_worse")
-    assert claim["verdict"] and {*claim["artifacts"]} == {f"data/judge/near-0-{name}" for name in ("tokens", "global")}
+    assert claim["verdict"] and {*claim["artifacts"]} == {f"data/judge/near/0/{name}" for name in ("tokens", "global")}

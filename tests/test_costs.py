@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from invented_cells import build
+from invented_cells import build, tell
 from pages import shown
 
-from stages import report
 from stages.evidence.study import cells, costs
 from stages.evidence.study.cells import World
 from stages.records.settings import Arm
@@ -77,7 +76,7 @@ def test_an_arm_that_goes_on_has_the_costs_of_what_it_starts_from(tmp_path, monk
 
 def test_costs_stand_beside_the_reward(tmp_path, monkeypatch):
     monkeypatch.chdir(build(tmp_path, STUDY | {"arms": ["base", "offline", "online"]}, {"gap": "roads"}, prompts=20))
-    report.run()
+    tell()
     text, html = (Path("data/report", name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))
     html, row = shown(html), next(line for line in text.splitlines() if line.startswith("| online |"))
     assert row.split("|")[3:6] == [" 496 (96 RM + 400 policy) ", " 102,400 ", " 1 "]

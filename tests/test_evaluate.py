@@ -57,7 +57,7 @@ def test_the_implicit_reward_of_a_trained_arm_is_judged_on_held_out_pairs(micro)
 
 def test_a_reward_model_is_judged_on_pairs_that_it_has_not_learned_from(micro):
     for verifier in ("global", "local", "oracle"):
-        folder = micro / f"data/judge/micro-0-{verifier}"
+        folder = micro / f"data/judge/micro/0/{verifier}"
         metrics, by_prompt = (
             json.loads((folder / "metrics.json").read_text()),
             pd.read_parquet(folder / "prompts.parquet"),
@@ -76,7 +76,7 @@ def test_a_reward_model_is_judged_on_pairs_that_it_has_not_learned_from(micro):
 
 def test_no_reward_model_picks_better_among_samples_than_the_true_reward(micro):
     best = {
-        name: json.loads((micro / f"data/judge/micro-0-{name}/metrics.json").read_text())["best_of"]
+        name: json.loads((micro / f"data/judge/micro/0/{name}/metrics.json").read_text())["best_of"]
         for name in ("global", "local", "oracle")
     }
     for k in ("best_of_2", "best_of_4", "best_of_8"):
@@ -94,7 +94,7 @@ def test_reward_models_are_judged_on_pairs_of_an_arms_own_completions(micro):
     left = -(chance * np.log(chance) + (1 - chance) * np.log(1 - chance)).mean()
     losses = {}
     for verifier in ("global", "local", "oracle"):
-        folder = micro / f"data/judge/micro-0-{verifier}-online"
+        folder = micro / f"data/judge/micro/0/{verifier}-online"
         found = json.loads((folder / "metrics.json").read_text())
         assert found.keys() == {"own"}
         by_prompt = pd.read_parquet(folder / "prompts.parquet")

@@ -30,8 +30,8 @@ def preferences(labels_mean_something: bool) -> pd.DataFrame:
 @pytest.fixture(scope="module", params=[True, False], ids=["labels that mean something", "labels by a coin"])
 def trained(request, tmp_path_factory):
     """(a project whose judge was trained by the stages corpus and base, whether its labels mean something)."""
-    from stages import base, corpus
-    from stages.records import plain, reading
+    from stages import base, corpus, replicate
+    from stages.records import artifacts, plain, reading
 
     root, data = tmp_path_factory.mktemp("judged"), reading.prepare("ukp", ROOT)
     chosen = data["settings"]["ukp"]
@@ -48,6 +48,9 @@ def trained(request, tmp_path_factory):
         patch.chdir(root)
         corpus.run("ukp")
         base.run("ukp")
+        for seed in data["study"]["seeds"]:
+            with artifacts.writing(f"data/replicate/ukp/{seed}") as out:
+                replicate.gather({"data/corpus/ukp": ("corpus", ""), "data/base/ukp": ("base", "")}, out)
     return root, request.param
 
 
@@ -58,7 +61,7 @@ def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monke
     root, _ = trained
     monkeypatch.chdir(root)
     corpus = corpora.load(root / "data/corpus/ukp")
-    numbers, by_prompt = cells.read_judge("ukp")
+    numbers, by_prompt = cells.read_judge(cells.read_study(), "ukp")
     unseen = corpus.pairs.query("split != 'train'").reset_index(drop=True)
     assert numbers["trained_on"] == len(corpus.judge_pairs)
     assert numbers["pairs"] == len(unseen) and numbers["prompts"] == len(by_prompt) == unseen["prompt_id"].nunique()
@@ -77,9 +80,9 @@ def test_the_judge_is_measured_on_pairs_that_nothing_learned_from(trained, monke
 def test_it_is_believed_only_if_it_is_shown_to_be_better_than_chance(trained, monkeypatch):
     root, means_something = trained
     monkeypatch.chdir(root)
-    world = cells.read_world("ukp")
-    said = truth("ukp", world, cells.read_judge("ukp"))
-    numbers, _ = cells.read_judge("ukp")
+    study = cells.read_study()
+    judge = cells.read_judge(study, "ukp")
+    said, (numbers, _) = truth("ukp", cells.read_world(study, "ukp"), judge), judge
     assert f"trained on {numbers['trained_on']} pairs" in said.sentence
     assert f"of {numbers['pairs']} pairs on {numbers['prompts']} other prompts" in said.sentence
     assert f"{numbers['accuracy']:.3f} (" in said.sentence

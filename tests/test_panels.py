@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from invented import invent
-from invented_cells import build
+from invented_cells import build, tell
 
-from stages import claims, report
+from stages import claims
 from stages.evidence.panels import RESULT, numbers, opens
 from stages.records import artifacts
 
@@ -40,7 +40,7 @@ def bare(html: str) -> list[str]:
 @pytest.mark.slow
 def test_each_number_of_a_report_opens_the_artifacts_behind_it(tmp_path, monkeypatch):
     monkeypatch.chdir(build(tmp_path, STUDY, {"gap": "roads"}))
-    report.run()
+    tell()
     html = page("report.html")
     found = panels(html)
     assert opened(html) == found.keys() and bare(html) == []

@@ -1,5 +1,6 @@
 """The report says what the artifacts hold, of the study and of nothing else, and says it twice in the same bytes."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,10 +14,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from invented_cells import PROJECT, QUICK, add_cells, build, params
+from invented_cells import PROJECT, QUICK, add_cells, build, gather, params, tell
 from pages import shown
 
-from stages import report
 from stages.evidence import statistics
 from stages.evidence.claims import contrasts, estimates
 from stages.evidence.claims.published import Evidence
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.slow
 STUDY = {"settings": ["gap", "tldr"], "seeds": [0, 1], "judged_on": ["online"], "verification": ["gap"]}
 KINDS = {"gap": "roads", "tldr": "text"}
 ARMS = ["base", "local", "best_of__global", "best_of__local", "best_of_soft", "offline", "online_batch", "online"]
+ENV = {**os.environ, "PYTHONPATH": str(PROJECT)}
 OUTS = ["curves.json", "metrics.json", "overview.svg", "report.html", "report.md", "results.json"]
 
 
@@ -46,8 +47,10 @@ def project(tmp_path_factory) -> Path:
 
 def make(root: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run the stage as DVC does, in a process of its own."""
-    env = os.environ | {"PYTHONPATH": str(PROJECT)} | environment
+    env = ENV | environment
     command = [sys.executable, "-m", "stages.report"]
+    with contextlib.chdir(root):
+        gather()
     return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
 
 
@@ -79,7 +82,7 @@ def test_results_equal_the_evaluations(project):
                 assert ((setting, arm, seed, "rouge_l") in found) == (kind == "text")
                 assert ((setting, arm, seed, "log_loss") in found) == (arm in ("local", *ARMS[5:]))  # local: its RM
             for verifier in ("global", "local"):
-                judge = json.loads((project / f"data/judge/{setting}-{seed}-{verifier}/metrics.json").read_text())
+                judge = json.loads((project / f"data/judge/{setting}/{seed}/{verifier}/metrics.json").read_text())
                 assert found[setting, verifier, seed, "log_loss"] == pytest.approx(judge["pairs"]["log_loss"], abs=1e-6)
     assert all(row.keys() == {"setting", "arm", "seed", "metric", "value"} for row in results)
 
@@ -217,7 +220,7 @@ def test_what_is_said_of_a_reward_model_is_one_number_too(measured, published, m
 def uneven(project, tmp_path_factory) -> Path:
     """The study with a prompt of which no reward model has any pairs."""
     root = shutil.copytree(project, tmp_path_factory.mktemp("uneven") / "project")
-    for folder in (root / "data/judge").glob("gap-?-*"):
+    for folder in (root / "data/judge/gap").glob("?/*"):
         path = folder / "prompts.parquet"
         table = pd.read_parquet(path)
         table.loc[table.index[1], ["log_loss", "accuracy"]] = np.nan
@@ -235,9 +238,12 @@ def uneven(project, tmp_path_factory) -> Path:
 @pytest.fixture
 def measured(uneven, monkeypatch) -> Measured:
     monkeypatch.chdir(uneven)
-    study, world = cells.read_study(), cells.read_world("gap")
-    every = {(seed, arm): cells.read_cell(study, world, "gap", seed, arm) for seed in study.seeds for arm in study.arms}
-    judged = {(s, name): cells.read_judged("gap", s, name) for s in study.seeds for name in study.verifiers["gap"]}
+    study = cells.read_study()
+    world = cells.read_world(study, "gap")
+    every = {(seed, arm): cells.read_cell(study, "gap", seed, arm) for seed in study.seeds for arm in study.arms}
+    judged = {
+        (s, name): cells.read_judged(study, "gap", s, name) for s in study.seeds for name in study.verifiers["gap"]
+    }
     return Measured(study, "gap", every, judged, world)
 
 
@@ -347,24 +353,24 @@ def test_no_label_of_the_page_lies_on_another(project):
 
 
 @pytest.mark.parametrize(
-    ("missing", "stage"),
+    "missing",
     [
-        ("data/evaluation/gap/1/online", "evaluate@gap-1-online"),
-        ("data/evaluation/tldr/0/best_of__local", "pick@tldr-0-best_of__local"),
-        ("data/policy/gap/0/offline", "offline@gap-0-offline"),
-        ("data/judge/tldr-1-global", "judge@tldr-1-global"),
-        ("data/judge/gap-0-local-online", "judge@gap-0-local-online"),
-        ("data/verification/gap/0/local", "verification@gap-0-local"),
-        ("data/corpus/tldr", "corpus@tldr"),
+        "data/evaluation/gap/1/online",
+        "data/evaluation/tldr/0/best_of__local",
+        "data/policy/gap/0/offline",
+        "data/judge/tldr/1/global",
+        "data/judge/gap/0/local-online",
+        "data/verification/gap/0/local",
+        "data/corpus/tldr",
     ],
 )
-def test_a_missing_cell_names_the_stage_to_run(project, tmp_path, monkeypatch, missing, stage):
+def test_a_missing_artifact_is_named(project, tmp_path, monkeypatch, missing):
     root = tmp_path / "lacking"
     shutil.copytree(project, root)
     shutil.rmtree(root / missing)
     monkeypatch.chdir(root)
-    with pytest.raises(UserError, match=f"{missing} is missing.*dvc repro {stage}`"):
-        report.run()
+    with pytest.raises(UserError, match=f"{missing} is missing"):
+        tell()
     assert out(root, "report.html") == out(project, "report.html")  # what was there is kept
 
 
@@ -372,9 +378,16 @@ def test_a_changed_cell_is_refused(project, tmp_path):
     root = tmp_path / "changed"
     shutil.copytree(project, root)
     (root / "data/evaluation/gap/0/base/metrics.json").write_text("{}")
-    made = make(root)
+    with pytest.raises(UserError, match=r"data/evaluation/gap/0/base/metrics\.json is not what was written"):
+        make(root)
+
+
+def test_a_changed_replicate_is_refused(project, tmp_path):
+    root = shutil.copytree(project, tmp_path / "changed")
+    (root / "data/replicate/gap/0/evaluation/base/metrics.json").write_text("{}")
+    made = subprocess.run([sys.executable, "-m", "stages.report"], cwd=root, env=ENV, capture_output=True, text=True)
     assert made.returncode == 2
-    assert "evaluation/gap/0/base/metrics.json" in made.stderr and "Traceback" not in made.stderr
+    assert "replicate/gap/0/evaluation/base/metrics.json" in made.stderr and "Traceback" not in made.stderr
 
 
 def test_one_seed_without_an_online_arm_still_reports(tmp_path):
@@ -392,7 +405,7 @@ def test_no_lead_is_claimed_where_nothing_varied(tmp_path, monkeypatch):
         shutil.rmtree(root / f"data/evaluation/gap/{seed}/online")
         shutil.copytree(root / f"data/evaluation/gap/{seed}/offline", root / f"data/evaluation/gap/{seed}/online")
     monkeypatch.chdir(root)
-    report.run()
+    tell()
     assert "No clear lead of online over offline: +0.00, no interval: nothing varied" in out(root, "report.md")
 
 
@@ -408,7 +421,7 @@ def test_arms_of_one_family_share_its_colours():
 def test_a_metric_that_the_completions_do_not_show_counts_by_seed(project, monkeypatch):
     monkeypatch.chdir(project)
     study = cells.read_study()
-    tldr = [cells.read_cell(study, cells.read_world("tldr"), "tldr", seed, "offline") for seed in (0, 1)]
+    tldr = [cells.read_cell(study, "tldr", seed, "offline") for seed in (0, 1)]
     assert cells.matrix(tldr, "test", "true_reward").shape == (2, 6)
     assert cells.matrix(tldr, "test", "rouge_l").shape == (2, 1)
     assert cells.matrix(tldr, "test", "arrived") is None
@@ -431,10 +444,10 @@ def test_the_evidence_has_what_is_known_of_a_reward_model(project):
         of["gap", 1, "global"],
         (
             json.loads((project / f"data/judge/{name}/metrics.json").read_text())
-            for name in ("gap-1-global-online", "gap-1-global")
+            for name in ("gap/1/global-online", "gap/1/global")
         ),
     )
-    assert one["paths"] == ["data/judge/gap-1-global", "data/judge/gap-1-global-online"]
+    assert one["paths"] == ["data/judge/gap/1/global", "data/judge/gap/1/global-online"]
     assert one["numbers"]["log_loss_on_online"] == pytest.approx(own["own"]["log_loss"], abs=1e-6)
     assert one["numbers"]["fresh_accuracy"] == pytest.approx(fresh["fresh"]["accuracy"], abs=1e-6)
     assert one["numbers"]["best_of_16"] == pytest.approx(fresh["best_of"]["best_of_16"], abs=1e-6)
@@ -463,7 +476,7 @@ def test_a_reward_model_of_one_setting_alone_is_in_the_report_of_that_setting(tm
     assert resolver.write(root)
     add_cells(root, data, "tldr", 0, "text", 6, 3)
     monkeypatch.chdir(root)
-    report.run()
+    tell()
     judged = json.loads((root / "data/evidence.json").read_text())["judged"]
     found = {(row["setting"], row["verifier"]) for row in judged}
     assert found == {(setting, name) for setting in kinds for name in ("global", "local")} | {("tldr", "oracle")}
@@ -473,7 +486,7 @@ def test_a_reward_model_of_one_setting_alone_is_in_the_report_of_that_setting(tm
 def test_a_study_of_picks_alone_is_reported(tmp_path, monkeypatch, arms):
     root = build(tmp_path / "picks", {"settings": ["gap"], "seeds": [0, 1], "arms": arms}, {"gap": "roads"})
     monkeypatch.chdir(root)
-    report.run()
+    tell()
     found = {row["arm"] for row in json.loads(out(root, "results.json"))}
     assert {arm for arm in found if arm.startswith(arms[0])} == {arm for arm in ARMS if arm.split("__")[0] == arms[0]}
     assert "No pair of an online and an offline arm to compare" in out(root, "report.md")
@@ -484,13 +497,16 @@ def test_of_a_world_that_every_seed_draws_anew_the_stage_of_one_seed_is_named(tm
     (tmp_path / "params.yaml").write_text(plain.text(params(study, {"gap": "roads"})))
     resolver.write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"data/corpus/gap/0 is missing.*dvc repro corpus@gap-0`"):
-        cells.read_world("gap")
+    found = cells.read_study()
+    with pytest.raises(UserError, match=r"data/replicate/gap/0 is missing.*dvc repro replicate@gap-0`"):
+        cells.read_judge(found, "gap")
     for seed in (0, 1):
-        with artifacts.writing(tmp_path / f"data/base/gap/{seed}") as folder:
-            (folder / "metrics.json").write_text('{"judge": {"pairs": 3, "accuracy": NaN}}')
+        with artifacts.writing(f"data/replicate/gap/{seed}") as folder:
+            (folder / "sources.json").write_text(json.dumps({f"data/base/gap/{seed}": "SHA-256"}))
+            (folder / "base").mkdir()
+            (folder / "base/metrics.json").write_text('{"judge": {"pairs": 3, "accuracy": NaN}}')
     with pytest.raises(UserError, match=r"accuracy is nan.*dvc repro --force base@gap-0`"):
-        cells.read_judge("gap")
+        cells.read_judge(found, "gap")
 
 
 def studied(monkeypatch, root: Path, recipes: dict, short: dict, arms: list[str]) -> cells.Study:

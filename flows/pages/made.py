@@ -82,7 +82,7 @@ def costs(makings: Makings) -> list[Row]:
     for setting in study.settings:
         if setting not in found or not {*study.arms} <= found[setting].keys():
             raise UserError(f"{metrics.relative_to(makings.graph.root)} is of another study than params.yaml has now.")
-        world = cells.read_world(setting)
+        world = cells.read_world(study, setting)
         for arm in study.arms:
             each, times = cost(study, world, setting, arm), [_times(makings, setting, arm, s) for s in study.seeds]
             steps = f"{each.reward_steps + each.policy_steps:,}"

@@ -10,17 +10,20 @@ from collections.abc import Iterator
 from stages import worlds
 from stages.records import arms
 from stages.records.arms import NONE
+from stages.records.artifacts import PUBLISHED
 
 STAGES = (
-    "corpus base pool preferences reward sample score judge offline online pick evaluate verification report".split()
+    "corpus base pool preferences reward sample score judge offline online pick evaluate verification replicate "
+    "report".split()
 )
-FOLDERS = {  # what the report reads, and the stages whose outs lie there
-    "policy": ("offline", "online"),
+FOLDERS = {  # what a replicate is made of, and the stages whose outs lie there
     "evaluation": ("pick", "evaluate"),
+    "policy": ("offline", "online"),
     "judge": ("judge",),
     "verification": ("verification",),
 }
-SLOTS = ("inputs", "start", "labels", "sample", "of", *FOLDERS)  # what a cell may lack: files below NONE
+SLOTS = ("inputs", "start", "labels", "sample", "of", *FOLDERS, "replicate", "published")  # what a cell may lack: files
+# below NONE
 OF = ("setting", "seed", "verifier", "arm", "judged")  # whose a cell is; none of setting or seed: of all
 
 
@@ -30,14 +33,37 @@ def cells_of(study: dict, settings: dict, lines: dict[str, list[str]]) -> dict[s
     ``settings``: resolved, with complete arms; ``lines``: each of the study's, and what it extends, nearest first.
     """
     cells: dict[str, dict] = {stage: {} for stage in STAGES}
+    published = f"{PUBLISHED}/{study['name']}/replicates"
+    found = {}  # setting-seed -> what the study keeps of it
     for name, seed in itertools.product(study["settings"], study["seeds"]):
+        if (of := f"{name}-{seed}") in study["restored"]:
+            found[of] = f"{published}/{of}"
+            continue
+        made: dict[str, dict] = {kind: {} for kind in FOLDERS}  # name -> stage
         for stage, cell, *modules in _replicate(study, settings, lines[name], seed):
             named = "-".join(str(cell[key]) for key in OF if cell.get(key) is not None)
             cells[stage][named] = {**cell, "code": f"data/digests/{'.'.join([stage, *modules])}.json"}
-    made = {slot: any(cells[stage] for stage in stages) for slot, stages in FOLDERS.items()}
-    paths = {slot: f"data/{slot}" if there else f"{NONE}{slot}" for slot, there in made.items()}
-    cells["report"]["study"] = {**paths, "code": "data/digests/report.json"}
+            for kind in (kind for kind, stages in FOLDERS.items() if stage in stages):
+                what = "-".join(cell[key] for key in OF[2:] if cell.get(key) is not None)
+                made[kind][what] = f"{stage}@{named}"
+        folders = {kind: f"data/{kind}/{name}/{seed}" if made[kind] else f"{NONE}{kind}" for kind in FOLDERS}
+        found[of] = f"data/replicate/{name}/{seed}"
+        shared = {key: cell[key] for key in ("corpus", "base")}
+        cell = {"setting": name, "seed": seed, **shared, "folders": folders, "artifacts": made, "out": found[of]}
+        cells["replicate"][of] = cell | {"code": "data/digests/replicate.json"}
+    cells["report"]["study"] = {
+        "replicate": "data/replicate" if cells["replicate"] else f"{NONE}replicate",
+        "published": published if study["restored"] else f"{NONE}published",
+        "replicates": found,
+        "code": "data/digests/report.json",
+    }
     return cells
+
+
+def verifiers(listed: list[str], setting: dict) -> list[str]:
+    """The reward models that a study needs in a setting: those that it lists, and those that the arms name."""
+    named = [arm.get(key) for arm in setting["arms"].values() for key in ("labels", "start")]
+    return list(dict.fromkeys([*listed, *(one for one in named if one in setting["verifiers"])]))
 
 
 def _replicate(study: dict, settings: dict, line: list[str], seed: int) -> Iterator[tuple]:
@@ -70,14 +96,14 @@ def _replicate(study: dict, settings: dict, line: list[str], seed: int) -> Itera
     yield "preferences", ours | {"corpus": world["corpus"]}, design
     yield "sample", ours | world, kind
 
-    named = [arm.get(key) for arm in found["arms"].values() for key in ("labels", "start")]
-    for one in dict.fromkeys([*study["verifiers"], *(one for one in named if one in found["verifiers"])]):
+    for one in verifiers(study["verifiers"], found):
         cell = {**ours, "verifier": one, **world}
         yield "reward", cell, file(one)
         yield "score", cell, kind, file(one)
-        yield "judge", cell | {"judged": None, "of": f"{NONE}of"}, kind, file(one)
+        yield "judge", cell | {"judged": None, "of": f"{NONE}of", "out": at("judge", one)}, kind, file(one)
         for arm in study["judged_on"]:
-            yield "judge", cell | {"judged": arm, "of": at("evaluation", arm)}, kind, file(one)
+            own = {"judged": arm, "of": at("evaluation", arm), "out": at("judge", f"{one}-{arm}")}
+            yield "judge", cell | own, kind, file(one)
         if name in study["verification"] and one in study["verifiers"]:
             yield "verification", cell, kind, file(one)
 

@@ -18,6 +18,7 @@ class Study(Section):
     verifiers: list[Name]  # that are trained and judged, beside those that arms name
     arms: list[Name] = Field(min_length=1)  # in the order of the report; the name of a grid stands for all of its arms
     judged_on: list[Name] = Field([])  # arms on whose own completions the verifiers are judged too
+    restored: list[str] = Field([])  # replicates (setting-seed) that are taken as published; `roads run` says which
     verification: list[Name] = Field([])  # settings whose verifiers are also trained on fewer and fewer pairs
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from stages.records.errors import UserError
 from stages.records.plain import CELLS, PARAMS
 
 HEADER = f"# Written from {PARAMS} for dvc.yaml: change {PARAMS}, and `roads run` or `roads study` writes this anew.\n"
-BY_DEFAULT: dict[str, Any] = {"looks": 1, "judged_on": [], "verification": []}  # of a study
+BY_DEFAULT: dict[str, Any] = {"looks": 1, "judged_on": [], "verification": [], "restored": []}  # of a study
 
 
 def over(below: dict, above: dict) -> dict:
@@ -86,7 +86,8 @@ def resolve(params: dict) -> dict:
         raise UserError(
             f"it lacks a key or has a value of another kind ({error!r}): `roads run` says where."
         ) from error
-    owners = {cell["setting"]: None for found in cells.values() for cell in found.values() if "setting" in cell}
+    owners = dict.fromkeys(study["settings"])
+    owners |= {cell["setting"]: None for found in cells.values() for cell in found.values() if "setting" in cell}
     kept = {one: {key: v for key, v in settings[one].items() if key not in arms.TRAINED} for one in owners}
     for one in kept.keys() - set(study["settings"]):
         kept[one]["arms"] = {}  # only its corpus and base policy are read

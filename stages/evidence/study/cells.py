@@ -4,20 +4,20 @@ Every number that is there must be finite. What does not apply to an arm has no 
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stages.records import arms, artifacts, plain
+from stages.records.cells import verifiers
 from stages.records.errors import UserError
+from stages.records.numbers import refuse_infinite
 from stages.records.resolver import CELLS
 from stages.worlds.facts import Facts
 
-DATA = Path("data")
-MEASURES = ("true_reward", "win", "kl", "length")  # of one completion, in every world; columns, where they apply
 CROWDED = 0.01  # how far the mean over prompts may lie from that over pairs, where prompts stand for their pairs
 COLUMN = {"win_rate": "win"}  # metrics whose column of completions has another name
 
@@ -35,6 +35,7 @@ class Study:
     params: dict[str, dict]  # by setting: its sections, with its arms by name, complete
     verifiers: dict[str, list[str]]  # by setting: reward models that are trained and judged, listed or of its arms
     listed: list[str]  # of these, those that it lists itself: in ``verification`` they learn from fewer pairs too
+    replicates: dict[str, str]  # setting-seed -> the artifact of the stage replicate, or that which was published
 
     @property
     def arms(self) -> list[str]:
@@ -80,6 +81,10 @@ class Study:
         alike = [arm for arm in picks if self.trained and labels[arm] == labels[self.trained]]
         return next(iter(alike + picks), None)
 
+    def replicate(self, setting: str, seed: int) -> Path:
+        """What the study keeps of one setting and seed. Raises UserError when it is missing or was changed."""
+        return _artifact(Path(self.replicates[f"{setting}-{seed}"]), f"replicate@{setting}-{seed}")
+
     def made_by(self, arm: str) -> str:
         """The stage that evaluates an arm."""
         return "pick" if self.kind(arm) == "pick" else "evaluate"
@@ -104,115 +109,108 @@ class World:
 class Cell:
     """One evaluated arm, or one judged reward model, of one setting and seed."""
 
-    path: Path  # of its evaluation
+    artifacts: dict[str, str]  # what it was found out from: path -> SHA-256 of its manifest; the first is its own
     metrics: dict  # as evaluate wrote it: by split, plus "pairs" and "fresh" for a trained arm's implicit reward
-    completions: pd.DataFrame  # one row a completion
+    first: pd.DataFrame  # the first completion of each test prompt, and how many ``completions`` the prompt has
     by_prompt: pd.DataFrame  # index (split, prompt_id), one column a measure: means over a prompt's completions
     prompts: pd.DataFrame  # index prompt_id of test prompts, one column per measure of pairs
     curve: pd.DataFrame | None  # validation prompts during training, by step; None for arms that train nothing
     line: str = ""  # of a reward model: what it is
 
+    @property
+    def path(self) -> str:
+        """The artifact of its evaluation."""
+        return next(iter(self.artifacts))
+
 
 def read_study() -> Study:
     """The study of cells.yaml. Raises UserError when the file is missing or wrong."""
     found = plain.fast(CELLS)
-    study, judged = found["resolved"]["study"], found["cells"]["judge"].values()
+    study = found["resolved"]["study"]
+    params = {setting: found["resolved"]["settings"][setting] for setting in study["settings"]}
     return Study(
         **{name: study[name] for name in ("name", "settings", "seeds", "redraw", "verification", "judged_on")},
-        params={setting: found["resolved"]["settings"][setting] for setting in study["settings"]},
-        verifiers={
-            name: list(dict.fromkeys(cell["verifier"] for cell in judged if cell["setting"] == name))
-            for name in study["settings"]
-        },
+        params=params,
+        verifiers={name: verifiers(study["verifiers"], of) for name, of in params.items()},
         listed=study["verifiers"],
+        replicates=found["cells"]["report"]["study"]["replicates"],
     )
 
 
-def read_world(setting: str) -> World:
-    """The world of a setting, from its corpus."""
-    folder, *others = _shared("corpus", setting)
-    splits = [pd.read_parquet(one / "prompts.parquet", columns=["split"])["split"] for one in (folder, *others)]
-    pairs, rules = folder / "pairs.parquet", folder / "rules.json"
+def read_world(study: Study, setting: str) -> World:
+    """The world of a setting, from its corpora: one, or one per seed where a seed redraws the world."""
+    kept = [folder for _, folder in shared(study, "corpus", setting).values()]
+    folder, counts = kept[0], [_json(one / "counts.json") for one in kept]
+    rules = folder / "corpus/rules.json"
     return World(
-        Facts(**json.loads((folder / "world.json").read_text(encoding="utf-8"))["facts"]),
-        [int((of_world == "train").sum()) for of_world in splits],
-        int((pd.read_parquet(pairs, columns=["split"])["split"] == "train").sum()) if pairs.exists() else None,
-        json.loads(rules.read_text(encoding="utf-8")) if rules.exists() else [],
+        Facts(**_json(folder / "corpus/world.json")["facts"]),
+        [one["train_prompts"] for one in counts],
+        counts[0]["pairs"],
+        _json(rules) if rules.exists() else [],
     )
 
 
-def read_judge(setting: str) -> tuple[dict, pd.DataFrame]:
+def read_judge(study: Study, setting: str) -> tuple[dict, pd.DataFrame]:
     """How well a setting's judge predicts labels that nothing has learned from, as the stage base wrote it: its
     numbers; by prompt_id log_loss and accuracy (no row where there are no such labels)."""
-    folder = _shared("base", setting)[0]
-    stage = maker(folder)
-    numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["judge"]
-    _refuse_infinite(numbers, folder / "metrics.json", stage)
-    path = folder / "judge" / "held_out.parquet"
+    made, (_, kept) = next(iter(shared(study, "base", setting).items()))
+    folder, stage = kept / "base", maker(made)
+    numbers = _json(folder / "metrics.json")["judge"]
+    refuse_infinite(numbers, folder / "metrics.json", stage)
     if not numbers["pairs"]:
         return numbers, pd.DataFrame()
+    path = folder / "judge" / "held_out.parquet"
     by_prompt = pd.read_parquet(path).set_index("prompt_id")
-    _refuse_infinite(by_prompt, path, stage)
+    refuse_infinite(by_prompt, path, stage)
     return numbers, by_prompt
 
 
 def read_theory() -> Path:
     """The artifact of the theory stage."""
-    folder = _artifact(DATA / "theory", "theory")
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    folder = _artifact(Path("data/theory"), "theory")
+    summary = _json(folder / "summary.json")
     for theorem, numbers in summary["theorems"].items():
-        _refuse_infinite(numbers, f"{folder / 'summary.json'}, {theorem}", "theory")
-    _refuse_infinite(pd.read_parquet(folder / "dial.parquet"), folder / "dial.parquet", "theory")
+        refuse_infinite(numbers, f"{folder / 'summary.json'}, {theorem}", "theory")
+    refuse_infinite(pd.read_parquet(folder / "dial.parquet"), folder / "dial.parquet", "theory")
     return folder
 
 
-def read_cell(study: Study, world: World, setting: str, seed: int, arm: str) -> Cell:
+def read_cell(study: Study, setting: str, seed: int, arm: str) -> Cell:
     """One cell. Raises UserError naming the stage to run when it is missing or holds a number that is not finite, or
     the file when it was changed."""
-    stage = f"{study.made_by(arm)}@{setting}-{seed}-{arm}"
-    folder = _artifact(DATA / "evaluation" / setting / str(seed) / arm, stage)
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    kept, stage = study.replicate(setting, seed), f"{study.made_by(arm)}@{setting}-{seed}-{arm}"
+    folder = kept / "evaluation" / arm
+    metrics = _json(folder / "metrics.json")
     for split, numbers in metrics.items():
-        _refuse_infinite(numbers, f"{folder / 'metrics.json'}, {split}", stage)
-    completions = pd.read_parquet(folder / "completions.parquet")
-    known = [name for name in (*MEASURES, *world.measures) if name in completions]
-    measured = completions[known].astype(float)
-    _refuse_infinite(measured, folder / "completions.parquet", stage)
-    by_prompt = measured.groupby([completions["split"], completions["prompt_id"]]).mean()
-    prompts = _by_prompt(folder, stage)
-    curve = None
+        refuse_infinite(numbers, f"{folder / 'metrics.json'}, {split}", stage)
+    by_prompt, first = (pd.read_parquet(folder / f"{name}.parquet") for name in ("by_prompt", "first"))
+    curve, kinds = None, ["evaluation"]
     if (trained_by := study.kind(arm)) in arms.TRAINED:
-        stage = f"{trained_by}@{setting}-{seed}-{arm}"
-        path = _artifact(policy(setting, seed, arm), stage) / "curve.parquet"
-        curve = pd.read_parquet(path)
-        _refuse_infinite(curve, path, stage)
-    return Cell(folder, metrics, completions, by_prompt, prompts, curve)
+        curve, kinds = pd.read_parquet(kept / "policy" / arm / "curve.parquet"), ["evaluation", "policy"]
+        refuse_infinite(curve, kept / "policy" / arm / "curve.parquet", f"{trained_by}@{setting}-{seed}-{arm}")
+    made = _made(kept, *(f"data/{kind}/{setting}/{seed}/{arm}" for kind in kinds))
+    return Cell(made, metrics, first, by_prompt, _by_prompt(folder, stage), curve)
 
 
-def policy(setting: str, seed: int, arm: str) -> Path:
-    """Where the policy of a trained arm lies."""
-    return DATA / "policy" / setting / str(seed) / arm
-
-
-def read_judged(setting: str, seed: int, verifier: str, *arm: str) -> Cell:
+def read_judged(study: Study, setting: str, seed: int, verifier: str, *arm: str) -> Cell:
     """How well a reward model judges: pairs that it has not learned from, and the samples; or, of an ``arm``, the pairs
     of its completions. Raises UserError as ``read_cell``."""
-    name = "-".join([setting, str(seed), verifier, *arm])
-    folder = _artifact(DATA / "judge" / name, f"judge@{name}")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    name = "-".join([verifier, *arm])
+    kept, stage = study.replicate(setting, seed), f"judge@{setting}-{seed}-{name}"
+    folder = kept / "judge" / name
+    metrics = _json(folder / "metrics.json")
     for part, numbers in metrics.items():
-        _refuse_infinite(numbers, f"{folder / 'metrics.json'}, {part}", f"judge@{name}")
-    line = json.loads((folder / artifacts.VERIFIER).read_text(encoding="utf-8"))["line"]
-    return Cell(folder, metrics, pd.DataFrame(), pd.DataFrame(), _by_prompt(folder, f"judge@{name}"), None, line)
+        refuse_infinite(numbers, f"{folder / 'metrics.json'}, {part}", stage)
+    made, line = _made(kept, f"data/judge/{setting}/{seed}/{name}"), _json(folder / artifacts.VERIFIER)["line"]
+    return Cell(made, metrics, pd.DataFrame(), pd.DataFrame(), _by_prompt(folder, stage), None, line)
 
 
-def read_verification(setting: str, seed: int, verifier: str) -> tuple[Path, pd.DataFrame]:
-    """Path and rows (pairs, log_loss) of how a reward model needs pairs."""
-    stage = f"verification@{setting}-{seed}-{verifier}"
-    folder = _artifact(DATA / "verification" / setting / str(seed) / verifier, stage)
-    losses = pd.read_parquet(folder / "losses.parquet")
-    _refuse_infinite(losses, folder / "losses.parquet", stage)
-    return folder, losses
+def read_verification(study: Study, setting: str, seed: int, verifier: str) -> tuple[str, pd.DataFrame]:
+    """The artifact, and its rows (pairs, log_loss), of how a reward model needs pairs."""
+    path = study.replicate(setting, seed) / "verification" / verifier / "losses.parquet"
+    losses = pd.read_parquet(path)
+    refuse_infinite(losses, path, f"verification@{setting}-{seed}-{verifier}")
+    return f"data/verification/{setting}/{seed}/{verifier}", losses
 
 
 def value(cell: Cell, split: str, metric: str) -> float | None:
@@ -258,38 +256,35 @@ def _by_prompt(folder: Path, stage: str) -> pd.DataFrame:
     prompts = pd.read_parquet(folder / "prompts.parquet")
     for name in (name for name in prompts if name != "accuracy"):
         known = prompts["accuracy"].notna() if name == "log_loss" else slice(None)
-        _refuse_infinite({name: prompts.loc[known, name]}, folder / "prompts.parquet", stage)
+        refuse_infinite({name: prompts.loc[known, name]}, folder / "prompts.parquet", stage)
     return prompts
 
 
-def shared(kind: str, setting: str) -> list[Path]:
-    """Where the corpora or the base policies lie that a setting reads, perhaps those of a setting which it extends:
-    one, or one per seed where a seed redraws the world."""
-    found = plain.fast(CELLS)["cells"]
-    cells = [*found["evaluate"].values(), *found["pick"].values()]  # a study may have arms of one kind alone
-    return list(dict.fromkeys(Path(cell[kind]) for cell in cells if cell["setting"] == setting))
+def shared(study: Study, kind: str, setting: str) -> dict[str, tuple[str, Path]]:
+    """The corpora or the base policies that a setting reads, perhaps those of a setting which it extends: one, or one
+    per seed where a seed redraws the world. By path: the SHA-256 of its manifest, and a replicate that reads it."""
+    found = {}
+    for seed in study.seeds:
+        kept = study.replicate(setting, seed)
+        path = next(path for path in _json(kept / "sources.json") if path.startswith(f"data/{kind}/"))
+        found.setdefault(path, (_made(kept, path)[path], kept))
+    return found
 
 
-def _shared(kind: str, setting: str) -> list[Path]:
-    """The same, each verified."""
-    return [_artifact(folder, maker(folder)) for folder in shared(kind, setting)]
-
-
-def maker(folder: Path) -> str:
+def maker(path: str) -> str:
     """The stage that makes a corpus or a base policy: corpus@gap-0 of data/corpus/gap/0."""
-    _, kind, *of = folder.parts
+    _, kind, *of = path.split("/")
     return f"{kind}@{'-'.join(of)}"
 
 
-def _refuse_infinite(numbers: Mapping, where: Path | str, stage: str) -> None:
-    """Raise UserError unless every one of the numbers is finite; numbers: name -> a number, or a column of them."""
-    for name, found in numbers.items():
-        found = np.atleast_1d(np.asarray(found, float))
-        if not np.isfinite(found).all():
-            raise UserError(
-                f"{where}: {name} is {found[~np.isfinite(found)][0]}, and a report compares finite numbers only: find "
-                f"out why (a learning rate that is too high?), then run `dvc repro --force {stage}`."
-            )
+def _made(kept: Path, *paths: str) -> dict[str, str]:
+    """Path -> SHA-256 of the manifest of artifacts that a replicate was made from."""
+    sources = _json(kept / "sources.json")
+    return {path: sources[path] for path in paths}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _artifact(folder: Path, stage: str) -> Path:

@@ -209,11 +209,7 @@ class Comparison(Measured):
 
     def examples(self) -> list[dict]:
         """The same few test prompts of the first seed for every arm: drawn by key, not chosen by what came out."""
-        first = {
-            arm: cells[0].completions.query("split == 'test'").sort_values("sample").drop_duplicates("prompt_id")
-            for arm, cells in self.cells.items()
-        }
-        tables = {arm: table.set_index("prompt_id") for arm, table in first.items()}
+        tables = {arm: cells[0].first.set_index("prompt_id") for arm, cells in self.cells.items()}
         common = set.intersection(*(set(table.index) for table in tables.values()))
         drawn = sorted(common, key=lambda prompt: key("examples", self.name, int(prompt)))[:EXAMPLES]
         any_arm = tables[self.study.arms[0]]

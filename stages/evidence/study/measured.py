@@ -73,10 +73,9 @@ class Measured:
             return None
         return statistics.judging(metric, values)
 
-    def completions(self, arm: str, split: str = "test") -> int:
-        """Most completions that any prompt of a split got from an arm, in the first seed."""
-        table = self.cells[arm][0].completions
-        counts = table[table["split"] == split].groupby("prompt_id").size()
+    def completions(self, arm: str) -> int:
+        """Most completions that any test prompt got from an arm, in the first seed."""
+        counts = self.cells[arm][0].first["completions"]
         return int(counts.max()) if len(counts) else 0
 
 

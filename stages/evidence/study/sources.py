@@ -1,23 +1,20 @@
 """Where the numbers of a study's page come from: a panel for each arm and each reward model of a setting, and for what
 the setting shares. They show what the page was made from; all that this goes back to, `roads lineage` knows."""
 
-from pathlib import Path
-
 from stages.evidence.panels import Artifact, Panel, key
 from stages.evidence.study import cells
 from stages.evidence.study.cells import Study
 from stages.evidence.study.comparison import Comparison
 from stages.evidence.words import inline
-from stages.records import arms, artifacts
+from stages.records import artifacts
 
 
 def panels(study: Study, settings: list[Comparison]) -> list[Panel]:
     """Every panel of the page."""
+    theory = _made("data/theory", artifacts.digest("data/theory"), "theory")
     found = [
         Panel(key("params"), "Params", [("params.yaml", "what a person wrote")], [], [], "roads study"),
-        Panel(
-            key("theory"), "The theory, exactly", [("theory", "in params.yaml")], [_made(Path("data/theory"), "theory")]
-        ),
+        Panel(key("theory"), "The theory, exactly", [("theory", "in params.yaml")], [theory]),
     ]
     for one in settings:
         models = [(key("judge", one.name, name), f"the {name} reward model") for name in one.judged]
@@ -29,10 +26,11 @@ def panels(study: Study, settings: list[Comparison]) -> list[Panel]:
 
 def _shared(one: Comparison, others: list[tuple[str, str]]) -> Panel:
     """What a setting is: its data, and the judge that stands for the true reward where there is one."""
-    folders = cells.shared("corpus", one.name)
+    found = {path: digest for path, (digest, _) in cells.shared(one.study, "corpus", one.name).items()}
     if one.world.facts.truth is None:
-        folders += cells.shared("base", one.name)[:1]
-    made = [_made(folder, cells.maker(folder)) for folder in folders]
+        path, (digest, _) = next(iter(cells.shared(one.study, "base", one.name).items()))
+        found[path] = digest
+    made = [_made(path, digest, cells.maker(path)) for path, digest in found.items()]
     return Panel(key("setting", one.name), one.name, _params(one, "corpus", "preferences"), made, others)
 
 
@@ -49,16 +47,19 @@ def _arm(one: Comparison, arm: str) -> Panel:
     """An arm: its evaluation in each seed and, of one that was trained, its policy, which has the learning curve."""
     study, made = one.study, []
     for seed, cell in zip(study.seeds, one.cells[arm], strict=True):
-        made.append(_made(cell.path, f"{study.made_by(arm)}@{one.name}-{seed}-{arm}"))
-        if study.kind(arm) in arms.TRAINED:
-            made.append(_made(cells.policy(one.name, seed, arm), f"{study.kind(arm)}@{one.name}-{seed}-{arm}"))
+        for (path, digest), stage in zip(cell.artifacts.items(), (study.made_by(arm), study.kind(arm))):
+            made.append(_made(path, digest, f"{stage}@{one.name}-{seed}-{arm}"))
     sections = _params(one, f"arms.{arm}", "evaluate", "compute")
     return Panel(key("arm", one.name, arm), f"{arm} in {one.name}", sections, made, _setting(one))
 
 
 def _judge(one: Comparison, name: str) -> Panel:
     """A reward model, as it was judged in each seed."""
-    made = [_made(cell.path, f"judge@{cell.path.name}") for cell in one.judged[name]]
+    made = [
+        _made(path, digest, f"judge@{one.name}-{seed}-{name}")
+        for seed, cell in zip(one.study.seeds, one.judged[name], strict=True)
+        for path, digest in cell.artifacts.items()
+    ]
     sections = _params(one, f"verifiers.{name}", "preferences", "compute")
     return Panel(key("judge", one.name, name), f"The {name} reward model in {one.name}", sections, made, _setting(one))
 
@@ -76,5 +77,5 @@ def _params(one: Comparison, *sections: str) -> list[tuple[str, str]]:
     return found
 
 
-def _made(folder: Path, stage: str) -> Artifact:
-    return Artifact(folder.as_posix(), f"{artifacts.MANIFEST} sha256 {artifacts.digest(folder)}", stage)
+def _made(path: str, digest: str, stage: str) -> Artifact:
+    return Artifact(path, f"{artifacts.MANIFEST} sha256 {digest}", stage)
