@@ -82,7 +82,7 @@ def main(stage):
     for name in ("corpus", "base", "inputs", "start", "labels", "sample", "score", "of", "policy", "code"):
         assert name not in cell or Path(cell[name]).exists(), cell[name]
     parts = [cell[part] for part in ("setting", "seed", "verifier", "arm") if cell.get(part) is not None]
-    out = f"data/judge/{key}" if stage == "judge" else "/".join(["data", FOLDERS.get(stage, stage), *map(str, parts)])
+    out = "/".join(["data", FOLDERS.get(stage, stage), *map(str, parts)])
     arm = settings[cell["setting"]]["arms"].get(cell.get("arm"))
     write(f"{cell.get('out', out)}/made.json", json.dumps([stage, key, arm]))
 """
@@ -245,7 +245,7 @@ def test_with_cells_written_anew_only_what_changed_is_due(project):
     assert resolver.write(project.folder)
     wanted = {"check", "offline@short-0-offline", "evaluate@short-0-offline", "report"}
     assert due(project) == wanted
-    assert ran(project.run("dvc", "repro")) == wanted
+    assert ran(project.run("dvc", "repro")) == wanted | {"replicate@short-0"}
     assert due(project) == set()
     assert "6" in project.run("dvc", "metrics", "diff") and "short.offline" in project.run("dvc", "metrics", "diff")
 
@@ -271,7 +271,8 @@ def test_an_experiment_refuses_alone_and_runs_with_its_companion(project):
     assert beside == "cells.yaml:resolved.settings.short.arms.offline.beta=6"
     project.back()
     said = project.run("dvc", "exp", "run", *value, "-S", beside)
-    assert ran(said) == {"check", "offline@short-0-offline", "evaluate@short-0-offline", "report"}
+    changed = {"check", "offline@short-0-offline", "evaluate@short-0-offline", "replicate@short-0", "report"}
+    assert ran(said) == changed
     changed = json.loads(project.run("dvc", "params", "diff", "--json"))
     assert changed["params.yaml"]["settings.short.offline.beta"]["new"] == 6
     assert changed["cells.yaml"]["resolved.settings.short.arms.offline.beta"]["new"] == 6

@@ -47,10 +47,7 @@ def asked(project):
                 continue
             ours = importlib.import_module(module)
             if stage.group == "report":  # it is about all of the study
-                found[name] |= {
-                    "resolved",
-                    *(f"cells.{kind}" for kind in ("evaluate", "pick", "judge", "verification")),
-                }
+                found[name] |= {"resolved", "cells.report"}
                 continue
 
             def ask(kind, cell, *wanted, found=found, name=name):

@@ -71,8 +71,11 @@ def test_cells_name_what_they_read():
     judged = found["judge"]["gap-0-global-online__oracle"]
     assert judged["of"] == "data/evaluation/gap/0/online__oracle" and judged["judged"] == "online__oracle"
     assert found["judge"]["gap-0-global"]["of"] == f"{NONE}of"
-    assert found["report"]["study"]["verification"] == f"{NONE}verification"
-    assert resolver.resolve(study("dial"))["cells"]["report"]["study"]["verification"] == "data/verification"
+    kept = found["replicate"]["gap-0"]
+    assert kept["folders"]["verification"] == f"{NONE}verification" and kept["folders"]["judge"] == "data/judge/gap/0"
+    assert kept["artifacts"]["judge"]["global-online__oracle"] == "judge@gap-0-global-online__oracle"
+    dial = resolver.resolve(study("dial"))["cells"]["replicate"].values()
+    assert all(cell["folders"]["verification"].startswith("data/verification/") for cell in dial)
     tldr = resolver.resolve(study("tldr"))["cells"]
     assert (tldr["corpus"]["tldr"]["inputs"], tldr["base"]["tldr"]["inputs"]) == ("data/inputs/tldr", f"{NONE}inputs")
     assert resolver.resolve(study("pythia"))["cells"]["base"]["pythia"]["inputs"] == "data/inputs/pythia"
@@ -90,10 +93,12 @@ def test_whatever_a_cell_reads_another_one_makes(name):
         for cell in found[stage].values():
             folder = folders.get(stage, "evaluation" if stage == "evaluate" else stage)
             parts = [cell[key] for key in ("setting", "seed", "verifier", "arm") if cell.get(key) is not None]
-            made.add("/".join(["data", folder, *map(str, parts)]))
-    read = {
-        v for stage in STAGES[:-1] for cell in found[stage].values() for k, v in cell.items() if k not in (*OF, "code")
-    }
+            made.add(cell.get("out", "/".join(["data", folder, *map(str, parts)])))
+    others = (*OF, "code", "folders", "artifacts")
+    read = {v for stage in STAGES[:-1] for cell in found[stage].values() for k, v in cell.items() if k not in others}
+    for cell in found["replicate"].values():
+        read |= {f"{cell['folders'][kind]}/{one}" for kind, several in cell["artifacts"].items() for one in several}
+    assert set(found["report"]["study"]["replicates"].values()) <= made
     assert {path for path in read if not path.startswith((NONE, "data/inputs/"))} <= made
 
 
@@ -128,7 +133,7 @@ def test_a_new_setting_and_a_new_arm_leave_all_other_cells_as_they_are():
             },
         )
     )
-    for stage in STAGES:
+    for stage in {*STAGES} - {"replicate", "report"}:  # which are about all arms, and all settings
         for name, cell in before["cells"][stage].items():
             assert after["cells"][stage][name] == cell
     for name, setting in before["resolved"]["settings"].items():
@@ -159,7 +164,7 @@ def test_a_grid_is_one_arm_for_each_combination_in_place_of_the_arm_of_its_name(
 def test_one_arm_of_a_grid_may_be_listed_alone():
     found = resolver.resolve(changed("study", arms=["best_of__local"]))
     assert list(found["resolved"]["settings"]["gap"]["arms"]) == ["best_of__local"]
-    assert found["cells"]["report"]["study"]["policy"] == f"{NONE}policy"
+    assert found["cells"]["replicate"]["gap-0"]["folders"]["policy"] == f"{NONE}policy"
     assert list(found["cells"]["pick"]) == [
         f"{setting}-{seed}-best_of__local" for setting in ("gap", "short", "hidden") for seed in (0, 1)
     ]

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from stages import worlds
 from stages.records import arms
 from stages.records.arms import NONE
-from stages.records.artifacts import PUBLISHED
 
 STAGES = (
     "corpus base pool preferences reward sample score judge offline online pick evaluate verification replicate "
@@ -33,7 +32,7 @@ def cells_of(study: dict, settings: dict, lines: dict[str, list[str]]) -> dict[s
     ``settings``: resolved, with complete arms; ``lines``: each of the study's, and what it extends, nearest first.
     """
     cells: dict[str, dict] = {stage: {} for stage in STAGES}
-    published = f"{PUBLISHED}/{study['name']}/replicates"
+    published = f"data/studies/{study['name']}/replicates"
     found = {}  # setting-seed -> what the study keeps of it
     for name, seed in itertools.product(study["settings"], study["seeds"]):
         if (of := f"{name}-{seed}") in study["restored"]:
