@@ -91,14 +91,15 @@ def _command(plan: Plan, name: str) -> Cause:
 def _params(dependency: Any, key: str) -> list[Cause]:
     """settings.gap.offline.learning_rate was 0.001 and is 0.002: what is not the same below a key that DVC compares."""
     both = (dependency.hash_info.value or {}, dependency.read_params())
-    before, now = (_flat(key, found[key]) if key in found else {} for found in both)
+    before, now = (flat(key, found[key]) if key in found else {} for found in both)
     changed = [one for one in {**before, **now} if before.get(one, ...) != now.get(one, ...)] or [key]
     return [Cause("param", one.removeprefix("resolved."), before.get(one), now.get(one)) for one in changed]
 
 
-def _flat(prefix: str, found: Any) -> dict[str, Any]:
+def flat(prefix: str, found: Any) -> dict[str, Any]:
+    """The leaves of nested params by their whole keys; an empty mapping is a leaf."""
     if isinstance(found, dict) and found:
-        return {k: v for key, inner in found.items() for k, v in _flat(f"{prefix}.{key}", inner).items()}
+        return {k: v for key, inner in found.items() for k, v in flat(f"{prefix}.{key}", inner).items()}
     return {prefix: list(found) if isinstance(found, tuple) else found}
 
 

@@ -28,6 +28,22 @@ def why(
     typer.echo(json.dumps(found.json(), indent=1) if as_json else asking.words(found))
 
 
+def diff(
+    first: Annotated[str, typer.Argument(metavar="COMMIT", help="A commit, a branch or a tag.")],
+    second: Annotated[str | None, typer.Argument(metavar="[COMMIT]", help="Another; without it the folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between two commits: params, code, data, packages, artifacts, results with their intervals.
+
+    Example: roads diff HEAD~1 HEAD
+    """
+    from flows.provenance import diff as comparing
+    from flows.provenance.diff_told import words
+
+    found = comparing.diff(Path.cwd(), first, second)
+    typer.echo(json.dumps(found.json(), indent=1, default=str) if as_json else words(found))
+
+
 def claims() -> None:
     """Say of each claim its verdict, which commit declared it, and the first results that it could have seen.
 

@@ -56,7 +56,8 @@ def answers(plan: Plan, names: Iterable[str]) -> dict[str, Answer]:
 
 def _answer(plan: Plan, name: str, because: list[Because], roots: list[str]) -> Answer:
     if name in plan.mended:
-        return Answer(name, MENDED, [Because(Cause("mended", name), _whole(plan.mended[name]))], [])
+        said = [Because(Cause("mended", name), _whole(plan.mended[name]))]
+        return Answer(name, MAY if roots else MENDED, said, roots)
     if not because:
         return Answer(name, MAY if roots else STAYS, [], roots)
     if roots:
@@ -69,14 +70,14 @@ def _roots(plan: Plan, own: Causes, same: set[str], name: str) -> list[str]:
 
     ``same``: those of which a run only brings the recorded outs back.
     """
-    waiting, seen, pending = [name], {name}, {*plan.due, *plan.maybe_due} - plan.mended.keys() - same
+    waiting, seen, pending = [name], {name}, {*plan.due, *plan.maybe_due}
     while waiting:
         for up in plan.graph.stages[waiting.pop()].upstream:
             known = plan.code is not None and plan.graph.stages[up].group == "check"  # what it is going to find
             if up in pending - seen and not known:
                 seen.add(up)
                 waiting.append(up)
-    return [one for one in plan.names if one in seen - {name} and own.get(one)]
+    return [one for one in plan.names if one in seen - {name} - same and own.get(one)]
 
 
 def _comes_back(plan: Plan, found: Causes, name: str, cause: Cause) -> bool:
