@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from flows.pipeline.reading import overlap
 from flows.provenance import outcomes
 from flows.provenance.edits import parts, words
 from flows.provenance.outcomes import Change
@@ -205,19 +206,15 @@ def _artifacts(old: dict[str, dict], new: dict[str, dict]) -> list[Artifact]:
             continue
         read = [pair.name for pair in _pairs(_hashes(old[name], "deps"), _hashes(new[name], "deps"))]
         code, read = [path for path in read if path.startswith(DIGESTS)], [p for p in read if not p.startswith(DIGESTS)]
-        after = [maker for path, maker in makers.items() if maker != name and any(_meet(path, one) for one in read)]
+        after = [maker for path, maker in makers.items() if maker != name and any(overlap(path, one) for one in read)]
         because = ["the command"] if old[name]["cmd"] != new[name]["cmd"] else []
         both = [leaves(one[name]["params"]) for one in (old, new)]
         because += [f"the param {pair.name.removeprefix('resolved.')}" for pair in _pairs(*both)]
         because += ["its code or packages"] if code else []
-        because += [path for path in read if not any(_meet(path, made) for made in makers)]
+        because += [path for path in read if not any(overlap(path, made) for made in makers)]
         if pairs or because or after:
             found.append(Artifact(name, "changed", pairs, because, list(dict.fromkeys(after))))
     return found
-
-
-def _meet(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _hashes(stage: dict | None, side: str) -> dict[str, str]:

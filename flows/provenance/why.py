@@ -3,6 +3,8 @@
 import difflib
 import os
 from collections import defaultdict
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,8 @@ from flows.pipeline.digested import written
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
 from flows.plan import Plan, plan
-from flows.provenance.due import AFTER, MAY, MENDED, RESTORED, RUNS, STAYS, Answer, Because, answers, file_of, makers
+from flows.provenance.because import Because, file_of
+from flows.provenance.due import AFTER, MAY, MENDED, RESTORED, RUNS, STAYS, Answer, answers, makers
 from flows.provenance.edits import listed
 from flows.provenance.making import counted
 from flows.workspace import RUNS as WORKSPACES
@@ -91,28 +94,29 @@ def words(found: Found) -> str:
 
 def _of_stages(found: Found) -> list[str]:
     """Lines for the stages that were asked about, then for those that these wait for."""
-    lines = _lines([found.told[name] for name in found.stages])
     roots = {root: None for name in found.stages for root in found.told[name].roots if root not in found.stages}
-    return lines + _lines([found.told[root]._replace(roots=[]) for root in roots])
+    asked = _blocks(found.told[name] for name in found.stages)
+    before = _blocks(found.told[root]._replace(roots=[]) for root in roots)
+    rest = [f"And {counted(len(before) - SHOWN, 'reason')} more, which --json lists."] if len(before) > SHOWN else []
+    return [*chain.from_iterable([*asked, *before[:SHOWN]]), *rest]
 
 
-def _lines(told: list[Answer]) -> list[str]:
-    """Lines for some answers; stages of which the same is to be said are named together."""
+def _blocks(told: Iterable[Answer]) -> list[list[str]]:
+    """Lines for some answers, together for stages of which the same is to be said."""
     alike: dict[tuple, list[str]] = defaultdict(list)
     for one in told:
         alike[one.outcome, tuple(because.said for because in one.because), tuple(one.roots)].append(one.stage)
-    lines = []
+    blocks = []
     for (outcome, said, roots), names in alike.items():
         if outcome == MAY:
             which = f"what {roots[0]} makes" if len(roots) == 1 else "what one of these makes"
-            listed_roots = f": {_named(list(roots), 'or')}" if roots[1:] else ""
-            lines.append(f"{_named(names)} may run, if {which} comes out differently{listed_roots}.")
+            these = f": {_named(list(roots), 'or')}" if roots[1:] else ""
+            head = f"{_named(names)} may run, if {which} comes out differently{these}."
         else:
-            lines.append(HEADS[outcome].format(_named(names, "or" if outcome == STAYS else "and")))
-        lines += _points(said)
-        if roots and outcome == AFTER:
-            lines.append(f"- Before {'them' if names[1:] else 'it'} comes {_named(list(roots))}.")
-    return lines
+            head = HEADS[outcome].format(_named(names, "or" if outcome == STAYS else "and"))
+        before = f"- Before {'them' if names[1:] else 'it'} comes {_named(list(roots))}."
+        blocks.append([head, *_points(said), *([before] if roots and outcome == AFTER else [])])
+    return blocks
 
 
 def _points(said: tuple[str, ...]) -> list[str]:
@@ -149,7 +153,7 @@ def _readers(todo: Plan, path: str) -> list[str]:
     if path in (LOCK, CODE) or path.startswith(f"{CODE}/"):
         return [name for name in graph.stages if any(_is_of(path, key, graph.root) for key in _pieces(todo, name))]
     place = graph.root / path
-    return [name for name in graph.stages if any(overlap(Path(d.fs_path), place) for d in graph.dvc_stage(name).deps)]
+    return [name for name in graph.stages if any(overlap(d.fs_path, place) for d in graph.dvc_stage(name).deps)]
 
 
 def _pieces(todo: Plan, name: str) -> list[tuple[str, str]]:
