@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flows.pipeline.content import digest as dvc_hash
+from flows.workspace import project_of
 from stages.provenance.digests import NAMES, Code
-from stages.provenance.git import git, project
+from stages.provenance.git import git
 from stages.records.errors import UserError
 
 LOCK = "requirements.lock"
@@ -30,7 +31,7 @@ def edited(root: Path, then: Iterable[Then], commits: Iterable[str] = ()) -> dic
 
     ``commits``: those whose code is looked at before that of a module's own history.
     """
-    here, now = project(root), Code(root)
+    here, now = project_of(root), Code(root)
     commits, found = list(commits), {}
     tried: dict[str, Code | None] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +54,7 @@ def files_then(root: Path, path: str, oid: str, counts: Callable[[str], bool]) -
 
     ``counts``: whether DVC looks at a file.
     """
-    here = project(root)
+    here = project_of(root)
     for commit in (git(here, "log", f"-{TRIED}", "--format=%H", "--", path) or b"").decode().split():
         if archive := git(here, "archive", commit, path):
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:

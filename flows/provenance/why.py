@@ -18,8 +18,7 @@ from flows.provenance.due import AFTER, MAY, MENDED, RESTORED, RUNS, STAYS, Answ
 from flows.provenance.edits import listed
 from flows.provenance.making import counted
 from flows.workspace import RUNS as WORKSPACES
-from flows.workspace import files
-from stages.provenance.git import project
+from flows.workspace import files, project_of
 from stages.records.errors import UserError
 from stages.records.plain import CELLS, PARAMS, STUDIES
 
@@ -132,7 +131,7 @@ def _path(graph: Graph, asked: str) -> str:
     """A path as it is below the project. Raises UserError for one outside it, or in the workspace of another study."""
     place = Path(os.path.normpath(graph.root / asked))
     parts = place.relative_to(graph.root).parts if place.is_relative_to(graph.root) else None
-    ours = graph.root.relative_to(project(graph.root)).parts  # runs/NAME, of a study's workspace
+    ours = graph.root.relative_to(project_of(graph.root)).parts  # runs/NAME, of a study's workspace
     if parts and ours and parts[:2] == ours:
         parts = parts[2:]
     if parts and parts[0] == WORKSPACES and len(parts) > 2:
@@ -146,7 +145,7 @@ def _path(graph: Graph, asked: str) -> str:
 def _readers(todo: Plan, path: str) -> list[str]:
     """The stages that depend on a file or a folder that no stage makes."""
     graph, study = todo.graph, f"{STUDIES}/{todo.graph.root.name}.yaml"
-    if path in (PARAMS, CELLS) or (graph.root != project(graph.root) and path == study):
+    if path in (PARAMS, CELLS) or (graph.root != project_of(graph.root) and path == study):
         return [name for name in graph.stages if graph.dvc_stage(name).params]
     if path == PIPELINE:
         return [name for name, stage in graph.stages.items() if stage.command]
@@ -177,7 +176,7 @@ def _is_of(path: str, key: tuple[str, str], root: Path) -> bool:
 def _only(todo: Plan, answer: Answer, path: str, readers: list[str]) -> Answer:
     """An answer with what is because of a file alone."""
     root = todo.graph.root
-    params = path in (PARAMS, CELLS) or (root != project(root) and path == f"{STUDIES}/{root.name}.yaml")
+    params = path in (PARAMS, CELLS) or (root != project_of(root) and path == f"{STUDIES}/{root.name}.yaml")
 
     def is_it(one: Because) -> bool:
         kind, name = one.cause.kind, one.cause.name
