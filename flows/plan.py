@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.pipeline.changes import expected
+from flows.pipeline.changes import Piece, expected, without_digests
 from flows.pipeline.graph import Graph
 from flows.timings import Timings
 from stages.records.errors import UserError
@@ -28,7 +28,7 @@ class Plan:
     graph: Graph
     names: list[str]
     status: dict[str, list]
-    code: dict[str, list[str]] | None
+    code: dict[str, list[Piece]] | None
     forced: set[str]
     mended: dict[str, str]
     timings: Timings
@@ -68,8 +68,9 @@ def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = (), bring: bool
         graph.bring_tracked(names)
     status = graph.status()
     status = {name: status[name] for name in names if name in status}
-    code = expected(graph) if "check" in status else {}
-    if code is not None:
+    code: dict[str, list[Piece]] | None = {}
+    if "check" in status and (code := expected(graph)) is not None:
+        status = without_digests(status, graph)
         code = {name: pieces for name, pieces in code.items() if name in names}
     mended = {name: said for name in status if name not in to_force and (said := graph.mending(name, status[name]))}
     return Plan(graph, names, status, code, to_force, mended, Timings(graph.root))

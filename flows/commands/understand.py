@@ -1,8 +1,47 @@
-"""Commands that say where results come from and what they mean: claims."""
+"""Commands that say where results come from and what they mean: why, claims, diff."""
 
+import json
 from pathlib import Path
+from typing import Annotated
 
 import typer
+
+from flows.commands import StudyName, go_to
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON document.")]
+
+
+def why(
+    asked: Annotated[str, typer.Argument(metavar="STAGE|PATH", help="A stage, a group of stages, or a file.")],
+    study: StudyName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what would make a stage run, one sentence each, or that nothing would; of a file, what it would make run.
+
+    Example: roads why offline@gap-0-offline
+    """
+    go_to(study)
+    from flows.pipeline.graph import Graph
+    from flows.provenance import why as asking
+
+    found = asking.why(Graph(publishing=bool(study)), asked)
+    typer.echo(json.dumps(found.json(), indent=1) if as_json else asking.words(found))
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="COMMIT", help="A commit, a branch or a tag.")],
+    second: Annotated[str | None, typer.Argument(metavar="[COMMIT]", help="Another; without it the folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between two commits: params, code, data, packages, artifacts, results with their intervals.
+
+    Example: roads diff HEAD~1 HEAD
+    """
+    from flows.provenance import diff as comparing
+    from flows.provenance.diff_told import words
+
+    found = comparing.diff(Path.cwd(), first, second)
+    typer.echo(json.dumps(found.json(), indent=1, default=str) if as_json else words(found))
 
 
 def claims() -> None:

@@ -6,7 +6,7 @@ DVC itself believes that a file is what it was as long as its inode, size and ti
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,13 @@ def differences(out: Any, now: dict[str, str | None] | None = None) -> dict[str,
     then = listing(out)
     if "" in now or then is None:
         return {place: CHANGED}
+    return {os.path.join(place, name): word for name, word in apart(then, now).items()}
+
+
+def apart(then: Mapping[str, str | None], now: Mapping[str, str | None]) -> dict[str, str]:
+    """What is wrong with each file, by what ``content`` found then and finds now."""
     words = {name: MISSING if now.get(name) is None else CHANGED for name in then if now.get(name) != then[name]}
-    words |= dict.fromkeys(now.keys() - then.keys(), UNKNOWN)
-    return {os.path.join(place, name): word for name, word in sorted(words.items())}
+    return dict(sorted({**words, **dict.fromkeys(now.keys() - then.keys(), UNKNOWN)}.items()))
 
 
 def listing(out: Any) -> dict[str, str] | None:

@@ -73,6 +73,7 @@ class Reading:
         return found
 
 
-def overlap(one: Path, other: Path) -> bool:
-    """Whether one of two paths is, or lies in, the other."""
-    return one == other or one in other.parents or other in one.parents
+def overlap(one: Path | str, other: Path | str) -> bool:
+    """Whether one of two paths is, or lies in, the other; both absolute, or both relative to one folder."""
+    first, second = f"{one}/", f"{other}/"
+    return first.startswith(second) or second.startswith(first)
