@@ -26,7 +26,8 @@ FILES = {
     "rows.csv": "1,2\n",
     "params.yaml": "rate: 0.1\n",
     "dvc.yaml": PIPELINE,
-    ".gitignore": "/data/*\n!/data/inputs\n!/data/studies\n/data/inputs/gap\n.roads/\n/runs/\n",
+    ".gitignore": ".roads/\n/runs/\n",
+    "data/.gitignore": "/*\n!.gitignore\n!/inputs/\n!/studies/\n",
     "data/inputs/gap/pairs.jsonl": "{}\n",
     "data/base/model/weights": "of base\n",
     "data/base/manifest": "weights\n",
@@ -118,5 +119,3 @@ def placed(folder: Path, content: bytes) -> Path:
     path = folder / f"{hashlib.sha256(content).hexdigest()}.json"
     write_file(path, content)
     return path
-
-

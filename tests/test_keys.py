@@ -60,12 +60,12 @@ def test_what_is_no_ed25519_public_key_is_refused_by_name(project, tmp_path):
     for name in ("p256.pem", "text.pem"):
         with pytest.raises(UserError, match=f"{name} is no ed25519 public key"):
             keys.trust(name)
-    with pytest.raises(UserError, match="gone.pem cannot be read"):
+    with pytest.raises(UserError, match=r"gone.pem cannot be read"):
         keys.trust("gone.pem")
     assert keys.listed() == []
     (signing.home() / "trusted").mkdir(parents=True)
     (signing.home() / "trusted/cut.pem").write_text("-----BEGIN PUBLIC KEY-----\nMCow")
-    with pytest.raises(UserError, match="cut.pem is no ed25519 public key"):
+    with pytest.raises(UserError, match=r"cut.pem is no ed25519 public key"):
         keys.trusted(project)
 
 

@@ -77,7 +77,10 @@ def test_a_cache_on_another_disk_gets_whole_files_too(content, tmp_path, monkeyp
         (lambda e, p: p["subject"][0].update(name="/etc/x"), "it names a file outside the project"),
         (lambda e, p: p["subject"][0].update(name="a\nHEAD:b"), "it names a file outside the project"),
         (lambda e, p: p["subject"][0]["digest"].update(sha256="no"), "it has no hashes of data/base/manifest"),
-        (lambda e, p: p["predicate"]["buildDefinition"].update(buildType="x"), "it is not about a stage of this project"),
+        (
+            lambda e, p: p["predicate"]["buildDefinition"].update(buildType="x"),
+            "it is not about a stage of this project",
+        ),
         (lambda e, p: p["predicate"]["buildDefinition"]["resolvedDependencies"].pop(), "it is not about a stage"),
     ],
 )

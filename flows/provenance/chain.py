@@ -9,15 +9,16 @@ statement that belongs to an entry of dvc.lock. Each link is judged by itself, s
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows import kept
 from flows.pipeline.graph import Graph
+from flows.pipeline.reading import overlap
 from flows.pipeline.verify import Found
 from flows.provenance import keys, statements
+from flows.provenance.publishing import FILES, LISTING
 from flows.provenance.sources import Sources
 from flows.provenance.statements import Stated
-from flows.provenance.publishing import FILES, LISTING
 from stages.records.artifacts import PUBLISHED, sha256
 from stages.records.errors import UserError
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 PROVEN, BYTES, NONE, OTHER, DAMAGED = "proven", "bytes differ", "no statement", "other statement", "damaged statement"
 UNSIGNED, STRANGE, COMMIT, DIRTY = "unsigned", "signed by an unknown key", "commit unknown", "tree not clean"
-NOWHERE, UNMADE = "input from nowhere", "not made"
-KINDS = (BYTES, DAMAGED, OTHER, UNMADE, NONE, UNSIGNED, STRANGE, COMMIT, DIRTY, NOWHERE, PROVEN)
+NOWHERE, UNMADE, STALE = "input from nowhere", "not made", "out of date"
+KINDS = (BYTES, DAMAGED, OTHER, UNMADE, NONE, UNSIGNED, STRANGE, COMMIT, DIRTY, NOWHERE, STALE, PROVEN)
 SIGNATURES = {keys.UNSIGNED: UNSIGNED, keys.STRANGE: STRANGE, keys.FORGED: DAMAGED}
 
 
@@ -74,7 +75,9 @@ def of_graph(
     silent = {out["path"] for name in faults for out in records[name]["outs"]}
     judge = Judge(chosen, silent, trusted, sources)
     links = [faults[name] if name in faults else judge(chosen[name]) for name in names]
-    return [_with_bytes(link, found, judge.made) for link in links]
+    differing = [out.def_path for name in found.differing for out in graph.dvc_stage(name).outs]
+    stale = {name for name, said in graph.status().items() if not all(_about_bytes(one, differing) for one in said)}
+    return [_as_it_lies(link, found, judge.made, stale) for link in links]
 
 
 def of_published(folder: Path, trusted: Mapping[str, "SSlibKey"], sources: Sources) -> list[Link]:
@@ -103,7 +106,7 @@ def of_published(folder: Path, trusted: Mapping[str, "SSlibKey"], sources: Sourc
         elif statements.other(within, [{"path": path, "md5": recorded.removeprefix("md5 ")}]):
             links.append(Link(path, BYTES, f"{study}/{LISTING} has another hash of it than its statement"))
     silent = {link.stage for link in links if link.kind == NONE}
-    return links + [*map(Judge(stated, silent, trusted, sources), stated.values())]
+    return [*links, *map(Judge(stated, silent, trusted, sources), stated.values())]
 
 
 class Judge:
@@ -131,8 +134,9 @@ class Judge:
             return Link(one.stage, COMMIT, f"it names {commit}; {self.sources.unknown}", one, key)
         if not one.clean:
             return Link(one.stage, DIRTY, f"at {commit}", one, key)
-        if why := next(filter(None, (self._unaccounted(one, name) for name in one.inputs)), ""):
-            return Link(one.stage, NOWHERE, why, one, key)
+        for name in one.inputs:
+            if unaccounted := self._unaccounted(one, name):
+                return Link(one.stage, NOWHERE, unaccounted, one, key)
         return Link(one.stage, PROVEN, "", one, key)
 
     def _unaccounted(self, one: Stated, name: str) -> str:
@@ -145,12 +149,20 @@ class Judge:
         return f"it read a {name} that no stage made and that commit {one.commit[:7]} does not have"
 
 
-def _with_bytes(link: Link, found: Found, made: Collection[str]) -> Link:
-    """The link, or that the bytes here are not those that it is about."""
-    stated = link.stated
+def _about_bytes(said: Any, differing: list[str]) -> bool:
+    """Whether what DVC's status has of a stage is about its own outs, or those that are differing: hashing tells more."""
+    if not isinstance(said, dict) or not said.keys() <= {"changed outs", "changed deps"}:
+        return False
+    return all(any(overlap(Path(path), Path(out)) for out in differing) for path in said.get("changed deps", {}))
+
+
+def _as_it_lies(link: Link, found: Found, made: Collection[str], stale: Collection[str]) -> Link:
+    """The link, or that it is about other bytes than those here, or about other params, code or data than today's:
+    whoever puts back an old result with its old record has genuine statements of it."""
+    stated, how = link.stated, (link.stated, link.key)
     files = {**{n: f for n, f in stated.inputs.items() if n not in made}, **stated.outs} if stated else {}
     if link.stage in found.differing:
-        return Link(link.stage, BYTES, "", stated, link.key)
+        return Link(link.stage, BYTES, "", *how)
     if other := [name for name, file in files.items() if found.sha256.get(name, file.sha256) != file.sha256]:
-        return Link(link.stage, BYTES, f"{other[0]} has not the SHA-256 that is stated", stated, link.key)
-    return link
+        return Link(link.stage, BYTES, f"{other[0]} has not the SHA-256 that is stated", *how)
+    return Link(link.stage, STALE, "", *how) if link.kind == PROVEN and link.stage in stale else link

@@ -129,7 +129,9 @@ def _public(path: Path) -> Any:
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PublicKey):
-        raise UserError(f"{path} is no ed25519 public key in PEM, as `roads keys new` makes them: name one, or remove it.")
+        raise UserError(
+            f"{path} is no ed25519 public key in PEM, as `roads keys new` makes them: name one, or remove it."
+        )
     return key
 
 

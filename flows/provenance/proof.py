@@ -26,12 +26,14 @@ MEANING = {  # of a kind of link, with what to do about it
     chain.DAMAGED: "the statement was changed, or signed by somebody else in the name of a key that you trust",
     chain.OTHER: "there are statements, but none of them is about what is recorded",
     chain.UNMADE: "`roads run` makes it",
-    chain.NONE: "made without a statement, and none is made afterwards: `roads run --force STAGE` makes it again with one",
+    chain.NONE: "made without a statement; nothing is signed afterwards, so only running it again, as by `roads run "
+    "--force STAGE`, gives it one",
     chain.UNSIGNED: "anybody could have written the statement: after `roads keys new`, what runs is signed",
-    chain.STRANGE: "if you know whose key that is, get it from its owner, not from this repository, and run `roads keys "
-    "trust FILE`",
+    chain.STRANGE: "if you know whose key that is, get it from its owner, not from this repository, and run "
+    "`roads keys trust FILE`",
     chain.COMMIT: "git does not have the commit that the statement names",
     chain.DIRTY: "the code was not that of a commit: commit it, and run `roads run --force STAGE`",
+    chain.STALE: "recorded with another command, other params or inputs than there are now, as `roads status` says",
     chain.NOWHERE: "what it read is no other stage's work and no declared source",
 }
 
@@ -115,9 +117,11 @@ def _made(graph: Graph, place: str) -> list[str]:
 
 def words(proof: Proof) -> list[str]:
     """The answer in lines: what is wrong, a table of counts, a sentence for each kind of link, and the sum of it."""
-    lines = [*proof.wrong, proof.summary]
+    lines = [*proof.wrong, *filter(None, [proof.summary])]
     if not proof.chains:
         return lines
+    if not proof.links:
+        return [*lines, f"Raw data, which no stage made: its bytes are {'not ' if proof.wrong else ''}as recorded."]
     by_kind = {kind: [link for link in proof.links if link.kind == kind] for kind in chain.KINDS}
     kinds, first = [kind for kind in reversed(by_kind) if by_kind[kind]], max(map(len, ["stages", *proof.chains]))
     lines.append("  ".join(["stages".ljust(first), *kinds]))

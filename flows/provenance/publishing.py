@@ -9,8 +9,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from flows.plan import Plan
 from flows.pipeline.graph import Graph
+from flows.plan import Plan
 from flows.provenance import keys, origins, statements
 from stages.records.artifacts import PUBLISHED, write_file
 from stages.records.errors import UserError

@@ -114,9 +114,7 @@ class Sources:
     def _git(self) -> Any:
         env = {**os.environ, "GIT_NO_REPLACE_OBJECTS": "1"}
         command = ["git", "cat-file", "--batch"]
-        return subprocess.Popen(
-            command, cwd=self.project, env=env, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL
-        )
+        return subprocess.Popen(command, cwd=self.project, env=env, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL)
 
 
 def _below(files: Mapping[str, File], place: str) -> dict[str, str | None]:
