@@ -160,13 +160,14 @@ def test_a_statement_that_was_edited_is_found_out_whatever_its_file_is_called(pr
     for change in (other_commit, other_time, other_signature, others_signature, twice, other_type, subject_twice):
         path = made.altered(genuine, change)
         assert kinds() == PROVEN | {"policy": chain.DAMAGED}, change
+        assert any(path.stem in line for line in proof.words(asked())), "the file is named"
         path.unlink()
         genuine.write_bytes(content)
     for spoiled in (content[:-20], b"", content.replace(b"a", b"b", 1), b"[" * 100000):
         genuine.write_bytes(spoiled)
         found = asked()
         assert {link.stage: link.kind for link in found.links} == PROVEN | {"policy": chain.DAMAGED}
-        assert any(genuine.name in line for line in proof.words(found)), "the file is named"
+        assert found.wrong == [f"{genuine} is no statement of policy ({found.wrong[0].partition('(')[2]}"]
 
 
 def test_statements_in_the_places_of_others_are_found_out(project):
@@ -180,7 +181,7 @@ def test_statements_in_the_places_of_others_are_found_out(project):
     (CACHE / "base").mkdir()
     made.placed(CACHE / "base", contents[1])
     found = {link.stage: link for link in asked().links}
-    assert found["base"].kind == chain.DAMAGED and "it is about policy" in found["base"].why
+    assert found["base"].kind == chain.DAMAGED and any("(it is about policy)" in line for line in asked().wrong)
 
 
 def test_a_genuine_statement_of_a_stage_under_another_name_is_none_of_it(project):

@@ -1,17 +1,21 @@
 """`roads verify`: whatever is recorded is hashed again, and what differs is named, whatever its size and time say."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import stated
 from conftest import roads
 
 from flows.pipeline.graph import Graph
 from flows.pipeline.verify import verify
+from flows.provenance import keys
 
 pytestmark = pytest.mark.slow
 
@@ -116,3 +120,22 @@ def test_published_evidence_is_verified_too(project):
     assert wrong == [
         "data/studies/dial/evidence.json was changed or is missing: `git checkout -- data/studies/dial` brings it back."
     ]
+
+
+def test_the_whole_study_is_proven_where_its_stages_have_a_key_and_not_without(project, tmp_path, monkeypatch):
+    """What nobody does afterwards, the test does: it signs what the stages of the micro study have stated."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def kinds():
+        said = roads(project, "verify", "--json")
+        assert said.returncode == 1, "the published studies are older than statements"
+        return Counter(link["kind"] for link in json.loads(said.stdout)["chains"]["this study"])
+
+    stages = sum(1 for stage in Graph().stages.values() if stage.command)
+    assert kinds() == {"unsigned": stages}
+    keys.new(project)
+    for path in sorted(project.glob(".dvc/cache/statements/*/*.json")):
+        stated.altered(path, lambda envelope, payload: None, sign=True)
+    assert kinds() == {"proven": stages}
+    (project / "stages/corpus.py").write_text((project / "stages/corpus.py").read_text() + "\n")
+    assert kinds() == {"proven": stages - 1, "out of date": 1}, "the stage check reads all code"

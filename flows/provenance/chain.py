@@ -71,7 +71,7 @@ def of_graph(
         elif there:
             faults[name] = Link(name, OTHER, f"the last is about {unlike[-1][1]}")
         else:
-            faults[name] = Link(name, DAMAGED if wrong else NONE, wrong[0].rstrip(".") if wrong else "")
+            faults[name] = Link(name, DAMAGED if wrong else NONE)
     silent = {out["path"] for name in faults for out in records[name]["outs"]}
     judge = Judge(chosen, silent, trusted, sources)
     links = [faults[name] if name in faults else judge(chosen[name]) for name in names]
@@ -128,7 +128,7 @@ class Judge:
         how, key = keys.signature(one, self.trusted)
         commit = one.commit[:7]
         if how != keys.SIGNED:
-            why = {keys.FORGED: f"its signature is not one of the key {key[:16]}", keys.STRANGE: f"key {key[:16]}"}
+            why = {keys.FORGED: f"that of {one.sha256} is none of the key {key[:16]}", keys.STRANGE: f"key {key[:16]}"}
             return Link(one.stage, SIGNATURES[how], why.get(how, ""), one, key)
         if not self.sources.has(one.commit):
             return Link(one.stage, COMMIT, f"it names {commit}; {self.sources.unknown}", one, key)
@@ -150,7 +150,7 @@ class Judge:
 
 
 def _about_bytes(said: Any, differing: list[str]) -> bool:
-    """Whether what DVC's status has of a stage is about its own outs, or those that are differing: hashing tells more."""
+    """Whether what DVC's status has of a stage is about its own outs or those that differ: hashing tells more."""
     if not isinstance(said, dict) or not said.keys() <= {"changed outs", "changed deps"}:
         return False
     return all(any(overlap(Path(path), Path(out)) for out in differing) for path in said.get("changed deps", {}))

@@ -72,6 +72,7 @@ def prove(graph: Graph, path: str | None, everything: bool, links: bool) -> Proo
     wrong = list(found.wrong)
     wrong += [said for study in studies if not everything for said in unlike_published(graph.root, study.name)]
     wrong += statements.collect(graph.root, statements.cache(graph))
+    wrong += [said for name in names for said in statements.read(graph, name)[1]]
     chains: dict[str, list[Link]] = {}
     if links:
         trusted = keys.trusted(checkout)
