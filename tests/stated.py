@@ -88,8 +88,9 @@ def state(*names: str, stage: str = "") -> Path:
     """Let stages, as they are recorded, state what they have read and made; the last one's statement in the cache."""
     for name in names:
         found = Graph().record(name)
-        sides = {side: [entry["path"] for entry in found[side]] for side in ("deps", "outs")}
-        Statement(Declared(stage or name, found["cmd"], params=found["params"], **sides)).write()
+        sides: dict = {side: [entry["path"] for entry in found[side]] for side in ("deps", "outs")}
+        declared = Declared(stage or name, params={"params.yaml": found["params"]}, **sides)
+        Statement(declared, found["cmd"]).write()
     graph = Graph()
     return max(Path(graph.repo.cache.local_cache_dir, "statements", stage or name).glob("*"), key=os.path.getmtime)
 

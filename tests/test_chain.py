@@ -244,7 +244,7 @@ def test_a_commit_that_git_does_not_have_and_a_tree_that_was_not_clean_prove_not
     made.altered(one("base"), elsewhere, sign=True)
     assert kinds() == PROVEN | {"base": chain.COMMIT}
     shutil.rmtree(CACHE)
-    Path("README.md").write_text("more")
+    made.write_file(Path("studies/more.yaml"), "more")
     made.state(*made.STAGES)
     assert kinds() == dict.fromkeys(made.STAGES, chain.DIRTY)
 
@@ -265,6 +265,16 @@ def test_an_input_that_nobody_made_is_named(project, stage, file, why):
     (link,) = [link for link in asked().links if link.kind != chain.PROVEN]
     commit = made.git("rev-parse", "HEAD")[:7]
     assert (link.stage, link.kind, link.why) == (stage, chain.NOWHERE, why.replace("COMMIT", commit))
+
+
+def test_code_that_the_commit_does_not_have_is_named(project):
+    def other_code(envelope, payload):
+        digest = {"sha256": "4" * 64, "md5": "4" * 32}
+        dependencies(payload).insert(0, {"name": "stages/x.py", "digest": digest, "annotations": {"kind": "code"}})
+
+    made.altered(one("policy"), other_code, sign=True)
+    (link,) = [link for link in asked().links if link.kind != chain.PROVEN]
+    assert (link.stage, link.kind) == ("policy", chain.NOWHERE) and link.why.startswith("it ran a stages/x.py that")
 
 
 def test_inputs_are_looked_up_at_the_commit_of_the_statement_and_not_at_another(project):
@@ -350,12 +360,11 @@ def test_params_and_cells_of_a_named_study_follow_from_files_that_git_has(tmp_pa
     inputs = {name: statements.File(value, "") for name, value in files.items()}
     said = SimpleNamespace(commit=commit, inputs=inputs)
     with contextlib.closing(Sources(project, "three_seeds")) as sources:
-        assert sources.has(commit) and all(sources.has_file(said, name) for name in files)
-        other = SimpleNamespace(commit=commit, inputs=dict.fromkeys(files, statements.File("3" * 64, "")))
-        assert not any(sources.has_file(other, name) for name in files)
+        assert sources.has(commit) and all(sources.has_file(said, *one) for one in inputs.items())
+        assert not any(sources.has_file(said, name, statements.File("3" * 64, "")) for name in files)
     for study in (None, "other"):
         with contextlib.closing(Sources(project, study)) as sources:
-            assert not any(sources.has_file(said, name) for name in files)
+            assert not any(sources.has_file(said, *one) for one in inputs.items())
 
 
 def test_the_command_answers_in_words_and_for_programs_by_its_exit_code(project):

@@ -9,6 +9,7 @@ import stated as made
 
 from flows.pipeline.graph import Graph
 from flows.provenance import statements
+from stages.provenance.statements import FOLDER
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow  # DVC takes two seconds to begin
@@ -28,7 +29,7 @@ def content():
 
 
 def test_opening_the_graph_moves_statements_to_the_cache_where_they_belong_to_their_stages(content):
-    assert not list(Path(".roads/statements").glob("*/*"))
+    assert statements.FOLDER == FOLDER and not list(FOLDER.glob("*/*"))
     (found,) = statements.of(Graph(), "base")
     assert found.content == content and found.stage == "base" and found.command == "make base"
     assert set(found.outs) == {"data/base/model/weights", "data/base/manifest"}

@@ -137,6 +137,8 @@ class Judge:
         for name in one.inputs:
             if unaccounted := self._unaccounted(one, name):
                 return Link(one.stage, NOWHERE, unaccounted, one, key)
+        if other := [name for name in one.code if not self.sources.has_file(one, name, one.code[name])]:
+            return Link(one.stage, NOWHERE, f"it ran a {other[0]} that commit {commit} does not have", one, key)
         return Link(one.stage, PROVEN, "", one, key)
 
     def _unaccounted(self, one: Stated, name: str) -> str:
@@ -144,7 +146,8 @@ class Judge:
         if name in self.made:
             maker, made = self.made[name]
             return "" if made == one.inputs[name].sha256 else f"it read another {name} than {maker} has made"
-        if not {name, *map(str, Path(name).parents)}.isdisjoint(self.silent) or self.sources.has_file(one, name):
+        silent = not {name, *map(str, Path(name).parents)}.isdisjoint(self.silent)
+        if silent or self.sources.has_file(one, name, one.inputs[name]):
             return ""
         return f"it read a {name} that no stage made and that commit {one.commit[:7]} does not have"
 

@@ -16,7 +16,7 @@ from flows.provenance import chain, keys, statements
 from flows.provenance.chain import Link
 from flows.provenance.making import counted
 from flows.provenance.sources import Sources
-from stages.provenance.git import project
+from flows.workspace import MIRRORED
 from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
 
@@ -63,7 +63,8 @@ def prove(graph: Graph, path: str | None, everything: bool, links: bool) -> Proo
 
     Raises UserError for a path that nothing has made.
     """
-    place, checkout = _place(graph, path), project(graph.root)
+    place, own = _place(graph, path), graph.root.name if (graph.root / MIRRORED).exists() else None
+    checkout = graph.root.parents[1] if own else graph.root
     studies = _published(graph, place)
     names = list(graph.stages) if place is None else [] if studies else chain.upstream(graph, _made(graph, place))
     found = verify(graph, None if everything else {*names})
@@ -77,7 +78,6 @@ def prove(graph: Graph, path: str | None, everything: bool, links: bool) -> Proo
     if links:
         trusted = keys.trusted(checkout)
         if names:
-            own = graph.root.name if checkout != graph.root else None
             with contextlib.closing(Sources(checkout, own)) as sources:
                 chains[HERE] = chain.of_graph(graph, names, found, trusted, sources)
         for study in studies:

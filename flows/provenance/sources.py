@@ -51,14 +51,14 @@ class Sources:
             return "this is a shallow clone: `git fetch --unshallow` brings the others"
         return "fetch the branch or tag that they are of, or find out who made them"
 
-    def has_file(self, stated: Stated, name: str) -> bool:
-        """Whether a file that a statement says was read is, byte for byte, on record at the statement's commit: in
+    def has_file(self, stated: Stated, name: str, file: File) -> bool:
+        """Whether a ``file`` that a statement says was read is, byte for byte, on record at the statement's commit: in
         git, in a .dvc file, or as what follows from the study's file."""
-        content, sha256 = self._content(stated.commit, name), stated.inputs[name].sha256
-        if content is not None and hashlib.sha256(content).hexdigest() == sha256:
+        content = self._content(stated.commit, name)
+        if content is not None and hashlib.sha256(content).hexdigest() == file.sha256:
             return True
         if self.study and name in (plain.PARAMS, plain.CELLS):
-            return self._follows(stated.commit).get(name) == sha256
+            return self._follows(stated.commit).get(name) == file.sha256
         return any(self._tracked(stated, str(place)) for place in (name, *Path(name).parents))
 
     def _tracked(self, stated: Stated, place: str) -> bool:

@@ -20,19 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows import kept
-from stages.provenance.signing import PAYLOAD
-from stages.provenance.statements import BUILD, FOLDER, PREDICATE, TYPE
 from stages.records.artifacts import write_file
 from stages.records.errors import UserError
 
 if TYPE_CHECKING:
     from flows.pipeline.graph import Graph
 
+FOLDER = Path(".roads/statements")  # as in stages/provenance/statements.py, which takes long to import
 PUBLISHED = "statements.jsonl.gz"  # of a published study, in data/studies/NAME
 NAME = re.compile(r"[0-9a-f]{64}\.json")  # other names are half-written files
 HASH = {"sha256": re.compile(r"[0-9a-f]{64}"), "md5": re.compile(r"[0-9a-f]{32}")}
 ENVELOPE = {"payload": str, "payloadType": str, "signatures": [{"keyid": str, "sig": str}]}
-ASKED = {"stage": str, "command": str, "outs": [str], "params": dict}
+ASKED = {"stage": str, "command": str, "params": {str: dict}}
 SHAPE = {
     "_type": str,
     "subject": [{"name": str, "digest": {"sha256": str, "md5": str}}],
@@ -62,9 +61,10 @@ class Stated:
     payload: dict[str, Any]  # the in-toto Statement
     stage: str
     command: str
-    params: dict[str, Any]
+    params: dict[str, Any]  # by their names in dvc.lock
     outs: dict[str, File]  # every file that the stage made, by its path in the project
     inputs: dict[str, File]  # every file that it declared to read
+    code: dict[str, File]  # the modules that it ran
     commit: str
     clean: bool  # whether the tree was as the commit has it
     finished: str
@@ -78,6 +78,9 @@ class Stated:
 def parse(content: bytes) -> Stated:
     """A statement's file as data. Raises ValueError, with what is wrong, for anything but one that says each thing
     once and in its place."""
+    from stages.provenance.signing import PAYLOAD
+    from stages.provenance.statements import BUILD, PREDICATE, TYPE
+
     envelope = kept.parsed(content, ENVELOPE)
     if envelope is None or content.find(b"\n") != len(content) - 1:
         raise ValueError("it is no DSSE envelope in a line of its own, or not whole")
@@ -93,6 +96,7 @@ def parse(content: bytes) -> Stated:
     definition = said["predicate"]["buildDefinition"]
     asked, read = definition["externalParameters"], definition["resolvedDependencies"]
     commits = [one for one in read if "uri" in one]
+    code = [one for one in read if "uri" not in one and "annotations" in one]
     if definition["buildType"] != BUILD or len(commits) != 1 or not kept.fits(commits[0], COMMIT):
         raise ValueError("it is not about a stage of this project at one commit")
     return Stated(
@@ -100,9 +104,12 @@ def parse(content: bytes) -> Stated:
         signed,
         signatures,
         said,
-        **{name: asked[name] for name in ("stage", "command", "params")},
+        stage=asked["stage"],
+        command=asked["command"],
+        params={key: value for of_file in asked["params"].values() for key, value in of_file.items()},
         outs=_files(said["subject"]),
-        inputs=_files([one for one in read if "uri" not in one]),
+        inputs=_files([one for one in read if one not in commits and one not in code]),
+        code=_files(code),
         commit=commits[0]["digest"]["gitCommit"],
         clean=commits[0]["annotations"]["clean"],
         finished=said["predicate"]["runDetails"]["metadata"]["finishedOn"],
