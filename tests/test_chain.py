@@ -326,6 +326,7 @@ def test_a_clone_verifies_published_results_without_computing(published):
     place = str(PUBLISHED)
     assert asked(place).right and kinds(place) == PROVEN and kinds(f"{place}/evidence.json") == PROVEN
     assert kinds("policy")["policy"] == chain.BYTES
+    assert asked("data/studies").right
     (PUBLISHED / "evidence.json").write_text('{"lead": 9}\n')
     assert kinds(place) == PROVEN | {f"{place}/evidence.json": chain.BYTES}
 

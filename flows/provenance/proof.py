@@ -11,7 +11,7 @@ from typing import Any
 from flows.pipeline.changes import some
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
-from flows.pipeline.verify import unlike_published, verify
+from flows.pipeline.verify import Found, unlike_published, verify
 from flows.provenance import chain, keys, statements
 from flows.provenance.chain import Link
 from flows.provenance.making import counted
@@ -65,9 +65,12 @@ def prove(graph: Graph, path: str | None, everything: bool, links: bool) -> Proo
     """
     place, own = _place(graph, path), graph.root.name if (graph.root / MIRRORED).exists() else None
     checkout = graph.root.parents[1] if own else graph.root
-    studies = _published(graph, place)
-    names = list(graph.stages) if place is None else [] if studies else chain.upstream(graph, _made(graph, place))
-    found = verify(graph, None if everything else {*names})
+    published = sorted(path.parent for path in (graph.root / PUBLISHED).glob("*/evidence.json"))
+    studies = [folder for folder in published if place and _is_at(graph.root / place, folder)]
+    names = [] if studies else chain.upstream(graph, _made(graph, place) if place else graph.stages)
+    if any(dep.fs_path == str(graph.root / PUBLISHED) for name in names for dep in graph.dvc_stage(name).deps):
+        studies = published
+    found = verify(graph, None if everything else {*names}) if names else Found([], _hashed(studies), set(), {})
     if place and not studies and place not in found.sha256 and (graph.root / place).is_file():
         raise UserError(f"{place} is none of the files that are recorded: name one, or a stage.")
     wrong = list(found.wrong)
@@ -86,6 +89,10 @@ def prove(graph: Graph, path: str | None, everything: bool, links: bool) -> Proo
     return Proof(wrong, found.summary, chains)
 
 
+def _hashed(studies: list[Path]) -> str:
+    return f"The files of {some([f'{PUBLISHED / study.name}' for study in studies])} were hashed."
+
+
 def _place(graph: Graph, path: str | None) -> str | None:
     """A path as the project has it, however it is written."""
     if path is None or path in graph.stages:
@@ -93,14 +100,9 @@ def _place(graph: Graph, path: str | None) -> str | None:
     return os.path.relpath(graph.root / path, graph.root)
 
 
-def _published(graph: Graph, place: str | None) -> list[Path]:
-    """The folders of the published studies at or around a place; all where none is named and a stage reads them."""
-    folders = sorted(path.parent for path in (graph.root / PUBLISHED).glob("*/evidence.json"))
-    if place is None:
-        read = {dep.fs_path for name in graph.stages for dep in graph.dvc_stage(name).deps}
-        return folders if str(graph.root / PUBLISHED) in read else []
-    at, root = graph.root / place, graph.root / PUBLISHED
-    return [folder for folder in folders if at.exists() and overlap(at, folder) and root in (at, *at.parents)]
+def _is_at(path: Path, published: Path) -> bool:
+    """Whether a path is a published study, something in it, or the folder of all of them."""
+    return path.exists() and overlap(path, published) and published.parent in (path, *path.parents)
 
 
 def _made(graph: Graph, place: str) -> list[str]:
