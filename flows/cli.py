@@ -22,7 +22,7 @@ app = typer.Typer(
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a person has, in the order of `roads --help`
     "Run": [run.run, run.status, run.study, run.log, run.ui],
     "Understand": [understand.why, understand.diff, understand.claims],
-    "Prove": [prove.verify],
+    "Prove": [prove.verify, prove.keys],
     "Bring your own": [bring.import_command],
 }
 for question, commands in COMMANDS.items():

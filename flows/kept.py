@@ -15,7 +15,7 @@ def parsed(content: bytes, shape: Any) -> Any:
         found = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return found if _fits(found, shape) else None
+    return found if fits(found, shape) else None
 
 
 def read(path: Path, shape: Any) -> Any:
@@ -23,13 +23,13 @@ def read(path: Path, shape: Any) -> Any:
     return parsed(path.read_bytes(), shape) if path.is_file() else None
 
 
-def _fits(found: Any, shape: Any) -> bool:
+def fits(found: Any, shape: Any) -> bool:
     if isinstance(shape, type):
         return isinstance(found, shape)
     if isinstance(shape, list):
-        return isinstance(found, list) and all(_fits(one, shape[0]) for one in found)
+        return isinstance(found, list) and all(fits(one, shape[0]) for one in found)
     if not isinstance(found, dict):
         return False
     if str in shape:
-        return all(_fits(one, shape[str]) for one in found.values())
-    return all(name in found and _fits(found[name], inner) for name, inner in shape.items())
+        return all(fits(one, shape[str]) for one in found.values())
+    return all(name in found and fits(found[name], inner) for name, inner in shape.items())

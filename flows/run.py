@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.pages import made
 from flows.plan import Plan, check_inputs
-from flows.provenance import origins, recorded
+from flows.provenance import origins, recorded, statements
 from flows.provenance.making import Makings
 from flows.runners import Around
 from flows.runners.processes import Processes
@@ -82,7 +82,8 @@ def run(plan: Plan, asked: dict[str, Any], params: Params, here: Path, runner: s
 
 
 def account(makings: Makings, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
-    """Write data/made.json and the pages about it; a line for each result that came out otherwise than recorded.
+    """Write data/made.json and the pages about it, and keep the stages' statements; a line for each result that came
+    out otherwise than recorded, and for each statement that was changed.
 
     Whatever fails here, the outcomes of the run are not affected.
     """
@@ -93,7 +94,7 @@ def account(makings: Makings, plan: Plan, outcomes: dict[str, Outcome]) -> list[
         made.write(makings, differences, origins.told(plan.graph))
     except Exception as error:
         return [f"warning: How these results came to be is not written down ({error}); the results are not affected."]
-    return differences
+    return differences + statements.collect(plan.graph.root, statements.cache(plan.graph))
 
 
 class Interrupt:

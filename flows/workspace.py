@@ -27,15 +27,14 @@ def enter(name: str) -> None:
     What is shared stays with the project: MLflow's and Prefect's databases. Raises UserError for an unknown study.
     """
     project = Path.cwd()
-    found = reading.prepare(name)
+    params = params_of(name, project)
     workspace = project / RUNS / name
     with contextlib.suppress(Busy), alone(workspace):  # while a run works there, it stays as the run began
         commit, clean = source(project)
         mirror(project, workspace)
         write_if_new(workspace / SOURCE, f"{commit} {'clean' if clean else 'changed'}\n")
         configure(project, workspace)
-        header = f"# Written from params.yaml and {reading.STUDIES}/{name}.yaml of the project: change those.\n"
-        write_if_new(workspace / plain.PARAMS, plain.text(found, header))
+        write_if_new(workspace / plain.PARAMS, params)
     from flows.tracking.store import address
 
     os.environ.setdefault("PREFECT_HOME", str(project / ".roads" / "prefect"))
@@ -46,6 +45,12 @@ def enter(name: str) -> None:
 def project_of(root: Path) -> Path:
     """The project: the folder itself, or the one of which it is the workspace of a study."""
     return root.parents[1] if (root / MIRRORED).exists() else root
+
+
+def params_of(name: str, project: Path) -> str:
+    """params.yaml of a study's workspace. Raises UserError for an unknown study, and for what it may not say."""
+    header = f"# Written from params.yaml and {reading.STUDIES}/{name}.yaml of the project: change those.\n"
+    return plain.text(reading.prepare(name, project), header)
 
 
 def mirror(project: Path, workspace: Path) -> None:

@@ -2,7 +2,8 @@
 
 Run it on a machine that does nothing else. The sampler is compared with transformers' generate on the same model and
 prompts; a step of training with TRL as shipped and with a bare loop (bench_steps.py); `roads` with DVC's own status of
-the same graph; portable numerics with native ones, by processor time. A ratio is the other's time divided by ours.
+the same graph; portable numerics with native ones, by processor time; `roads verify --all` with sha256sum of the same
+bytes. A ratio is the other's time divided by ours.
 """
 
 import json
@@ -23,6 +24,7 @@ from stages.learning.sampling import draw
 from stages.records import numerics
 from stages.records.seeds import Uniforms
 from tests.conftest import CPU, edit_params, follow, new_project
+from tests.stated import STAGES, made_in, record, state
 
 
 def seconds(work: Callable[[], object], runs: int = 5) -> list[float]:
@@ -161,6 +163,24 @@ def command(*words: str) -> Callable[[], object]:
     return lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True)
 
 
+def verifying(folder: Path) -> None:
+    """Outs of 1 GiB and their copies in DVC's cache; sha256sum has a process for each core."""
+    with made_in(folder):
+        for number in range(4):
+            Path(f"data/base/model/{number}").write_bytes(os.urandom(1 << 28))
+        record()
+        state(*STAGES)
+        files = [str(p) for top in ("data", ".dvc/cache/files") for p in Path(top).rglob("*") if p.is_file()]
+        summing = ["xargs", "-n", "1", "-P", str(len(os.sched_getaffinity(0))), "sha256sum"]
+        given = "\n".join(files).encode()
+        compare(
+            "roads verify --all, 2 GiB",
+            command("-m", "flows", "verify", "--all"),
+            lambda: subprocess.run(summing, input=given, check=True, capture_output=True),
+            "sha256sum",
+        )
+
+
 def main() -> None:
     """Print one line a comparison."""
     torch.set_num_threads(1)
@@ -174,6 +194,7 @@ def main() -> None:
         prepare(project)
         steps(project)
         prices(project)
+        verifying(Path(folder) / "big")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
 """`roads verify`: whatever is recorded is hashed again, and what differs is named, whatever its size and time say."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import stated
 from conftest import roads
 
 from flows.pipeline.graph import Graph
 from flows.pipeline.verify import verify
+from flows.provenance import keys
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +46,7 @@ def project(micro_copy, monkeypatch):
 
 
 def test_twenty_flipped_bits_in_outs_and_plain_files_are_all_found(micro_copy):
-    whole = roads(micro_copy, "verify")
+    whole = roads(micro_copy, "verify", "--all", "--bytes")
     assert whole.returncode == 0 and whole.stdout.count("\n") == 1 and "all are right" in whole.stdout, whole.stdout
     assert "up to date" in roads(micro_copy, "status").stdout
     outs = sorted(path for path in micro_copy.glob("data/*/micro/**/*") if path.is_file() and path.name != ".gitkeep")
@@ -50,7 +54,7 @@ def test_twenty_flipped_bits_in_outs_and_plain_files_are_all_found(micro_copy):
     for path in flipped:
         flip(path)
     assert "up to date" in roads(micro_copy, "status").stdout, "size and time of change are all that it looks at"
-    said = roads(micro_copy, "verify")
+    said = roads(micro_copy, "verify", "--bytes")
     assert said.returncode == 1 and named(said.stdout.splitlines()) == {
         str(p.relative_to(micro_copy)) for p in flipped
     }, said.stdout
@@ -67,7 +71,7 @@ def test_missing_and_foreign_files_and_forged_ones_are_named(project):
     config.write_text(config.read_text().replace("0", "1"))
     commit = [sys.executable, "-m", "dvc", "commit", "-fq", "offline@micro-0-offline"]
     subprocess.run(commit, cwd=project, check=True)
-    wrong, _ = verify(Graph())
+    wrong = verify(Graph()).wrong
     for line in (
         "evaluation/micro/0/base/manifest.json is missing: ",
         "evaluation/micro/0/online/more.json does not belong there: remove data/evaluation/micro/0/online; `roads",
@@ -86,12 +90,12 @@ def test_objects_and_stage_runs_in_the_cache_are_hashed_and_left_alone(project):
     for path in damaged:
         flip(path)
     entry.write_text(entry.read_text().replace("python -m", "python3 -m"))
-    wrong, _ = verify(Graph())
+    wrong = verify(Graph()).wrong
     assert named(wrong) == {str(path) for path in [*damaged, entry]} and len(wrong) == 3, wrong
     assert all(path.exists() for path in [*damaged, entry])
     for path in [*damaged, entry]:
         path.unlink()
-    wrong, summary = verify(Graph())
+    wrong, summary, *_ = verify(Graph())
     assert wrong == [] and "The cache lacks" in summary and "`roads run` puts" in summary
 
 
@@ -99,7 +103,7 @@ def test_what_a_clone_lacks_is_named_by_out(project):
     shutil.rmtree(project / "data/policy")
     lock = (project / "dvc.lock").read_text()
     policies = set(re.findall(r"path: (data/policy/\w+/\w+/\w+)$", lock, re.MULTILINE))
-    assert policies and named(verify(Graph())[0]) == policies
+    assert policies and named(verify(Graph()).wrong) == policies
 
 
 def test_published_evidence_is_verified_too(project):
@@ -107,12 +111,31 @@ def test_published_evidence_is_verified_too(project):
     for name, spoiled in (("record.json", "[]"), ("record.json", '{"sha256": null}'), ("artifacts.json", "{")):
         whole = (folder / name).read_text()
         (folder / name).write_text(spoiled)
-        (said,) = verify(Graph())[0]
+        (said,) = verify(Graph()).wrong
         assert said.startswith(f"data/studies/dial/{name} ") and "`git checkout -- data/studies/dial` brings it" in said
         (folder / name).write_text(whole)
     path = folder / "evidence.json"
     path.write_text(path.read_text().replace("0.5", "0.6", 1))
-    wrong, _ = verify(Graph())
+    wrong = verify(Graph()).wrong
     assert wrong == [
         "data/studies/dial/evidence.json was changed or is missing: `git checkout -- data/studies/dial` brings it back."
     ]
+
+
+def test_the_whole_study_is_proven_where_its_stages_have_a_key_and_not_without(project, tmp_path, monkeypatch):
+    """What nobody does afterwards, the test does: it signs what the stages of the micro study have stated."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def kinds():
+        said = roads(project, "verify", "--json")
+        assert said.returncode == 1, "the published studies are older than statements"
+        return Counter(link["kind"] for link in json.loads(said.stdout)["chains"]["this study"])
+
+    stages = sum(1 for stage in Graph().stages.values() if stage.command)
+    assert kinds() == {"unsigned": stages}
+    keys.new(project)
+    for path in sorted(project.glob(".dvc/cache/statements/*/*.json")):
+        stated.altered(path, lambda envelope, payload: None, sign=True)
+    assert kinds() == {"proven": stages}
+    (project / "stages/corpus.py").write_text((project / "stages/corpus.py").read_text() + "\n")
+    assert kinds() == {"proven": stages - 1, "out of date": 1}, "the stage check reads all code"

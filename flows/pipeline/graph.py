@@ -26,6 +26,7 @@ from flows.pipeline.parsing import params_parsed_once
 from flows.pipeline.reading import Reading, overlap
 from flows.pipeline.restoring import bring_back, only_uncached, outs_aside, put_back, save
 from flows.pipeline.tracked import amiss, bring, foreseen, is_tracked
+from flows.provenance.statements import collect
 from flows.tracking.names import labels
 from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
@@ -76,6 +77,7 @@ class Graph:
         try:
             self.repo = Repo(str(self.root), _wait_for_lock=True)
             self._objects = Objects(self.repo, lambda sentence: self.tell(sentence))
+            collect(self.root, Path(self.repo.cache.local_cache_dir))
             index = self.repo.index
             published = str(self.root / PUBLISHED) if publishing else None
             targets = [s for s in index.stages if s.cmd and published not in [dep.fs_path for dep in s.deps]]

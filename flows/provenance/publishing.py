@@ -1,26 +1,30 @@
 """A named study ends in data/studies/NAME, which git keeps: what it has found, and of what artifacts.
 
 Workspaces come and go; the stage `claims` of the project reads the json here, so that a clone decides the claims anew
-without running the studies. The files are no outs of DVC's, as they come from the graphs of other workspaces.
+without running the studies. The files are no outs of DVC's, as they come from the graphs of other workspaces. The
+statements of the study's stages are beside them, so that a clone can verify the chain behind its claims.
 """
 
 import hashlib
 import json
 from pathlib import Path
 
+from flows.pipeline.graph import Graph
 from flows.plan import Plan
-from flows.provenance import origins
+from flows.provenance import keys, origins, statements
 from stages.records.artifacts import PUBLISHED, write_file
 from stages.records.errors import UserError
 
 KINDS = ("base", "corpus", "evaluation", "judge", "policy", "preferences", "reward", "verification")
 FILES = {"evidence.json": "data/evidence.json", "report.md": "data/report/report.md"}
+LISTING = "artifacts.json"
 ARTIFACTS = tuple(f"data/{kind}/" for kind in KINDS)
 
 
 def publish(study: str, plan: Plan, project: Path) -> str:
-    """Write evidence.json, report.md, artifacts.json (DVC's hash of these two and of each artifact) and record.json
-    (what they came from, flows/provenance/origins.py); one line if one has changed.
+    """Write evidence.json, report.md, artifacts.json (DVC's hash of these two and of each artifact), record.json
+    (what they came from, flows/provenance/origins.py) and the stages' statements, if there are any; one line if one
+    has changed.
 
     ``plan``: what has been carried out. Nothing is published of a study of which stages that were not selected are
     out of date. Raises UserError if the files are not those of dvc.lock.
@@ -33,21 +37,38 @@ def publish(study: str, plan: Plan, project: Path) -> str:
     if lacking := [path for path in FILES.values() if path not in outs]:
         raise UserError(f"dvc.yaml has no stage that makes {lacking[0]}, which a study publishes: bring it back there.")
     contents = {name: _as_recorded(graph.root / path, outs[path]) for name, path in FILES.items()}
-    contents["artifacts.json"] = (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode()
+    contents[LISTING] = (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode()
     record, folder = origins.of(study, graph, contents), project / PUBLISHED / study
     before = origins.read(folder)
+    said = statements.pack(_stated(graph, project, folder))
+    contents |= {statements.PUBLISHED: said} if said else {}
     unchanged = all(_is(folder / name, content) for name, content in contents.items())
+    unchanged &= bool(said) or not (folder / statements.PUBLISHED).exists()
     if unchanged and all(before.get(part) == record[part] for part in origins.DECISIVE):
         return ""
     contents[origins.NAME] = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
     for name, content in contents.items():
         write_file(folder / name, content)
+    if not said:
+        (folder / statements.PUBLISHED).unlink(missing_ok=True)
     return " ".join(
         [
             f"Published: {PUBLISHED / study}. Commit it, and `roads run` decides the claims.",
             *origins.otherwise(before, record),
         ]
     )
+
+
+def _stated(graph: Graph, project: Path, folder: Path) -> list[statements.Stated]:
+    """The statement of each stage that has one about exactly what is recorded of it, here or as it was published."""
+    trusted, before, found = keys.trusted(project), statements.unpack(folder / statements.PUBLISHED), []
+    statements.collect(graph.root, statements.cache(graph))
+    for name in (name for name, stage in graph.stages.items() if stage.command):
+        record, there = graph.record(name), statements.read(graph, name)[0]
+        there += [before[name]] if name in before else []
+        if fitting := [one for one in there if not statements.unlike(one, record)]:
+            found.append(keys.best(fitting, trusted))
+    return found
 
 
 def _as_recorded(path: Path, md5: str) -> bytes:
