@@ -22,7 +22,7 @@ app = typer.Typer(
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a person has, in the order of `roads --help`
     "Run": [run.run, run.status, run.study, run.log, run.ui],
     "Understand": [understand.claims],
-    "Reproduce": [reproduce.push, reproduce.pull],
+    "Reproduce": [reproduce.push, reproduce.pull, reproduce.gc, reproduce.doctor],
     "Prove": [prove.verify],
     "Bring your own": [bring.import_command],
 }

@@ -222,7 +222,7 @@ def _run(graph: Graph, name: str) -> Thing | None:
 def _statements(graph: Graph, names: Iterable[str], roots: list[Path], target: Path, into: Carried) -> Iterator[Thing]:
     """The statements about what is recorded of these stages."""
     for name in names:
-        outs = graph.record(name)["outs"]
+        outs = {out["path"]: out["md5"] for out in graph.record(name)["outs"]}
         for path in (path for root in roots for path in sorted((root / STATEMENTS / name).glob("*.json"))):
             one = Thing(f"{STATEMENTS}/{name}/{path.name}", f"a statement of {name}")
             if not re.fullmatch(r"[0-9a-f]{64}", path.stem):
@@ -230,7 +230,7 @@ def _statements(graph: Graph, names: Iterable[str], roots: list[Path], target: P
             if not is_whole(path):
                 if not ((target / one.place).is_file() and is_whole(target / one.place)):
                     into.refused.append(f"{path}, {one.of}, is not what its name says: damaged, and left out.")
-            elif (said := stated.files(path.read_bytes())) and stated.is_about(said[0], outs):
+            elif (said := stated.parse(path.read_bytes())) and said.outs == outs:
                 yield one
 
 

@@ -2,6 +2,7 @@
 pull, gc, doctor."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -50,3 +51,48 @@ def pull(
     mend = "`roads run` makes it"
     typer.echo(json.dumps(shared.plain(), indent=1) if as_json else "\n".join(shared.lines("This clone", mend)))
     raise typer.Exit(0 if shared.is_right else 1)
+
+
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False, as_json: AsJson = False
+) -> None:
+    """Free what no commit, branch, tag, stash, study or statement needs: it is listed with sizes, and asks first.
+
+    Example: roads gc
+
+    What other clones (not worktrees) need of a cache that they share with this one is not known. With --json alone it
+    only lists.
+    """
+    from flows.pipeline.collection import free, plain, remove, words
+
+    with free(Path.cwd()) as found:
+        if not as_json:
+            typer.echo("\n".join(words(found)))
+            asks = found.free and not yes and sys.stdin.isatty()
+            yes = typer.confirm("Remove all of it?") if asks else yes
+        said = {**plain(found), "removed": yes}
+        if yes:
+            remove(found.free)
+        if as_json:
+            typer.echo(json.dumps(said, indent=1))
+        elif found.free:
+            typer.echo("Removed." if yes else "Nothing was removed: `roads gc --yes` removes it.")
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Say whether this machine and checkout can give the recorded bytes, and what to do where not.
+
+    Example: roads doctor
+
+    Exit codes: 0, or 1 if something is wrong.
+    """
+    from flows.doctor import WRONG, examine
+
+    lines = examine(Path.cwd())
+    wrong = sum(line.state == WRONG for line in lines)
+    if as_json:
+        found = [{"state": line.state, "about": line.about, "said": line.said} for line in lines]
+        typer.echo(json.dumps({"lines": found, "wrong": wrong}, indent=1))
+    else:
+        typer.echo("\n".join(f"{line.state:5}  {line.about:9}  {line.said}" for line in lines))
+    raise typer.Exit(1 if wrong else 0)
