@@ -85,7 +85,12 @@ def test_what_a_study_has_made_in_its_workspace_stays(project):
     two = project.objects()
     project.git("checkout", "-q", "--", ".")
     project.make("one")
+    (workspace / "raw.txt").write_text("three")
+    (workspace / ".roads" / "checkpoints" / "base-0123").mkdir(parents=True)
     assert freed(project, "--yes")["free"] == [] and project.objects() == two
+    with alone(workspace):
+        code, said = project.roads("gc", "--yes")
+    assert code == 2 and f"Another run is working in {workspace}" in said
     shutil.rmtree(workspace)
     assert freed(project, "--yes")["free"] != [] and project.objects() < two
 
@@ -267,6 +272,7 @@ def test_a_killed_gc_loses_nothing(project):
     committed = project.objects()
     project.enlarge(300, 3_000)
     project.git("checkout", "-q", "--", ".")
+    project.make("one")
     many = len(project.objects())
     command = [sys.executable, "-m", "flows", "gc", "--yes"]
     working = subprocess.Popen(command, cwd=project.root, env=environment(), stdout=subprocess.DEVNULL)

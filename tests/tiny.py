@@ -39,7 +39,7 @@ class Project:
         self.git("init", "-q", "-b", "main")
         Repo.init(str(root)).close()
         (root / "dvc.yaml").write_text(PIPELINE)
-        (root / ".gitignore").write_text(".roads/\ndata/*\n!data/studies\n!data/*.dvc\nruns/\n")
+        (root / ".gitignore").write_text(".roads/\ndata/*\n!data/studies\n!data/*.dvc\n!data/made.json\nruns/\n")
         lines = [f"dir = {cache}"] * bool(cache) + [f"type = {link}"] * bool(link)
         (root / ".dvc" / "config").write_text("\n".join(["[core]", "analytics = false", "[cache]", *lines]) + "\n")
         self.make("one")

@@ -24,6 +24,7 @@ from flows.pipeline.remotes import fault
 from flows.plan import Plan, plan
 from flows.provenance.making import counted
 from flows.workspace import RUNS
+from stages.records.errors import UserError
 
 LISTED = 20  # things that are told one by one
 OLD = 30 * 24 * 3600.0  # seconds after which a log is one
@@ -56,23 +57,26 @@ def free(project: Path) -> Iterator[Found]:
     """What is free in a project, its studies and the worktrees that use its cache. No run and no DVC command works
     there during the block. Raises UserError while one does, and where it is not known what is needed."""
     found, places = Found(), needed.worktrees(project)
+    cache, wanted = _cache(project), set()
+    others = [root for place in places for root in (place, *sorted((place / RUNS).glob("*"))) if root != project]
     with contextlib.ExitStack() as stack:
-        graphs = [Graph(project)]
-        cache = _cache(graphs[0])
-        others = [root for place in places for root in (place, *sorted((place / RUNS).glob("*"))) if root != project]
-        graphs += [Graph(root, publishing=root.parent.name == RUNS) for root in others if _shares(root, cache)]
-        for graph in graphs:
-            stack.enter_context(alone(graph.root))
-            stack.enter_context(graph.repo.lock)
-        plans = [plan(graph, set(graph.stages)) for graph in graphs]
-        for todo in plans:
-            found.free += [*_checkpoints(todo), *_logs(todo.graph.root)]
-        if any(cache.resolve().is_relative_to(place.resolve()) for place in places):
-            found.free += _unused(cache, _needed(plans, places, cache))
+        for root in (project, *(root for root in others if _cache(root) == cache)):
+            with contextlib.chdir(root):  # DVC names stages as seen from the current folder
+                stack.enter_context(alone(root))
+                graph = Graph(publishing=root.parent.name == RUNS)
+                graph.tell = found.notes.append
+                stack.enter_context(graph.repo.lock)
+                todo = plan(graph, set(graph.stages))
+                found.free += [*_checkpoints(todo), *_logs(root)]
+                wanted |= {out["md5"] for entry in _unrecorded(todo, cache) for out in _outs(entry)}
+                wanted |= _linked(root, cache)
+        if any(cache.is_relative_to(place.resolve()) for place in places):
+            wanted |= {oid for record in needed.records(places) for oid in needed.hashes(record)}
+            found.free += _unused(cache, needed.with_files(wanted, cache))
         else:
             found.notes.append(
-                f"DVC's cache ({cache.resolve()}) lies outside of the project, and what others that share it need is "
-                "not known: it is left alone (`dvc gc --projects` asks those that you name)."
+                f"DVC's cache ({cache}) lies outside of the project, and what others that share it need is not known: "
+                "it is left alone (`dvc gc --projects` asks those that you name)."
             )
         yield found
 
@@ -89,26 +93,18 @@ def remove(found: Iterable[Free]) -> None:
                 path.parent.rmdir()
 
 
-def _cache(graph: Graph) -> Path:
-    return Path(graph.repo.cache.local_cache_dir)
-
-
-def _shares(root: Path, cache: Path) -> bool:
-    """Whether a folder is a DVC project with this cache."""
+def _cache(root: Path) -> Path | None:
+    """The cache of the DVC project in a folder, wherever links lead; None if there is no project."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     if not (root / "dvc.yaml").is_file() or not (root / ".dvc").is_dir():
-        return False
-    with Repo(str(root)) as repo:
-        return Path(repo.cache.local_cache_dir).resolve() == cache.resolve()
-
-
-def _needed(plans: list[Plan], places: list[Path], cache: Path) -> set[str]:
-    recorded = {oid for record in needed.records(places) for oid in needed.hashes(record)}
-    for todo in plans:
-        recorded |= {out["md5"] for entry in _unrecorded(todo, cache) for out in _outs(entry)}
-        recorded |= _linked(todo.graph.root, cache)
-    return needed.with_files(recorded, cache)
+        return None
+    try:
+        with Repo(str(root)) as repo:
+            return Path(repo.cache.local_cache_dir).resolve()
+    except DvcException as error:
+        raise UserError(f"DVC cannot be used in {root} ({error}), {needed.UNKNOWN}.") from error
 
 
 def _unrecorded(todo: Plan, cache: Path) -> Iterator[Path]:
