@@ -81,7 +81,7 @@ def test_an_object_damaged_in_the_remote_is_refused_and_all_others_come(project,
     flip(damaged)
     clone = project.clone(tmp_path / "clone")
     code, said = clone.roads("pull")
-    assert code == 1 and str(damaged) in said and "1 artifacts (data/base)" in said
+    assert code == 1 and str(damaged) in said and "lacks 1 artifact (data/base)" in said
     assert is_whole(clone.cache) and not (clone.root / "data/base").exists()
     assert (clone.root / "data/policy/weights").read_text() == "data/policy of one"
 
@@ -153,7 +153,7 @@ def test_only_the_artifact_that_is_asked_for_comes(project, tmp_path):
     project.roads("push")
     clone = project.clone(tmp_path / "clone")
     code, said = clone.roads("pull", "data/policy/weights")
-    assert code == 0 and "1 of 1 artifacts" in said
+    assert code == 0 and "1 of 1 artifact," in said
     assert {path.split("/")[1] for path in everything(clone.root)} == {"policy"}
     assert [path.parent.name for path in (clone.cache / "statements").rglob("*.json")] == ["policy"]
     code, said = clone.roads("pull", "data/polcy")

@@ -111,7 +111,7 @@ class Project:
     def objects(self, cache: Path | None = None) -> set[str]:
         """The names of all objects in the cache, or in a remote."""
         folder = (cache or self.cache) / "files" / "md5"
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        return {os.path.relpath(os.path.join(at, name), folder) for at, _, names in os.walk(folder) for name in names}
 
     def is_up_to_date(self) -> bool:
         with contextlib.chdir(self.root):

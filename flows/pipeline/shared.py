@@ -14,6 +14,7 @@ from flows.pipeline import stated
 from flows.pipeline.carrying import Carried, Thing, carry, is_whole, reading, thing
 from flows.pipeline.changes import some
 from flows.pipeline.graph import Graph
+from flows.provenance.making import counted
 from flows.workspace import MIRRORED
 from stages.records.errors import UserError
 
@@ -46,13 +47,12 @@ class Shared:
         found = self.things
         lines = [*found.notes, *found.refused, *self.left]
         if self.lacking:
-            lines.append(f"{target} does not have {len(self.lacking)} artifacts ({some(self.lacking)}): {mend}.")
+            lines.append(f"{target} lacks {counted(len(self.lacking), 'artifact')} ({some(self.lacking)}): {mend}.")
         size = sum(found.copied.values()) / 1e6
         there = self.outs - len(self.lacking)
-        copied = (
-            f"{len(found.copied)} files were copied ({size:.1f} MB), {len(found.whole) - len(found.copied)} were there"
-        )
-        return [*lines, f"{target} has {there} of {self.outs} artifacts, every file hashed: {copied}."]
+        copied = f"{counted(len(found.copied), 'file')} copied ({size:.1f} MB)"
+        copied += f", {len(found.whole) - len(found.copied)} were there"
+        return [*lines, f"{target} has {there} of {counted(self.outs, 'artifact')}, every file hashed: {copied}."]
 
 
 def recorded(graph: Graph, path: str | None = None) -> list[tuple[str, Any]]:
