@@ -8,29 +8,31 @@ what the records say. Who made them is for `roads verify` to say.
 
 import hashlib
 import os
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
 from flows.pipeline.carrying import sweep, thing
+from flows.pipeline.content import content, listing
 from flows.pipeline.graph import Graph
 from flows.pipeline.lockfile import editing
 from flows.pipeline.remotes import fault, folder
-from flows.pipeline.shared import Shared, carried, is_workspace, place_of, recorded
-from flows.workspace import RUNS
+from flows.pipeline.shared import Shared, carried, place_of, recorded
+from flows.workspace import MIRRORED, RUNS, project
 from stages.records.artifacts import write_file
 from stages.records.plain import STUDIES
 
+UNFINISHED = re.compile(r"\.[\w-]{22}\.tmp")  # a copy of DVC's
 LOCKS = "studies"  # in the remote: the dvc.lock of each named study
 
 
-def split(what: str | None, project: Path) -> tuple[str | None, str | None]:
+def split(what: str | None, root: Path) -> tuple[str | None, str | None]:
     """(study, path) of what a command was asked for: a named study, a path in the project, or one in a workspace."""
     if what is None:
         return None, None
-    if (project / STUDIES / f"{what}.yaml").is_file():
+    if (root / STUDIES / f"{what}.yaml").is_file():
         return what, None
-    place = os.path.relpath(os.path.normpath(project / what), project)
+    place = os.path.relpath(os.path.normpath(root / what), root)
     parts = Path(place).parts
     if parts[:1] == (RUNS,) and len(parts) > 1:
         return parts[1], os.path.join(*parts[2:]) if len(parts) > 2 else None
@@ -42,6 +44,7 @@ def push(study: str | None, name: str | None) -> Shared:
 
     Raises UserError where the remote cannot be used or a run is at work here.
     """
+    study = study or _here()
     graph = Graph(publishing=bool(study))
     with graph.alone():
         remote, cache = _remote(graph, name), _cache(graph)
@@ -63,7 +66,8 @@ def pull(study: str | None, path: str | None, name: str | None) -> Shared:
     ``path``: only the out that is, holds, or lies below this path. What lies in the place of an out and is another is
     left alone. Raises UserError where the remote cannot be used, a run is at work here, or nothing is recorded there.
     """
-    graph, refused = Graph(publishing=bool(study)), []
+    study, refused = study or _here(), []
+    graph = Graph(publishing=bool(study))
     with graph.alone():
         remote, cache = _remote(graph, name), _cache(graph)
         if study:
@@ -79,9 +83,13 @@ def pull(study: str | None, path: str | None, name: str | None) -> Shared:
     return shared
 
 
+def _here() -> str | None:
+    """The study whose workspace the current folder is."""
+    return Path.cwd().name if MIRRORED.exists() else None
+
+
 def _remote(graph: Graph, name: str | None) -> Path:
-    project = graph.root.parents[1] if is_workspace(graph) else graph.root
-    return folder(graph.repo.config, name, project)
+    return folder(graph.repo.config, name, project(graph.root))
 
 
 def _cache(graph: Graph) -> Path:
@@ -100,10 +108,10 @@ def _take_records(graph: Graph, locks: Path) -> list[str]:
     refused = []
     for path in sorted(locks.glob("*.lock"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != path.stem:
+            lock = path.read_bytes()
+            if hashlib.sha256(lock).hexdigest() != path.stem:
                 raise ValueError
-            theirs = COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), str(path)))["stages"]
+            theirs = COMPILED_LOCKFILE_SCHEMA(parse_yaml(lock.decode(), str(path)))["stages"]
         except (OSError, ValueError, Invalid, YAMLFileCorruptedError):
             refused.append(f"{path}, a dvc.lock of the study, is not what its name says: damaged, and left out.")
             continue
@@ -114,19 +122,25 @@ def _take_records(graph: Graph, locks: Path) -> list[str]:
 
 
 def _check_out(graph: Graph, out: Any, shared: Shared, cache: Path) -> str:
-    """Put an out in its place if there is nothing; a sentence if there is another."""
+    """Put an out in its place if there is nothing, or a part of it; a sentence if there is another."""
     place = place_of(graph, out)
     if place in shared.lacking:
         return ""
     try:
-        if not os.path.lexists(out.fs_path):
-            Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
-            if out.use_cache:
-                out.checkout()
-            else:
-                shutil.copyfile(cache / thing(out.hash_info.value, "").place, out.fs_path)
-        elif out.use_cache and out.changed_checksum():
-            return f"{place} is here and is not what is recorded: left as it is; remove it and pull again, or run."
+        if not out.use_cache:
+            if not os.path.lexists(out.fs_path):
+                write_file(Path(out.fs_path), (cache / thing(out.hash_info.value, "").place).read_bytes())
+        elif not os.path.lexists(out.fs_path) or (out.changed_checksum() and _is_part(out)):
+            out.checkout(force=True)
+        elif out.changed_checksum():
+            return f"{place} is here and is not what is recorded: left as it is; remove it and pull again, or `roads run`."
     except OSError as error:
         raise fault(error, graph.root) from error
     return ""
+
+
+def _is_part(out: Any) -> bool:
+    """Whether all that lies in an out's place is recorded of it, as after a pull that was killed."""
+    known = listing(out)
+    now = {name: md5 for name, md5 in content(out).items() if not UNFINISHED.fullmatch(Path(name).name)}
+    return known is not None and all(known.get(name) == md5 for name, md5 in now.items())

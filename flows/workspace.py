@@ -43,6 +43,11 @@ def enter(name: str) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = address(project)
 
 
+def project(root: Path) -> Path:
+    """The project that a folder is, or is the workspace of a study of."""
+    return root.parents[1] if (root / MIRRORED).exists() else root
+
+
 def mirror(project: Path, workspace: Path) -> None:
     """Copy the project's files that have changed, and remove the copies of those that are gone."""
     names = {name for name in files(project) if name not in OWN and is_source(name)}

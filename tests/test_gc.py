@@ -87,7 +87,11 @@ def test_what_a_study_has_made_in_its_workspace_stays(project):
     project.make("one")
     (workspace / "raw.txt").write_text("three")
     (workspace / ".roads" / "checkpoints" / "base-0123").mkdir(parents=True)
+    (workspace / ".roads" / "mirrored").touch()
     assert freed(project, "--yes")["free"] == [] and project.objects() == two
+    with alone(project.root):
+        code, said = Project(workspace).roads("gc", "--yes")
+    assert code == 2 and f"Another run is working in {project.root}" in said
     with alone(workspace):
         code, said = project.roads("gc", "--yes")
     assert code == 2 and f"Another run is working in {workspace}" in said

@@ -1,5 +1,6 @@
 """`roads push` and `roads pull`: everything arrives, nothing damaged does."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -13,6 +14,10 @@ from tiny import Project, flip, swap
 
 from flows.alone import alone
 from flows.pipeline.content import md5
+from stages.provenance.statements import Declared, Statement
+from stages.records import machine
+
+machine.facts()  # asks the system once, by a process, which a fast test may not start
 
 
 @pytest.fixture
@@ -138,6 +143,17 @@ def test_a_damaged_statement_is_refused_and_one_about_other_bytes_stays_behind(p
     assert len(sent) == 1 and other.name not in sent
 
 
+def test_what_a_command_has_just_stated_travels_too(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no key"))
+    with contextlib.chdir(project.root):
+        Statement(Declared("base", ["raw.txt"], ["data/base"], {}), "folder data/base").write()
+    [written] = (project.root / ".roads" / "statements").rglob("*.json")
+    project.roads("push")
+    clone = project.clone(tmp_path / "clone")
+    clone.roads("pull")
+    assert (clone.cache / "statements" / "base" / written.name).read_bytes() == written.read_bytes()
+
+
 def test_a_damaged_entry_of_the_run_cache_is_refused(project, tmp_path):
     project.roads("push")
     entry = next((project.there / "runs").glob("*/*/*"))
@@ -168,6 +184,17 @@ def test_what_lies_here_and_is_another_is_left_alone(project, tmp_path):
     code, said = clone.roads("pull")
     assert code == 1 and "data/policy is here and is not what is recorded" in said
     assert (clone.root / "data/policy/mine").read_text() == "mine" and (clone.root / "data/base/weights").exists()
+
+
+def test_a_pull_that_was_cut_off_goes_on(project, tmp_path):
+    project.roads("push")
+    clone = project.clone(tmp_path / "clone")
+    clone.roads("pull")
+    (clone.root / "data" / "base" / "weights").unlink()
+    (clone.root / "data" / "base" / f".{'x' * 22}.tmp").write_text("half")
+    clone.object("data/policy/weights").unlink()
+    assert clone.roads("pull")[0] == 0
+    assert everything(clone.root) == everything(project.root) and is_whole(clone.cache)
 
 
 @pytest.mark.parametrize("link", ["symlink", "hardlink"])

@@ -12,9 +12,8 @@ from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.pipeline.content import content
+from flows.pipeline.content import content, md5
 from flows.pipeline.graph import Graph
-from stages.provenance.statements import described, files
 from stages.records.errors import UserError
 
 PIPELINE = """
@@ -117,14 +116,14 @@ class Project:
         with contextlib.chdir(self.root):
             return Graph().status() == {}
 
-    def state(self, stage: str, outs: list[str], read: list[str] = (), **changed: str) -> Path:
+    def state(self, stage: str, outs: list[str], read: tuple[str, ...] = (), **changed: str) -> Path:
         """A statement of a stage in the cache, as its command writes it, unsigned; ``changed``: path -> other MD5."""
-        subject = self._described(outs)
+        subject = self._described(tuple(outs))
         for one in subject:
             one["digest"]["md5"] = changed.get(one["name"], one["digest"]["md5"])
         definition = {
             "externalParameters": {"stage": stage, "outs": outs},
-            "resolvedDependencies": self._described(read),
+            "resolvedDependencies": self._described(tuple(read)),
         }
         payload = {"subject": subject, "predicate": {"buildDefinition": definition}}
         sealed = json.dumps({"payload": base64.b64encode(json.dumps(payload).encode()).decode()}).encode()
@@ -133,11 +132,9 @@ class Project:
         place.write_bytes(sealed)
         return place
 
-    def _described(self, paths: list[str]) -> list[dict]:
-        return [
-            described(path) | {"name": path.relative_to(self.root).as_posix()}
-            for path in files(str(self.root / path) for path in paths)
-        ]
+    def _described(self, places: tuple[str, ...]) -> list[dict]:
+        paths = [path for place in places for path in sorted((self.root / place).rglob("*"))]
+        return [{"name": path.relative_to(self.root).as_posix(), "digest": {"md5": md5(path)}} for path in paths]
 
 
 def write(root: Path, command: str) -> None:

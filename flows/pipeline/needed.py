@@ -74,7 +74,8 @@ def records(places: list[Path]) -> Iterator[Record]:
                 ids.setdefault(found["id"], (f"{found['path']}, staged in {place}", found["path"]))
     command = ["git", "--no-replace-objects", "cat-file", "--batch"]
     asked = "".join(f"{name}\n" for name in ids).encode()
-    answer, at = subprocess.run(command, cwd=places[0], input=asked, capture_output=True).stdout, 0
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook, perhaps
+    answer, at = subprocess.run(command, cwd=places[0], env=ours, input=asked, capture_output=True).stdout, 0
     for name, (where, path) in ids.items():  # the answer to each: <id> blob <size>, a line break, its bytes, another
         end = answer.find(b"\n", at)
         said = answer[at:end].split() if end >= 0 else []
