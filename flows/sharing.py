@@ -133,7 +133,7 @@ def _check_out(graph: Graph, out: Any, shared: Shared, cache: Path) -> str:
         elif not os.path.lexists(out.fs_path) or (out.changed_checksum() and _is_part(out)):
             out.checkout(force=True)
         elif out.changed_checksum():
-            return f"{place} is here and is not what is recorded: left as it is; remove it and pull again, or `roads run`."
+            return f"{place} is here, and is not what is recorded: left alone; remove it, or let `roads run` do so."
     except OSError as error:
         raise fault(error, graph.root) from error
     return ""

@@ -182,7 +182,7 @@ def test_what_lies_here_and_is_another_is_left_alone(project, tmp_path):
     (clone.root / "data" / "policy").mkdir(parents=True)
     (clone.root / "data" / "policy" / "mine").write_text("mine")
     code, said = clone.roads("pull")
-    assert code == 1 and "data/policy is here and is not what is recorded" in said
+    assert code == 1 and "data/policy is here, and is not what is recorded" in said
     assert (clone.root / "data/policy/mine").read_text() == "mine" and (clone.root / "data/base/weights").exists()
 
 
