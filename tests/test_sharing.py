@@ -275,8 +275,8 @@ def test_of_two_at_once_each_succeeds_or_says_that_the_other_is_at_work(project,
 
 @pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_told_in_one_sentence_and_loses_nothing(project):
-    project.enlarge(1, 300_000)
-    limited = f"ulimit -f 100; exec {sys.executable} -m flows push"
+    project.enlarge(1, 6_000_000)
+    limited = f"ulimit -f 4000; exec {sys.executable} -m flows push"
     done = subprocess.run(["bash", "-c", limited], cwd=project.root, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and str(project.there) in done.stderr
     assert is_whole(project.there) and not project.object("data/base", project.there).exists()
