@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from flows.commands import bring, prove, run, understand
+from flows.commands import bring, prove, reproduce, run, understand
 from flows.output import guard, leave
 from stages.records.errors import UserError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a person has, in the order of `roads --help`
     "Run": [run.run, run.status, run.study, run.log, run.ui],
     "Understand": [understand.why, understand.diff, understand.claims],
+    "Reproduce": [reproduce.push, reproduce.pull, reproduce.gc, reproduce.doctor],
     "Prove": [prove.verify, prove.keys],
     "Bring your own": [bring.import_command],
 }

@@ -172,12 +172,12 @@ def is_whole(entry: Path) -> bool:
     """Whether an entry of DVC's run cache is what its name, a hash of what it says, and its folder's say."""
     from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA
     from dvc.stage.cache import _get_cache_hash
-    from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml
+    from dvc.utils.serialize import EncodingError, YAMLFileCorruptedError, load_yaml
     from voluptuous import Invalid
 
     try:
         said = COMPILED_LOCK_FILE_STAGE_SCHEMA(load_yaml(str(entry)))
-    except (YAMLFileCorruptedError, UnicodeDecodeError, Invalid):
+    except (YAMLFileCorruptedError, EncodingError, Invalid):
         return False
     return _get_cache_hash(said) == entry.name and _get_cache_hash(said, key=True) == entry.parent.name
 
