@@ -6,7 +6,10 @@ from flows.commands import StudyName, go_to
 
 
 def verify(study: StudyName = None) -> None:
-    """Hash all outs, inputs and cache objects and compare them with what is recorded; exit code 1 if any differs."""
+    """Hash all outs, inputs and cache objects and compare them with what is recorded; exit code 1 if any differs.
+
+    Example: roads verify --study evidence
+    """
     go_to(study)
     from flows.pipeline.graph import Graph
     from flows.pipeline.verify import verify
