@@ -24,7 +24,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a per
     "Run": [run.run, run.status, run.study, run.extend, run.log, run.ui],
     "Understand": [understand.claims],
     "Prove": [prove.verify],
-    "Bring your own": [bring.import_command],
+    "Bring your own": [bring.import_command, bring.export],
 }
 for question, commands in COMMANDS.items():
     for command in commands:

@@ -1,7 +1,7 @@
 """What the shell offers when a person presses Tab: names of studies, settings, seeds, arms and stages.
 
-Only params.yaml, studies/ and dvc.yaml are read. Where they cannot be, nothing is offered, and nothing is said: a person
-who is still typing has asked no question.
+Only params.yaml, studies/ and dvc.yaml are read. Where they cannot be, nothing is offered, and nothing is said: who is
+still typing has asked no question.
 """
 
 import contextlib

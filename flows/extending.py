@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from flows.git import git
 from flows.provenance.declared import Declared, Past
+from stages.provenance.git import git
 from stages.records import plain, reading
 from stages.records.arms import known
 from stages.records.artifacts import PUBLISHED, write_file
@@ -91,8 +91,8 @@ def refuse_stale(study: str) -> None:
         os.environ.update(environment)
     if due:
         raise UserError(
-            f"{due[0]} of the study {study} is not up to date here (one of {len(due)}), and more seeds should leave the "
-            f"others as they are: first `roads run --study {study}`, which takes from the cache what it has."
+            f"{due[0]} of the study {study} is not up to date here (one of {len(due)}), and more seeds should leave "
+            f"those that it has as they are: first `roads run --study {study}`, which takes from the cache what it has."
         )
 
 
@@ -116,14 +116,19 @@ def declare(found: Extension, project: Path) -> str:
 def carry_out(found: Extension, project: Path) -> int:
     """Run what the new seeds need, then what is about all seeds, and decide the claims; the exit code of the first
     command that does not end well, else 0. Each is a command that a person can give again."""
-    seeds = ",".join(map(str, found.seeds))
-    of_study = ["run", "--study", found.study]
+    seeds, of_study = ",".join(map(str, found.seeds)), ["run", "--study", found.study]
+    stopped: list[int] = []
     for words in ([*of_study, "--seeds", seeds], of_study, ["run", "--stages", "claims"]):
         print(f"roads {' '.join(words)}", flush=True)
         child = subprocess.Popen([sys.executable, "-m", "flows", *words], cwd=project)
-        for number in (signal.SIGINT, signal.SIGTERM):  # it stops in its own way, and its exit code says so
-            signal.signal(number, lambda number, _, child=child: child.send_signal(number))
-        if code := child.wait():
+
+        def stop(number: int, _: object, child: subprocess.Popen = child) -> None:
+            stopped.append(number)
+            child.send_signal(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):  # the child stops in its own way, and says with which exit code
+            signal.signal(number, stop)
+        if code := child.wait() or (130 if stopped else 0):
             return code if code > 0 else 128 - code
     return 0
 
@@ -181,8 +186,8 @@ def edited(path: Path, seeds: list[int], looks: dict[str, int]) -> str:
     new = _applied(text, edits)
     if plain.parsed(new.encode(), path) != wanted:
         raise UserError(
-            f"{path} has a form that cannot be edited here: write looks: {looks['']} and the seeds {listed(seeds)} into "
-            "it by hand, and commit that."
+            f"{path} has a form that cannot be edited here: write looks: {looks['']} and the seeds {listed(seeds)} "
+            "into it by hand, and commit that."
         )
     return new
 

@@ -184,7 +184,9 @@ def test_only_the_new_seeds_run_and_the_claims_are_decided_anew(tmp_path, monkey
     commit()
     small.write_params(tmp_path / "project", small.STUDY, learning_rate=0.5)
     code, said = roads("extend", "three_seeds", "--seeds", "7", **words)
-    assert code == 2 and "offline@gap-0-offline of the study three_seeds is not up to date here (one of 3)" in said, said
+    assert code == 2 and "offline@gap-0-offline of the study three_seeds is not up to date here (one of 3)" in said, (
+        said
+    )
     subprocess.run(["git", "checkout", "-q", "params.yaml", "cells.yaml"], check=True)
     listing.unlink()
     code, said = roads("extend", "three_seeds", "--seeds", "7-8", **words)
