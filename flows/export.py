@@ -5,6 +5,7 @@ generation_config.json is written anew: by it `generate` draws completions as th
 at its temperature, as long as the world's, and never padding, which has no probability within the project.
 """
 
+import errno
 import json
 import shutil
 import tempfile
@@ -47,8 +48,6 @@ def export(graph: Graph, policy: Policy, folder: Path, key: Path | None = None) 
     Raises UserError where the folder holds something, where the policy is not up to date or not as recorded, and for a
     key that cannot sign.
     """
-    from flows.pages import card
-
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds something already: name a folder that is new or empty.")
@@ -56,25 +55,36 @@ def export(graph: Graph, policy: Policy, folder: Path, key: Path | None = None) 
         raise UserError(f"{folder} is inside data/, which holds what stages make: name a folder elsewhere.")
     signer = _signer(key) if key else None
     _refuse_other_than_recorded(graph, policy)
-    sha256 = json.loads((policy.folder / artifacts.MANIFEST).read_text())
-    made_from = artifacts.reading(policy.cell["corpus"])
-    world = json.loads((made_from / "world.json").read_text(encoding="utf-8"))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
-        new = Path(scratch) / folder.name
-        new.mkdir()
-        for file in sorted({file for pattern in MODEL_FILES for file in policy.folder.glob(pattern)}):
-            if file.name not in NOT_OF_A_MODEL:
-                shutil.copyfile(file, new / file.name)
-                if artifacts.sha256(new / file.name) != sha256[file.name]:
-                    raise UserError(f"{file} changed while it was copied: nothing was exported; try again.")
-        (new / GENERATION).write_text(_generation(new, policy, world))
-        (new / "README.md").write_text(card.text(graph, policy, world, new, bool(signer)), encoding="utf-8")
-        if signer:
-            signer.sign(new, new / SIGNATURE)
-        found = {path.name: artifacts.sha256(path) for path in sorted(new.iterdir())}
-        new.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
+            new = Path(scratch) / folder.name
+            new.mkdir()
+            _fill(new, graph, policy, signer)
+            found = {path.name: artifacts.sha256(path) for path in sorted(new.iterdir())}
+            new.rename(folder)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise UserError(f"{folder} could not be written ({error.filename}: {error.strerror}): name another.") from error
     return found
+
+
+def _fill(new: Path, graph: Graph, policy: Policy, signer: Any) -> None:
+    """Copy the files of the model, write those that are made for others, and sign all of them."""
+    from flows.pages import card
+
+    expected = json.loads((policy.folder / artifacts.MANIFEST).read_text())
+    for file in sorted({file for pattern in MODEL_FILES for file in policy.folder.glob(pattern)}):
+        if file.name not in NOT_OF_A_MODEL:
+            shutil.copyfile(file, new / file.name)
+            if artifacts.sha256(new / file.name) != expected[file.name]:
+                raise UserError(f"{file} changed while it was copied: nothing was exported; try again.")
+    world = json.loads((artifacts.reading(policy.cell["corpus"]) / "world.json").read_text(encoding="utf-8"))
+    (new / GENERATION).write_text(_generation(new, policy, world))
+    (new / "README.md").write_text(card.text(graph, policy, world, new, bool(signer)), encoding="utf-8")
+    if signer:
+        signer.sign(new, new / SIGNATURE)
 
 
 def find(graph: Graph, study: str, setting: str, seed: int | None, arm: str) -> Policy:

@@ -100,6 +100,7 @@ def test_the_card_has_what_the_hub_reads_and_what_the_report_says(micro, exporte
         (["online", "--setting", "micro", "--to", "data/models"], "is inside data/"),
         (["online", "--setting", "micro", "--to", "stages"], "holds something already"),
         (["online", "--setting", "micro", "--to", "README.md"], "holds something already"),
+        (["online", "--setting", "micro", "--to", "README.md/new"], "could not be written"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(micro, tmp_path, words, says):

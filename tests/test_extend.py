@@ -1,7 +1,12 @@
 """`roads extend`: more seeds are declared, counted as a look, run, and decided upon; nothing else changes."""
 
 import json
+import shutil
+import signal
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import small
@@ -165,39 +170,50 @@ def commit() -> None:
         subprocess.run(["git", *words.split()], check=True)
 
 
-@pytest.mark.slow
-def test_only_the_new_seeds_run_and_the_claims_are_decided_anew(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A project whose study of the seeds 0 to 2 has run and is published; what its stages make is listed in a file."""
     pipeline = small.PIPELINE.replace("echo {} > data/evidence.json", "python report.py > data/evidence.json") + CLAIMS
-    monkeypatch.chdir(small.new_project(tmp_path / "project", pipeline))
-    (tmp_path / "project/report.py").write_text(REPORT.format(tests=str(small.PROJECT / "tests")))
+    folder = tmp_path_factory.mktemp("extend")
+    root = small.new_project(folder / "project", pipeline)
+    (root / "report.py").write_text(REPORT.format(tests=str(small.PROJECT / "tests")))
     lead = LEAD | {"contrast": "gap.offline - gap.base"}
-    small.write_study(tmp_path / "project", "three_seeds", small.STUDY | {"seeds": [0, 1, 2]}, lead=lead)
-    (tmp_path / "project/work.sh").write_text(small.WORK + 'echo "$1" >> "$LIST"\n')
-    listing = tmp_path / "made"
-    words = {**NO_PREFECT, "LIST": str(listing)}
+    small.write_study(root, "three_seeds", small.STUDY, lead=lead)
+    (root / "work.sh").write_text(small.WORK + 'echo "$1" >> "$LIST"\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name, value in (("user.name", "test"), ("user.email", "test@test.invalid")):
+            subprocess.run(["git", "config", name, value], check=True)
+        commit()
+        code, said = roads("run", "--study", "three_seeds", **NO_PREFECT, LIST=str(folder / "made"))
+        assert code == 0, said
+        commit()
+    return root
 
-    for name, value in (("user.name", "test"), ("user.email", "test@test.invalid")):
-        subprocess.run(["git", "config", name, value], check=True)
-    commit()
-    code, said = roads("run", "--study", "three_seeds", **words)
-    assert code == 0, said
-    commit()
-    small.write_params(tmp_path / "project", small.STUDY, learning_rate=0.5)
+
+@pytest.fixture
+def project(published, tmp_path, monkeypatch):
+    """A copy of it as the current folder."""
+    monkeypatch.chdir(shutil.copytree(published, tmp_path / "project"))
+    return Path.cwd()
+
+
+@pytest.mark.slow
+def test_only_the_new_seeds_run_and_the_claims_are_decided_anew(project, tmp_path):
+    words = {**NO_PREFECT, "LIST": str(tmp_path / "made")}
+    small.write_params(project, small.STUDY, learning_rate=0.5)
     code, said = roads("extend", "three_seeds", "--seeds", "7", **words)
-    assert code == 2 and "offline@gap-0-offline of the study three_seeds is not up to date here (one of 3)" in said, (
+    assert code == 2 and "offline@gap-0-offline of the study three_seeds is not up to date here (one of 2)" in said, (
         said
     )
     subprocess.run(["git", "checkout", "-q", "params.yaml", "cells.yaml"], check=True)
-    listing.unlink()
     code, said = roads("extend", "three_seeds", "--seeds", "7-8", **words)
     assert code == 0, said
-    made = listing.read_text().split()
-    assert sorted(made) == [
+    assert sorted((tmp_path / "made").read_text().split()) == [
         *(f"data/policy/{setting}/{seed}" for setting in ("gap", "short") for seed in (7, 8)),
         "data/report/report.html",
     ]
-    decided = json.loads((tmp_path / "project/data/report/claims.json").read_text())
-    assert decided["seeds"] == [0, 1, 2, 7, 8]
+    assert json.loads((project / "data/report/claims.json").read_text())["seeds"] == [0, 1, 7, 8]
     assert plain.read("studies/three_seeds.yaml")["study"]["looks"] == 2
     assert [line for line in said.splitlines() if line.startswith("roads run")] == [
         "roads run --study three_seeds --seeds 7,8",
@@ -206,3 +222,32 @@ def test_only_the_new_seeds_run_and_the_claims_are_decided_anew(tmp_path, monkey
     ]
     code, said = roads("extend", "three_seeds", "--seeds", "8", **words)
     assert code == 2 and "has seed 8 already" in said and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_an_interrupted_extension_leaves_no_process_and_stays_declared(project, tmp_path):
+    (project / "slow").write_text("60")
+    environment = small.environment(**NO_PREFECT, LIST=str(tmp_path / "made"))
+    words = [sys.executable, "-m", "flows", "extend", "three_seeds", "--seeds", "7"]
+    running = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    workspace = project / "runs/three_seeds"
+    shutil.copy(project / "slow", workspace / "slow")
+    until(lambda: (workspace / "pids").exists())
+    running.send_signal(signal.SIGTERM)
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert not any(small.alive(pid) for pid in (workspace / "pids").read_text().split())
+    assert plain.read("studies/three_seeds.yaml")["study"]["seeds"] == [0, 1, 7]
+    assert git_status() == "" and said.count("roads run --study three_seeds") == 1, said
+
+
+def until(true) -> None:
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def git_status() -> str:
+    return subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
