@@ -88,9 +88,11 @@ def _unexpected(error: Exception, project: Path, here: Path) -> str:
 
 
 def _project() -> Path:
-    """The folder with dvc.yaml, here or above; to the shell, which asks what to offer, any."""
+    """The folder with dvc.yaml, here or above; for a shell that asks what to offer, else here."""
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").exists() or VARIABLE in os.environ:
+        if (folder / "dvc.yaml").exists():
             return folder
+    if VARIABLE in os.environ:
+        return here
     raise UserError(f"There is no dvc.yaml in {here} or above: run `roads` in a clone of the project.")

@@ -51,7 +51,7 @@ def export(graph: Graph, policy: Policy, folder: Path, key: Path | None = None) 
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds something already: name a folder that is new or empty.")
-    if folder.is_relative_to(graph.root / "data"):
+    if any((above / "dvc.yaml").exists() and folder.is_relative_to(above / "data") for above in folder.parents):
         raise UserError(f"{folder} is inside data/, which holds what stages make: name a folder elsewhere.")
     signer = _signer(key) if key else None
     _refuse_other_than_recorded(graph, policy)

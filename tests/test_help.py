@@ -79,6 +79,11 @@ def test_a_shell_is_offered_nothing_and_told_nothing_where_files_are_broken_or_m
 
 
 @pytest.mark.slow
+def test_a_shell_below_the_projects_folder_is_offered_the_same(project):
+    assert offered("run", "--settings", "", folder=str(project / "data")) == ["gap", "short"]
+
+
+@pytest.mark.slow
 def test_completion_is_for_the_name_of_the_command(project):
     code, said = roads("--show-completion", "bash")
     assert code == 0 and "complete -o default -F _roads_completion roads" in said
