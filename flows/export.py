@@ -112,8 +112,16 @@ def find(graph: Graph, study: str, setting: str, seed: int | None, arm: str) -> 
             f"{arm} picks among completions of the base policy and trains none, so that there is no policy to export: "
             f"take one of {', '.join(policies)}."
         )
-    number = seeds[0] if seed is None else seed
-    cell = cells["cells"]["evaluate"][f"{chosen}-{number}-{arm}"]
+    of_arm = {
+        one["seed"]: one for one in cells["cells"]["evaluate"].values() if (one["setting"], one["arm"]) == (chosen, arm)
+    }
+    number = next(iter(of_arm), seeds[0]) if seed is None else seed
+    if number not in of_arm:
+        raise UserError(
+            f"{chosen}-{number} is taken as published (study.restored), which is results without policies: take it "
+            "out of study.restored, run it, then export."
+        )
+    cell = of_arm[number]
     path = cell["base"] if cell["policy"].startswith(arms.NONE) else cell["policy"]
     stage = next(name for name in graph.stages if path in [out.def_path for out in graph.dvc_stage(name).outs])
     shared = "seed" not in graph.stages[stage].labels
