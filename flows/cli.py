@@ -5,26 +5,27 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import typer
 
 from flows.commands import bring, prove, reproduce, run, understand
+from flows.completion import VARIABLE, answer
 from flows.output import guard, leave
 from stages.records.errors import UserError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="From one preference data set to policies by every road, and to a report that compares them.",
 )
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a person has, in the order of `roads --help`
-    "Run": [run.run, run.status, run.study, run.log, run.ui],
+    "Run": [run.run, run.status, run.study, run.extend, run.log, run.ui],
     "Understand": [understand.why, understand.diff, understand.claims],
     "Reproduce": [reproduce.push, reproduce.pull, reproduce.gc, reproduce.doctor],
     "Prove": [prove.verify, prove.keys],
-    "Bring your own": [bring.import_command],
+    "Bring your own": [bring.import_command, bring.export],
 }
 for question, commands in COMMANDS.items():
     for command in commands:
@@ -50,7 +51,8 @@ def main() -> None:
     try:
         project = _project()
         os.chdir(project)
-        app()
+        command = partial(app, prog_name="roads", obj=here)
+        answer(command) if VARIABLE in os.environ else command()
         code = 0
     except SystemExit as end:  # how typer ends, always
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -87,9 +89,11 @@ def _unexpected(error: Exception, project: Path, here: Path) -> str:
 
 
 def _project() -> Path:
-    """The folder with dvc.yaml, here or above."""
+    """The folder with dvc.yaml, here or above; for a shell that asks what to offer, else here."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").exists():
             return folder
+    if VARIABLE in os.environ:
+        return here
     raise UserError(f"There is no dvc.yaml in {here} or above: run `roads` in a clone of the project.")

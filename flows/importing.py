@@ -6,7 +6,8 @@
     data/inputs/<setting>/tokenizer.json    a tokenizer alone
 
 DVC tracks the folder of a setting; git holds only its .dvc file. There, under ``meta: sources:``, stands where each of
-the four came from: the name of a file or folder, or a hub id with the commit that was fetched, and the SHA-256.
+the four came from: the name of a file or folder, or a hub id with the commit that was fetched, the SHA-256, and what
+the person said of its licence and where it is from.
 """
 
 import contextlib
@@ -32,8 +33,10 @@ MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "voca
 DATA_FILES = ("*.parquet", "*.jsonl", "*.jsonl.gz")
 
 
-def import_input(setting: str, source: str, root: Path = Path(".")) -> str:
+def import_input(setting: str, source: str, root: Path = Path("."), licence: str = "", origin: str = "") -> str:
     """Check ``source``, put a copy of it below data/inputs/<setting>, let DVC track it, and say what was imported.
+
+    licence, origin: what the person says of them; where that is nothing, what was said of the same bytes before stays.
 
     source: a data file, a folder in hub layout, a model folder, a tokenizer.json, or the id of a data set or model on
     the Hugging Face hub, as owner/name or owner/name@revision: what is fetched is the commit that the revision (else
@@ -45,15 +48,17 @@ def import_input(setting: str, source: str, root: Path = Path(".")) -> str:
     (root / ".roads").mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=root / ".roads", prefix="import-") as scratch:
-            path, origin = _found(source, Path(scratch))
+            path, found = _found(source, Path(scratch))
             name, files, what, ruled = _checked(path, setting, corpus, root)
             new, digest = _copied(files, Path(scratch) / "new")
             with _placed(new / name if name == TOKENIZER else new, root / INPUTS / setting / name, Path(scratch)):
-                _track(root, INPUTS / setting, name, origin | {"sha256": digest})
+                given = {"licence": " ".join(licence.split()), "from": " ".join(origin.split())}
+                told = {key: words for key, words in given.items() if words}
+                _track(root, INPUTS / setting, name, found | {"sha256": digest} | told)
     except OSError as error:
         what = "no disk space left" if error.errno == errno.ENOSPC else f"{error.filename}: {error.strerror}"
         raise UserError(f"{source} was not imported, nothing changed ({what}): put it right and try again.") from error
-    fetched = f", {origin['source']} at commit {origin['revision']} of the hub" if "revision" in origin else ""
+    fetched = f", {found['source']} at commit {found['revision']} of the hub" if "revision" in found else ""
     return (
         f"{INPUTS / setting / name} now holds {what}{fetched} (SHA-256 {digest}): "
         f"commit {INPUTS / setting}.dvc and {INPUTS / '.gitignore'}." + (f" Rules: {ruled}." if ruled else "")
@@ -259,7 +264,10 @@ def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
             if wrong := differences(stage.outs[0]):
                 raise UserError(f"{min(wrong)} changed while it was handed to DVC: nothing was imported; try again.")
             meta = stage.meta or {}
-            stage.meta = meta | {"sources": meta.get("sources", {}) | {name: origin}}
+            sources = meta.get("sources", {})
+            if (former := sources.get(name, {})).get("sha256") == origin["sha256"]:
+                origin = {key: former[key] for key in ("licence", "from") if key in former} | origin
+            stage.meta = meta | {"sources": sources | {name: origin}}
             stage.dump()
     except (DvcException, subprocess.CalledProcessError, FileNotFoundError) as error:  # the last: no git
         raise UserError(f"{folder} could not be handed to DVC ({error}): nothing was imported; try again.") from error

@@ -38,19 +38,20 @@ def imported(*folders: str) -> list[set[str]]:
 
 
 def test_pyproject_lists_what_is_imported_and_no_more():
-    needed, dev = listed(PROJECT["dependencies"]), listed(PROJECT["optional-dependencies"]["dev"])
+    optional = PROJECT["optional-dependencies"]
+    needed, dev, sign = listed(PROJECT["dependencies"]), listed(optional["dev"]), listed(optional["sign"])
     for packages, requirements, started in (
         (imported("flows", "stages"), needed, {"uvicorn"}),  # `python -m uvicorn` runs Prefect's server
         (imported("tests"), needed | dev, needed | {"mypy", "pytest-xdist", "ruff"}),  # what the Makefile runs
     ):
-        assert [names for names in packages if not names & requirements] == []
+        assert [names for names in packages if not names & (requirements | sign)] == []
         assert requirements - started - set().union(*packages) == set()
 
 
 def test_the_lock_has_all_but_the_optional_packages():
     locked, optional = read_lock(ROOT / "requirements.lock"), PROJECT["optional-dependencies"]
     assert listed(PROJECT["dependencies"]) | listed(optional["dev"]) <= locked.keys()
-    assert not listed(optional["dask"]) & locked.keys()
+    assert not listed(optional["dask"] + optional["sign"]) & locked.keys()
 
 
 @pytest.mark.slow

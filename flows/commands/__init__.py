@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-StudyName = Annotated[str | None, typer.Option("--study", help="A study of studies/; without it that of params.yaml.")]
+from flows import completion
+
+StudyName = Annotated[
+    str | None,
+    typer.Option(
+        "--study", help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies
+    ),
+]
 
 
 def go_to(study: str | None) -> None:

@@ -1,15 +1,68 @@
-"""Commands for a person's own data and models: import."""
+"""Commands for a person's own data and models: import, export."""
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows import completion
+from flows.commands import StudyName, go_to
+
 
 def import_command(
-    setting: Annotated[str, typer.Argument(help="The setting, of params.yaml or a study, that the data is for.")],
+    setting: Annotated[
+        str,
+        typer.Argument(
+            help="The setting, of params.yaml or a study, that the data is for.", autocompletion=completion.any_settings
+        ),
+    ],
     source: Annotated[str, typer.Argument(help="A file, a folder, or the id of a data set or model on the hub.")],
+    licence: Annotated[str, typer.Option(help="Its licence, as CC-BY-4.0; model cards say it.")] = "",
+    origin: Annotated[str, typer.Option("--source", help="Where it comes from, in words; model cards say it.")] = "",
 ) -> None:
-    """Put data or a model below data/inputs/SETTING/, tracked by DVC."""
+    """Put data or a model below data/inputs/SETTING/, tracked by DVC.
+
+    Example: roads import tldr posts.jsonl.gz --licence CC-BY-4.0 --source "Webis-TLDR-17"
+    """
     from flows.importing import import_input
 
-    typer.echo(import_input(setting, source))
+    typer.echo(import_input(setting, source, licence=licence, origin=origin))
+
+
+def export(
+    ctx: typer.Context,
+    arm: Annotated[str, typer.Argument(help="An arm that is a policy.", autocompletion=completion.arms)],
+    to: Annotated[Path, typer.Option("--to", help="A folder that is new or empty.")],
+    setting: Annotated[
+        str, typer.Option(help="Its setting, where there are several.", autocompletion=completion.settings)
+    ] = "",
+    seed: Annotated[
+        int | None, typer.Option(help="Its seed; else the study's first.", autocompletion=completion.seeds)
+    ] = None,
+    study: StudyName = None,
+    sign: Annotated[
+        Path | None, typer.Option(help="A private key (P-256, P-384 or P-521) to sign the folder with.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write a policy as a model folder that transformers loads, with a model card.
+
+    Example: roads export online --setting gap --to models/online
+    """
+    folder, key = ctx.obj / to, ctx.obj / sign if sign else None
+    go_to(study)
+    from flows import export as exporting
+    from flows.pipeline.graph import Graph
+
+    graph = Graph(publishing=bool(study))
+    policy = exporting.find(graph, study or "", setting, seed, arm)
+    files = exporting.export(graph, policy, folder, key)
+    if as_json:
+        found = {name: getattr(policy, name) for name in ("study", "setting", "seed", "arm", "stage")}
+        typer.echo(json.dumps({**found, "folder": str(folder), "files": files}, indent=1))
+        return
+    said = (
+        f"{folder} holds {arm} of {policy.setting}, seed {policy.seed}, in {len(files)} files; README.md is its card."
+    )
+    typer.echo("\n".join(filter(None, [policy.default, said])))

@@ -64,9 +64,9 @@ def gc(
     only lists.
     """
     from flows.pipeline.collection import free, plain, remove, words
-    from flows.workspace import project
+    from flows.workspace import project_of
 
-    with free(project(Path.cwd())) as found:
+    with free(project_of(Path.cwd())) as found:
         if not as_json:
             typer.echo("\n".join(words(found)))
             asks = found.free and not yes and sys.stdin.isatty()
@@ -88,9 +88,9 @@ def doctor(as_json: AsJson = False) -> None:
     Exit codes: 0, or 1 if something is wrong.
     """
     from flows.doctor import WRONG, examine
-    from flows.workspace import project
+    from flows.workspace import project_of
 
-    lines = examine(project(Path.cwd()))
+    lines = examine(project_of(Path.cwd()))
     wrong = sum(line.state == WRONG for line in lines)
     if as_json:
         found = [{"state": line.state, "about": line.about, "said": line.said} for line in lines]

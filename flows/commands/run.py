@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows import completion
 from flows.commands import StudyName, go_to
 
 if TYPE_CHECKING:
@@ -15,12 +16,23 @@ if TYPE_CHECKING:
 
 def run(
     study: StudyName = None,
-    settings: Annotated[str, typer.Option(help="Only these settings of the study, as a,b.")] = "",
-    seeds: Annotated[str, typer.Option(help="Only these seeds of the study, as 0,1.")] = "",
-    stages: Annotated[
-        str, typer.Option(help="Only these stages and what they need, as offline,online@gap-0-online.")
+    settings: Annotated[
+        str, typer.Option(help="Only these settings of the study, as a,b.", autocompletion=completion.settings)
     ] = "",
-    force: Annotated[list[str] | None, typer.Option(help="Run this stage even if it is up to date.")] = None,
+    seeds: Annotated[
+        str, typer.Option(help="Only these seeds of the study, as 0,1.", autocompletion=completion.seeds)
+    ] = "",
+    stages: Annotated[
+        str,
+        typer.Option(
+            help="Only these stages and what they need, as offline,online@gap-0-online.",
+            autocompletion=completion.stages,
+        ),
+    ] = "",
+    force: Annotated[
+        list[str] | None,
+        typer.Option(help="Run this stage even if it is up to date.", autocompletion=completion.stages),
+    ] = None,
     runner: Annotated[str, typer.Option(help="Where stages run: a file of flows/runners.")] = "local",
     dry: Annotated[bool, typer.Option("--dry", help="Say what would run, why and for how long; run nothing.")] = False,
 ) -> None:
@@ -28,6 +40,8 @@ def run(
 
     Exit codes: 0 all stages are done; 1 a stage failed (what does not depend on it was still run); 2 a mistake in the
     command, the params or the data, told in one sentence; 130 interrupted (the next run goes on from there).
+
+    Example: roads run --study evidence --settings gap --seeds 0,1
     """
     begun, here = time.monotonic(), Path.cwd()
     go_to(study)
@@ -82,7 +96,10 @@ def run(
 
 
 def status(study: StudyName = None) -> None:
-    """Say which stages are out of date, and why."""
+    """Say which stages are out of date, and why.
+
+    Example: roads status --study evidence
+    """
     go_to(study)
     from flows.pipeline.graph import Graph
     from flows.plan import plan
@@ -94,9 +111,15 @@ def status(study: StudyName = None) -> None:
 
 
 def study(
-    name: Annotated[str | None, typer.Argument(help="A study of studies/; without it that of params.yaml.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies),
+    ] = None,
 ) -> None:
-    """Write cells.yaml from params.yaml; of a named study prepare its folder, runs/NAME, where `dvc` works too."""
+    """Write cells.yaml from params.yaml; of a named study prepare its folder, runs/NAME, where `dvc` works too.
+
+    Example: roads study evidence
+    """
     here = Path.cwd()
     go_to(name)
     from stages.records import reading
@@ -105,15 +128,43 @@ def study(
     typer.echo(f"{checked.study.name}: cells.yaml follows params.yaml ({os.path.relpath(Path.cwd(), here)}).")
 
 
+def extend(
+    study: Annotated[
+        str, typer.Argument(help="A study that has published its results.", autocompletion=completion.studies)
+    ],
+    seeds: Annotated[str, typer.Option(help="The new seeds, as 8-11 or 8,10.")],
+) -> None:
+    """Give a study more seeds, count the look at its verdicts that this is, run only the new seeds, and decide anew.
+
+    Writes the seeds and `looks` into studies/STUDY.yaml and commits that file, so that the results come from a commit
+    that declares them. Exit codes as of `roads run`.
+
+    Example: roads extend evidence --seeds 8-11
+    """
+    from flows.extending import carry_out, declare, extension, refuse_stale
+
+    project = Path.cwd()
+    found = extension(study, seeds)
+    refuse_stale(study)
+    typer.echo(declare(found, project))
+    raise typer.Exit(carry_out(found, project))
+
+
 def ui() -> None:
-    """Open MLflow and Prefect on loopback, and say where."""
+    """Open MLflow and Prefect on loopback, and say where.
+
+    Example: roads ui
+    """
     from flows.ui import serve
 
     serve()
 
 
 def log(study: StudyName = None) -> None:
-    """Log to MLflow what dvc.lock has and MLflow does not, as after a plain `dvc repro`."""
+    """Log to MLflow what dvc.lock has and MLflow does not, as after a plain `dvc repro`.
+
+    Example: roads log --study evidence
+    """
     go_to(study)
     from flows.tracking.tracker import backfill
 

@@ -48,6 +48,8 @@ def claims() -> None:
     """Say of each claim its verdict, which commit declared it, and the first results that it could have seen.
 
     Exit codes: 0, or 1 if a claim is not what the page of claims takes it for (declared after its results, say).
+
+    Example: roads claims
     """
     from flows.provenance.claims import write
 
