@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a person has, in the order of `roads --help`
     "Run": [run.run, run.status, run.study, run.log, run.ui],
-    "Understand": [understand.claims],
+    "Understand": [understand.lineage, understand.claims],
     "Prove": [prove.verify, prove.keys],
     "Bring your own": [bring.import_command],
 }
