@@ -6,7 +6,6 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
-from flows.pipeline.reading import overlap
 from flows.provenance import publications, statements
 from flows.provenance.lineage import Study
 from flows.provenance.nodes import Lineage
@@ -66,7 +65,7 @@ def of_hash(study: Study, beginning: str) -> list[str]:
                 found[one.sha256, f"the statement of {name}"] = name
     for record in study.stages.values():
         for dep in (dep for dep in record["deps"] if dep["md5"]):
-            if not any(overlap(Path(out), Path(dep["path"])) for out in study.made):
+            if not study.outs(dep["path"]):
                 found.setdefault((dep["md5"], dep["path"]), dep["path"])
     meant = {at: of for at, of in found.items() if at[0].startswith(beginning)}
     if len({value.removesuffix(".dir") for value, _ in meant}) > 1 or len(set(meant.values())) > 1:
@@ -90,9 +89,8 @@ def _on_disk(study: Study, path: str, files: dict[str, str]) -> list[tuple[str, 
 
 def _of_path(study: Study, path: str) -> list[str]:
     """The stages whose outs are, hold or lie below a path; the path itself if a stage has read it as it is."""
-    made = [name for out, (name, _) in study.made.items() if overlap(Path(out), Path(path))]
-    if made:
-        return list(dict.fromkeys(made))
+    if outs := study.outs(path):
+        return list(dict.fromkeys(study.made[out][0] for out in outs))
     read = {dep["path"] for record in study.stages.values() for dep in record["deps"]} | study.tracked.keys()
     return [path] if path in read else []
 

@@ -92,7 +92,7 @@ class Study:
             path, value = dep["path"], dep["md5"]
             if path.startswith((CODE, NONE)):
                 continue
-            makers = {out: made for out, made in self.made.items() if overlap(Path(out), Path(path))}
+            makers = {out: self.made[out] for out in self.outs(path)}
             if path == PUBLISHED.as_posix() and self._now(name, path) == value:
                 found += publications.everything(self.graph.root, nodes)
             elif not makers:
@@ -111,6 +111,12 @@ class Study:
         if path in self.tracked:
             return Node(_named(path, value), "input", "raw data, tracked by DVC", outs)
         return Node(_named(path, value), "source", "in git", outs)
+
+    def outs(self, path: str) -> list[str]:
+        """The outs that are, hold or lie below a path."""
+        if around := [one for one in (path, *map(str, Path(path).parents)) if one in self.made]:
+            return around
+        return [out for out in self.made if out.startswith(f"{path}/")]
 
     def _now(self, name: str, path: str) -> str:
         """DVC's hash of what a stage depends on, as it is now; "" if dvc.yaml does not have the stage."""

@@ -4,6 +4,7 @@ artifacts.json has DVC's hash of each artifact, record.json the commit and the p
 is one, what every stage of the study has said of its own work.
 """
 
+import hashlib
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,12 @@ from stages.records.errors import UserError
 
 VERDICTS = Path("data/report/claims.json")
 SHOWN = ("statement", "contrast", "measure", "expect", "margin", "family", "looks")
-RECORD = {"commit": str, "params": dict, "sha256": {str: str}}
+RECORD = {  # of what flows/provenance/origins.py writes
+    "commit": str,
+    "params": dict,
+    "code": {"stages": {str: str}, "packages": {str: str}},
+    "made": {"platforms": {str: {str: str}}},
+}
 
 
 def claims(project: Path) -> dict[str, dict[str, Any]]:
@@ -51,10 +57,9 @@ def claim(project: Path, name: str) -> Lineage:
     else:
         node.said += f" {decided['verdict']}: {_interval(decided)}."
         node.command = "python -m stages.claims"
-    node.inputs.append(published.add(nodes))
     for path, value in (decided or {"artifacts": {}})["artifacts"].items():
         node.inputs.append(published.artifact(path, value.removeprefix("md5 "), nodes))
-    node.inputs = list(dict.fromkeys(node.inputs))
+    node.inputs = list(dict.fromkeys([*node.inputs, published.add(nodes)]))
     return Lineage([name], nodes)
 
 
@@ -90,7 +95,7 @@ class Publication:
         return {out: name for name, one in asked.items() for out in one["outs"]}
 
     def add(self, nodes: dict[str, Node], whole: bool = False) -> str:
-        """Add the study as a whole; its id. ``whole``: with all artifacts, not only the report that it published."""
+        """Add the study; its id. ``whole``: with all that fed it, and not only what a claim rests on."""
         place = (PUBLISHED / self.study).as_posix()
         files = {
             f"{place}/{name}": sha256(path)
@@ -100,20 +105,21 @@ class Publication:
         node = Node(place, "study", f"what the study {self.study} has published", sha256=files)
         node.outs = {f"{place}/evidence.json": self.artifacts.get("data/evidence.json", "").removeprefix("md5 ")}
         node.command = f"roads run --study {self.study}"
+        evidence = self.folder / "evidence.json"
+        if evidence.exists() and hashlib.md5(evidence.read_bytes()).hexdigest() != node.outs[f"{place}/evidence.json"]:
+            raise UserError(f"{place}/evidence.json is not what artifacts.json beside it says: bring both from git.")
         if self.record:
-            recorded = self.record.get("sha256", {})
-            if apart := [path for path, found in files.items() if recorded.get(Path(path).name, found) != found]:
-                raise UserError(f"{apart[0]} is not what record.json beside it says: bring both back from git.")
-            made, code = self.record.get("made", {}), self.record.get("code", {})
-            node.code, node.packages = code.get("stages", {}), code.get("packages", {})
-            node.params = self.record["params"]
-            platforms = list(made.get("platforms", {}).values())
+            node.params, node.code = self.record["params"], self.record["code"]["stages"]
+            node.packages = self.record["code"]["packages"]
             one = {"commit": self.record["commit"], "clean": self.record.get("clean"), "platform": {}}
+            platforms = self.record["made"]["platforms"].values()
             node.made = [one | {"platform": platform} for platform in platforms] or [one]
         nodes[place] = node
-        if "report" in self.stated:
+        if not whole:
+            node.said += f"; all that fed it: `roads lineage {place}`"
+        elif "report" in self.stated:
             node.inputs = [self.artifact("data/evidence.json", node.outs[f"{place}/evidence.json"], nodes)]
-        elif whole:
+        else:
             node.inputs = [
                 self.artifact(path, value.removeprefix("md5 "), nodes) for path, value in self.artifacts.items()
             ]
@@ -124,7 +130,7 @@ class Publication:
         name = self.places.get(path)
         if name and self._digest(name, path) == value:
             return self._stage(name, nodes)
-        said = "its stage has made other bytes since" if name else "the study has published no statement of its stage"
+        said = "the statement of its stage is about other bytes" if name else "its stage has no published statement"
         node = Node(f"{self.study}: {path}", "lost" if name else "artifact", said, {path: value})
         nodes.setdefault(node.id, node)
         return node.id
