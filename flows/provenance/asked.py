@@ -28,8 +28,9 @@ def find(study: Study, thing: str) -> Lineage:
     none, and with what it may be for the beginning of several hashes."""
     root = study.graph.root
     path = os.path.normpath(os.path.relpath(thing, root) if os.path.isabs(thing) else thing)
-    if Path(path).parts[:2] == PUBLISHED.parts and len(Path(path).parts) > 2:
-        published, nodes = publications.Publication(root, Path(path).parts[2]), {}
+    *top, study_of = Path(path).parts[:3] or [""]
+    if Path(*top) == PUBLISHED and (root / PUBLISHED / study_of).is_dir():
+        published, nodes = publications.Publication(root, study_of), {}
         return Lineage([published.add(nodes, whole=True)], nodes)
     if thing in study.stages:
         return study.lineage([thing])
@@ -88,11 +89,11 @@ def _on_disk(study: Study, path: str, files: dict[str, str]) -> list[tuple[str, 
 
 
 def _of_path(study: Study, path: str) -> list[str]:
-    """The stages whose outs are, hold or lie below a path; the path itself if a stage has read it as it is."""
+    """The stages whose outs are, hold or lie below a path; the path itself if a stage has read it, and none made it."""
     if outs := study.outs(path):
         return list(dict.fromkeys(study.made[out][0] for out in outs))
     read = {dep["path"] for record in study.stages.values() for dep in record["deps"]} | study.tracked.keys()
-    return [path] if path in read else []
+    return [path] if read & {path, *map(str, Path(path).parents)} and (study.graph.root / path).exists() else []
 
 
 def _of_arm(study: Study, thing: str) -> list[str]:
