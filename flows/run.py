@@ -231,6 +231,7 @@ class Tracker:
             return
         files = {"events": str(self.schedule.events(name)), "log": str(self.schedule.log(name))}
         record = {**self.plan.graph.record(name), "meta": self.plan.graph.stages[name].meta, **files}
+        record["statements"] = statements.folders(self.plan.graph, name)
         if outcome is None:
             self._study.started(record)
         else:

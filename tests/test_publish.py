@@ -106,7 +106,7 @@ def test_a_named_study_is_published_once_all_of_it_is_up_to_date(project):
     code, output = run("--stages", "report")
     assert code == 0 and "of 8 done" in output and SAID in output, output
     assert kept_by_git() - before == {
-        f"{PUBLISHED}/{name}" for name in ("evidence.json", "artifacts.json", "record.json", "report.md")
+        f"{PUBLISHED}/{name}" for name in ("evidence.json", "artifacts.json", "params.json", "record.json", "report.md")
     }
     assert (PUBLISHED / "evidence.json").read_bytes() == (WORKSPACE / "data/evidence.json").read_bytes()
     assert (PUBLISHED / "report.md").read_text() == "words\n"
@@ -131,7 +131,10 @@ def test_a_named_study_is_published_once_all_of_it_is_up_to_date(project):
     commit("-m", "a claim")
     assert roads("run", **NO_PREFECT)[0] == 0
     assert "1 claim: 1 in time." in Path("data/report/declared.html").read_text()
-    assert Path("data/report/claims.json").read_text() == "artifacts.json\nevidence.json\nrecord.json\nreport.md\n"
+    assert (
+        Path("data/report/claims.json").read_text()
+        == "artifacts.json\nevidence.json\nparams.json\nrecord.json\nreport.md\n"
+    )
     assert subprocess.run(["dvc", "status", "-q"], env=environment()).returncode == 0
 
 
@@ -168,13 +171,13 @@ def test_a_published_study_has_its_sources_beside_it_and_no_claim_depends_on_the
     assert record["params"]["study"]["seeds"] == [0, 1, 2]
     assert record["params"]["settings"]["gap"]["arms"]["offline"]["learning_rate"] == RATE
     assert (
-        record["sha256"] == {name: sha256(PUBLISHED / name) for name in record["sha256"]} and len(record["sha256"]) == 3
+        record["sha256"] == {name: sha256(PUBLISHED / name) for name in record["sha256"]} and len(record["sha256"]) == 4
     )
     assert roads("run", **NO_PREFECT)[0] == 0
     claims = YAML(typ="safe").load(Path("dvc.lock"))["stages"]["claims"]["deps"]
     (PUBLISHED / "record.json").write_text(json.dumps({**record, "commit": "0" * 40}))
     assert "claims" not in roads("status")[1]
-    assert claims == [{"path": "data/studies", **claims[0]}] and claims[0]["nfiles"] == 4  # with .gitkeep
+    assert claims == [{"path": "data/studies", **claims[0]}] and claims[0]["nfiles"] == 5  # with .gitkeep
 
     edit_params(Path(), lambda data: data["settings"]["gap"]["offline"].update(learning_rate=0.5))
     said = f"{PUBLISHED} came from other sources than today's: settings.gap.arms.offline.learning_rate: {RATE} -> 0.5."

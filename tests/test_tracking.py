@@ -11,6 +11,7 @@ import pytest
 from mlflow_chain import client_and_runs, emit, stages
 
 from flows.tracking import store, tracker
+from stages.provenance.statements import FOLDER, Declared, Statement
 from stages.records import artifacts
 
 pytestmark = pytest.mark.slow
@@ -97,6 +98,46 @@ def test_a_study_can_be_followed_and_walked_back_to_its_data(project):
     assert tracker.backfill(project).startswith("Logged 0 of the 4 stages")
 
 
+def test_a_restored_stage_links_to_the_runs_that_made_what_it_read_and_to_its_statement(project, monkeypatch):
+    """What MLflow was never told of comes out of DVC's cache; a statement that comes later is added to its run."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(project / "config"))
+    corpus, base, online, evaluate = stages(project)
+    for stage in (corpus, base, online, evaluate):
+        stage["statements"] = [str(FOLDER / stage["name"])]
+
+    def state(stage: dict) -> None:
+        paths = ([entry["path"] for entry in stage[side]] for side in ("deps", "outs"))
+        Statement(Declared(stage["name"], *paths, {"cells.yaml": stage["params"]}), stage["cmd"]).write()
+
+    state(online)
+    with tracker.Study("quick") as study:
+        for stage in (corpus, base, online, evaluate):
+            study.started(stage)
+            study.finished(stage, "Cached")
+    client, runs = client_and_runs(project)
+    (stated,) = (FOLDER / online["name"]).glob("*.json")
+    here = f"#/experiments/{runs['quick'].info.experiment_id}/runs/"
+    of = {name: f"[{name}]({here}{run.info.run_id})" for name, run in runs.items()}
+    notes = {name: run.data.tags.get("mlflow.note.content", "") for name, run in runs.items()}
+    run = runs["online@gap-0-online"]
+    assert run.data.tags["statement"] == stated.stem
+    link = (
+        f"[The statement of its command]({here}{run.info.run_id}/artifacts/statement.json), not signed: {stated.stem}."
+    )
+    assert notes["online@gap-0-online"] == f"Made from {of['base@gap']}.\n\n{link}"
+    assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["statement.json"]
+    assert notes["corpus@gap"] == "Made from its params alone."
+    assert notes["evaluate@gap-0-online"] == f"Made from {of['corpus@gap']}, {of['online@gap-0-online']}."
+    chain = [row["stage"] for row in tracker.lineage("data/evaluation/gap/0/online")]
+    assert chain == ["evaluate@gap-0-online", "corpus@gap", "online@gap-0-online", "base@gap"]
+
+    state(base)
+    with tracker.Study("quick") as study:
+        study.finished(base, "Cached")
+    client, later = client_and_runs(project)
+    assert later["base@gap"].info.run_id == runs["base@gap"].info.run_id and "statement" in later["base@gap"].data.tags
+
+
 def test_roads_log_adds_each_stage_once(project):
     assert tracker.backfill(project).startswith("Logged 4 of the 4 stages")
     client, runs = client_and_runs(project)
@@ -175,4 +216,7 @@ def test_arms_of_the_micro_study_can_be_plotted_against_what_they_were_trained_w
     assert held_out["reward"] == held_out["judge"], "what is measured of a reward model stands in its own run too"
     named = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
     assert {f.path for f in client.list_artifacts(named["report"])} >= {"report.html", "report.md", "report.log"}
-    assert [f.path for f in client.list_artifacts(named["online@micro-0-online"])] == ["online@micro-0-online.log"]
+    assert [f.path for f in client.list_artifacts(named["online@micro-0-online"])] == [
+        "online@micro-0-online.log",
+        "statement.json",
+    ]

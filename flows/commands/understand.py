@@ -1,4 +1,4 @@
-"""Commands that say where results come from and what they mean: why, claims, diff."""
+"""Commands that say where results come from and what they mean: why, diff, lineage, claims."""
 
 import json
 from pathlib import Path
@@ -57,3 +57,42 @@ def claims() -> None:
     typer.echo(found.table())
     typer.echo("\n".join([found.summary, *found.notes, *found.wrong]))
     raise typer.Exit(1 if found.wrong else 0)
+
+
+def lineage(
+    thing: Annotated[
+        str,
+        typer.Argument(help="A path, a hash (its first 8 characters will do), a claim, an arm, a stage or a model."),
+    ],
+    study: StudyName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, with all that is known of each.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Write a drawing to this file.")] = None,
+    form: Annotated[str | None, typer.Option("--format", help="prov: PROV-JSON of the W3C.")] = None,
+) -> None:
+    """Say what fed a result, back to raw data: stages, commands, params, commits, code, packages, machines, hashes.
+
+    Example: roads lineage online@gap-0
+    """
+    from flows.provenance import drawn, publications
+    from stages.records.errors import UserError
+
+    if form not in (None, "prov"):
+        raise UserError(f"There is no format {form}: --format prov, or --json.")
+    here = Path.cwd()
+    if not study and thing in publications.claims(here):
+        found = publications.claim(here, thing)
+    else:
+        go_to(study)
+        from flows.pipeline.graph import Graph
+        from flows.provenance.asked import find
+        from flows.provenance.lineage import Study
+
+        found = find(Study(Graph(publishing=bool(study))), thing)
+    if svg:
+        from stages.records.artifacts import write_file
+
+        write_file(here / svg, drawn.svg(found))
+    if form or as_json:
+        typer.echo(drawn.prov(found) if form else drawn.as_json(found))
+    else:
+        typer.echo(drawn.tree(found))

@@ -9,7 +9,7 @@ import json
 from statistics import fmean
 from typing import NamedTuple
 
-from flows.pages import fill
+from flows.pages import fill, lineage
 from flows.provenance.making import Makings, identity
 from flows.timings import clock
 from stages.provenance.git import UNKNOWN
@@ -36,8 +36,11 @@ class Row(NamedTuple):
 
 
 def write(makings: Makings, differences: list[str], studies: list[str]) -> None:
-    """Write both pages. ``differences``: lines about what came out otherwise than recorded; ``studies``: lines about
-    published studies that are out of date."""
+    """Write both pages, and lineage.html.
+
+    ``differences``: lines about what came out otherwise than recorded; ``studies``: lines about published studies that
+    are out of date.
+    """
     root = makings.graph.root
     commit, clean = makings.source
     platforms, on = {}, collections.defaultdict(list)
@@ -66,6 +69,7 @@ def write(makings: Makings, differences: list[str], studies: list[str]) -> None:
     }
     for kind in ("html", "md"):
         write_file(root / "data" / "report" / f"made.{kind}", fill(f"made.{kind}", **words))
+    lineage.write(makings.graph)
 
 
 def costs(makings: Makings) -> list[Row]:

@@ -22,9 +22,9 @@ ARTIFACTS = tuple(f"data/{kind}/" for kind in KINDS)
 
 
 def publish(study: str, plan: Plan, project: Path) -> str:
-    """Write evidence.json, report.md, artifacts.json (DVC's hash of these two and of each artifact), record.json
-    (what they came from, flows/provenance/origins.py) and the stages' statements, if there are any; one line if one
-    has changed.
+    """Write evidence.json, report.md, artifacts.json (DVC's hash of these two and of each artifact), params.json (the
+    study's, complete), record.json (what they came from, flows/provenance/origins.py) and the stages' statements, if
+    there are any; one line if one has changed.
 
     ``plan``: what has been carried out. Nothing is published of a study of which stages that were not selected are
     out of date. Raises UserError if the files are not those of dvc.lock.
@@ -37,7 +37,8 @@ def publish(study: str, plan: Plan, project: Path) -> str:
     if lacking := [path for path in FILES.values() if path not in outs]:
         raise UserError(f"dvc.yaml has no stage that makes {lacking[0]}, which a study publishes: bring it back there.")
     contents = {name: _as_recorded(graph.root / path, outs[path]) for name, path in FILES.items()}
-    contents[LISTING] = (json.dumps(hashes, indent=1, sort_keys=True) + "\n").encode()
+    for name, found in ((LISTING, hashes), ("params.json", origins.chosen(graph.root))):
+        contents[name] = (json.dumps(found, indent=1, sort_keys=True) + "\n").encode()
     record, folder = origins.of(study, graph, contents), project / PUBLISHED / study
     before = origins.read(folder)
     said = statements.pack(_stated(graph, project, folder))

@@ -181,6 +181,11 @@ def cache(graph: "Graph") -> Path:
     return Path(graph.repo.cache.local_cache_dir)
 
 
+def folders(graph: "Graph", name: str) -> list[str]:
+    """Where statements of a stage lie: as its command wrote them, and beside DVC's cache."""
+    return [str(graph.root / FOLDER / name), str(cache(graph) / "statements" / name)]
+
+
 def of(graph: "Graph", name: str) -> list[Stated]:
     """The statements, the oldest first, whose subjects are exactly the outs that are recorded of the stage."""
     outs = graph.record(name)["outs"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.tracking import names
+from flows.tracking.links import link
 from flows.tracking.store import connect
 from stages.provenance.git import git
 from stages.records import artifacts
@@ -35,6 +36,7 @@ class Ledger:
         self.client, self.experiment = connect(root)
         self._sources = _sources(self.root)
         self._hashes: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self.makers: dict[tuple[str, str], tuple[str, str]] = {}  # path and SHA-256 -> the stage and run that made it
         self._documents: set[str] = set()  # runs of stages that wrote files for people
 
     def open_study(self, study: str, when: float) -> str:
@@ -102,12 +104,15 @@ class Ledger:
                 if done:
                     made = self._log_outs(run, stage, when)
                     self._log_results(run, stage, results, when)
+                    link(self, run, stage)
                 self._log_files(run, stage, done)
                 tags |= {"key": names.key(stage), **made} if done else {}
             finally:
                 self.close(run, state, when, **tags)
-        elif run:
-            self.client.delete_run(run)
+        else:
+            if run:
+                self.client.delete_run(run)
+            link(self, known, stage)
         if done and not names.labels(stage.get("meta")):  # a stage of the whole study
             self.measure(parent, _points(results, when))
         if done and self._written(stage):

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from flows.following import Lines
+from flows.provenance import statements
 from flows.tracking.ledger import Ledger
 from flows.tracking.store import address, connect
 from stages.records.errors import UserError
@@ -38,8 +39,8 @@ class Study:
 
     ``started`` and ``finished`` may be called from any thread and return at once: one background thread does all
     writing, and reads the events of the running stages. ``name``: "study" for the default one. A stage is a dict of
-    name, cmd, params, meta, deps and outs (lists of path and DVC's md5), events and log (paths of its files), and, once
-    it has ended, seconds and message.
+    name, cmd, params, meta, deps and outs (lists of path and DVC's md5), events and log (paths of its files),
+    statements (folders of them), and, once it has ended, seconds and message.
     """
 
     def __init__(self, name: str):
@@ -145,10 +146,15 @@ def backfill(root: str | Path = ".") -> str:
         with Repo(str(root)) as repo:
             metas = {stage.addressing: stage.meta for stage in repo.index.stages}
             current = metas.keys() - set(repo.status())
+            stated = [root / statements.FOLDER, Path(repo.cache.local_cache_dir) / "statements"]
     except DvcException as error:
         raise UserError(f"DVC cannot say what is up to date: {error}") from error
     locked = YAML(typ="safe").load(root / "dvc.lock")["stages"]
-    stages = [_stage(name, locked[name]) | {"meta": metas[name]} for name in _ordered(locked) if name in current]
+    stages = [
+        _stage(name, locked[name]) | {"meta": metas[name], "statements": [str(folder / name) for folder in stated]}
+        for name in _ordered(locked)
+        if name in current
+    ]
     try:
         ledger = Ledger(root)
         missing = [s for s in stages if not ledger.logged(s)]

@@ -52,6 +52,11 @@ def numbers(sentence: str, key: str, pattern: re.Pattern[str] = NUMBER) -> Marku
     """A sentence in which each number opens the panel."""
     pieces, place = [], 0
     for found in pattern.finditer(sentence):
-        pieces += [escape(sentence[place : found.start()]), opens(found[0], key)]
+        pieces.append(escape(sentence[place : found.start()]))
         place = found.end()
+        if mark := re.match(r"[,.;:)]+", sentence[place:]):  # which would begin the next line after a button
+            pieces.append(Markup("<span>{}{}</span>").format(opens(found[0], key), mark[0]))
+            place += mark.end()
+        else:
+            pieces.append(opens(found[0], key))
     return Markup("").join([*pieces, escape(sentence[place:])])

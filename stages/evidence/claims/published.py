@@ -1,7 +1,7 @@
 """What the studies that claims name have published, in data/studies/<study>: the one place where it is read.
 
-evidence.json has the numbers, artifacts.json DVC's hash of each artifact behind them and of evidence.json itself;
-`roads run --study` writes both.
+evidence.json has the numbers, artifacts.json DVC's hash of each artifact behind them and of evidence.json itself, and
+params.json the params; `roads run --study` writes them.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Evidence:
     judged: dict[tuple[str, int, str], dict]  # by setting, seed, reward model; none in studies of the first plan
     verification: dict[tuple[str, int], dict]  # by setting, seed
     artifacts: dict[str, str]  # path -> DVC's hash
-    params: dict[str, dict]  # by setting, as record.json has them; none of studies of the first plan
+    params: dict[str, dict]  # by setting, as params.json has them; none of studies that were published without
 
     @classmethod
     def read(cls, study: str, seeds: Sequence[int]) -> "Evidence":
@@ -139,12 +139,9 @@ def _finite(*lists: Sequence[float | None]) -> bool:
 
 
 def _params(study: str) -> dict[str, dict]:
-    """By setting, the params that a study was published with; of what else record.json knows (commits, hosts) no page
-    that DVC keeps may say anything."""
-    if not (PUBLISHED / study / "record.json").is_file():
-        return {}
-    found = _read(study, "record.json")["params"]
-    return {} if "worlds" in found["study"] else found["settings"]
+    """By setting, the params that a study was published with. They have a file of their own, as what record.json beside
+    it says (commits, hosts) is nothing that DVC takes claims to depend on."""
+    return _read(study, "params.json")["settings"] if (PUBLISHED / study / "params.json").is_file() else {}
 
 
 def is_published(study: str) -> bool:
