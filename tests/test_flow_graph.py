@@ -107,7 +107,7 @@ def test_a_change_is_explained_and_what_the_cache_has_is_not_run_again(project):
         "offline@short-1-offline",
     ]
     results = {str(p) for p in Path("data").rglob("*") if p.is_file() and p.parent.parent != Path("data/inputs")}
-    beside = {"data/made.json", "data/report/made.html", "data/report/made.md"}
+    beside = {"data/made.json", *(f"data/report/{name}" for name in ("lineage.html", "made.html", "made.md"))}
     assert results - {"data/.gitignore"} - beside == {
         "data/base/gap",
         "data/policy/gap/1",

@@ -178,7 +178,7 @@ def test_a_claim_that_is_declared_otherwise_than_it_was_decided_shows_no_verdict
     assert "has published nothing" in publications.claim(project, "lead").nodes["lead"].said
 
 
-@pytest.mark.parametrize("name", ["artifacts.json", "record.json", "statements.jsonl.gz"])
+@pytest.mark.parametrize("name", ["artifacts.json", "record.json", "statements.jsonl.xz"])
 def test_a_damaged_publication_is_refused_by_name(project, name):
     published(project)
     path = Path("data/studies/mine", name)

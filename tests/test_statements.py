@@ -126,7 +126,7 @@ def test_published_statements_are_the_same_bytes_each_time_and_damage_is_refused
     }
     assert statements.pack([]) == b"" and statements.unpack(tmp_path / "none") == {}
     whole = path.read_bytes()
-    for damaged in (whole[:-9], whole[: len(whole) // 2], b"", b"no gzip", whole[:40] + b"x" + whole[41:]):
+    for damaged in (whole[:-9], whole[: len(whole) // 2], b"", b"not packed", whole[:40] + b"x" + whole[41:]):
         path.write_bytes(damaged)
         with pytest.raises(UserError) as refusal:
             statements.unpack(path)

@@ -4,8 +4,8 @@ that git keeps.
 `dvc gc -w` asks only the dvc.lock of one folder, and empties the cache of what other studies and commits need.
 """
 
-import gzip
 import json
+import lzma
 import os
 import re
 import subprocess
@@ -23,11 +23,15 @@ from flows.pipeline.objects import DAMAGED
 from stages.provenance.git import git
 from stages.records.errors import UserError
 
-PUBLISHED, STATED = "data/studies/*/artifacts.json", "data/studies/*/statements.jsonl.gz"
+PUBLISHED, STATED = "data/studies/*/artifacts.json", "data/studies/*/statements.jsonl.xz"
 # Where hashes are recorded, in any folder of the repository.
 PATTERNS = [f":(top,glob)**/{name}" for name in ("dvc.lock", "*.dvc", PUBLISHED, STATED)]
 CHANGE = re.compile(r':\d+ 100\d+ \w+ (?P<id>\w+) \w+\t"?(?P<path>.+?)"?')
 STAGED = re.compile(r'100\d+ (?P<id>\w+) \d\t"?(?P<path>.+?)"?')
+UNREADABLE = (  # what a reader raises at a damaged record
+    *(YAMLError, ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RecursionError),
+    lzma.LZMAError,
+)
 HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 UNKNOWN = "so it is not known what is needed, and nothing is removed"
 
@@ -95,15 +99,15 @@ def records(places: list[Path]) -> Iterator[Record]:
 def hashes(record: Record) -> set[str]:
     """The hashes that a file records. Raises UserError for one that cannot be read: what it records is not known."""
     try:
-        if record.name.endswith(".gz"):
-            said = [stated.parse(line) for line in gzip.decompress(record.content).splitlines()]
+        if record.name.endswith(".xz"):
+            said = [stated.parse(line) for line in lzma.decompress(record.content).splitlines()]
             return {md5 for one in said for side in (one.made, one.read, one.outs) for md5 in side.values()}
         if record.name.endswith(".json"):
             return {value.removeprefix("md5 ") for value in json.loads(record.content).values()}
         found = YAML(typ="safe").load(record.content)
         lists = [found["stages"].values()] if record.name.endswith(".lock") else [found["outs"]]
         return set(_md5s(*lists, found))
-    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RecursionError):
+    except UNREADABLE:
         mend = ": make it whole again, or remove it" if record.where == record.name else ", as long as git has that"
         raise UserError(f"{record.where} cannot be read, {UNKNOWN}{mend}.") from None
 

@@ -1,6 +1,6 @@
 """What fed a claim, down to what its study has published: from data/studies/NAME alone, without DVC.
 
-artifacts.json has DVC's hash of each artifact, record.json the commit and the params, statements.jsonl.gz, where there
+artifacts.json has DVC's hash of each artifact, record.json the commit and the params, statements.jsonl.xz, where there
 is one, what every stage of the study has said of its own work.
 """
 

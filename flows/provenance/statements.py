@@ -8,12 +8,11 @@ been made is never changed: another run of the stage makes another one.
 import base64
 import contextlib
 import errno
-import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from flows.pipeline.graph import Graph
 
 FOLDER = Path(".roads/statements")  # as in stages/provenance/statements.py, which takes long to import
-PUBLISHED = "statements.jsonl.gz"  # of a published study, in data/studies/NAME
+PUBLISHED = "statements.jsonl.xz"  # of a published study, in data/studies/NAME
 NAME = re.compile(r"[0-9a-f]{64}\.json")  # other names are half-written files
 HASH = {"sha256": re.compile(r"[0-9a-f]{64}"), "md5": re.compile(r"[0-9a-f]{32}")}
 ENVELOPE = {"payload": str, "payloadType": str, "signatures": [{"keyid": str, "sig": str}]}
@@ -230,7 +229,7 @@ def pack(statements: Iterable[Stated]) -> bytes:
     """Statements for git: a line each in the order of their stages, compressed; equal ones give equal bytes. Empty if
     there are none."""
     lines = b"".join(one.content for one in sorted(statements, key=lambda one: one.stage))
-    return gzip.compress(lines, mtime=0) if lines else b""
+    return lzma.compress(lines) if lines else b""
 
 
 def unpack(path: Path) -> dict[str, Stated]:
@@ -238,10 +237,10 @@ def unpack(path: Path) -> dict[str, Stated]:
     if not path.exists():
         return {}
     try:
-        found = [parse(line) for line in gzip.decompress(path.read_bytes()).splitlines(keepends=True)]
+        found = [parse(line) for line in lzma.decompress(path.read_bytes()).splitlines(keepends=True)]
         if not found:
             raise ValueError("nothing")
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+    except (ValueError, OSError, EOFError, lzma.LZMAError) as error:
         raise UserError(
             f"{path} holds something other than statements ({error}): bring it back with `git checkout -- {path}`."
         ) from None
