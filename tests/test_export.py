@@ -84,6 +84,8 @@ def test_the_card_has_what_the_hub_reads_and_what_the_report_says(micro, exporte
     made = json.loads((micro / "data/made.json").read_text())["stages"]["online@micro-0-online"]
     assert f"roads reproduce {made['commit']} --stages online@micro-0-online" in found.text
     assert sha256(exported / "model.safetensors") in found.text
+    (statement,) = (micro / ".dvc/cache/statements/online@micro-0-online").iterdir()
+    assert f"has the SHA-256 `{statement.stem}` and no signature" in found.text
 
 
 @pytest.mark.parametrize(

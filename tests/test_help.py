@@ -31,7 +31,7 @@ def offered(*words: str, folder: str | None = None) -> list[str]:
 
 def test_each_command_has_an_example_in_its_help():
     for name in sorted(NAMES):
-        said = CliRunner().invoke(app, [name, "--help"]).output
+        said = " ".join(CliRunner().invoke(app, [name, "--help"]).output.split())
         assert f"Example: roads {name}" in said, said
 
 
@@ -61,6 +61,10 @@ def test_the_help_groups_the_commands_by_the_question_of_a_person():
         (["export", "of"], ["offline"]),
         (["export", "offline", "--setting", "s"], ["short"]),
         (["extend", "thr"], ["three_seeds"]),
+        (["pull", "t"], ["three_seeds"]),
+        (["why", "offline", "@", "sh"], ["@short-0-offline", "@short-1-offline"]),
+        (["lineage", "b"], ["base"]),
+        (["verify", "r"], ["report"]),
     ],
 )
 def test_a_shell_is_offered_the_names_that_fit(project, words, names):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows import completion
 from flows.commands import StudyName, go_to
 
 Json = Annotated[bool, typer.Option("--json", help="The answer for programs.")]
@@ -14,7 +15,11 @@ Json = Annotated[bool, typer.Option("--json", help="The answer for programs.")]
 
 def verify(
     path: Annotated[
-        str | None, typer.Argument(help="A stage, an out, a file in one, or a published study; without it all stages.")
+        str | None,
+        typer.Argument(
+            help="A stage, an out, a file in one, or a published study; without it all stages.",
+            autocompletion=completion.stages,
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Hash all of DVC's cache too.")] = False,
     only_bytes: Annotated[bool, typer.Option("--bytes", help="Compare bytes with the record; prove nothing.")] = False,

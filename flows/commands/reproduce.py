@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows import completion
 from flows.commands import StudyName, go_to
 
 RemoteName = Annotated[str | None, typer.Option("--remote", help="A DVC remote; without it the default one.")]
@@ -31,7 +32,10 @@ def push(study: StudyName = None, remote: RemoteName = None, as_json: AsJson = F
 
 
 def pull(
-    what: Annotated[str | None, typer.Argument(metavar="[STUDY|PATH]", help="A study, or one artifact.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY|PATH]", help="A study, or one artifact.", autocompletion=completion.studies),
+    ] = None,
     remote: RemoteName = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,13 +6,19 @@ from typing import Annotated
 
 import typer
 
+from flows import completion
 from flows.commands import StudyName, go_to
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON document.")]
 
 
 def why(
-    asked: Annotated[str, typer.Argument(metavar="STAGE|PATH", help="A stage, a group of stages, or a file.")],
+    asked: Annotated[
+        str,
+        typer.Argument(
+            metavar="STAGE|PATH", help="A stage, a group of stages, or a file.", autocompletion=completion.stages
+        ),
+    ],
     study: StudyName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +68,10 @@ def claims() -> None:
 def lineage(
     thing: Annotated[
         str,
-        typer.Argument(help="A path, a hash (its first 8 characters will do), a claim, an arm, a stage or a model."),
+        typer.Argument(
+            help="A path, a hash (its first 8 characters will do), a claim, an arm, a stage or a model.",
+            autocompletion=completion.stages,
+        ),
     ],
     study: StudyName = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, with all that is known of each.")] = False,

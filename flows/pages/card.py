@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flows.pages import fill
 from flows.pipeline.graph import Graph
 from flows.provenance.making import Makings
+from flows.provenance.statements import of
 from stages.records import arms, plain
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError
@@ -44,6 +45,7 @@ def text(graph: Graph, policy: "Policy", world: dict, new: Path, signed: bool) -
         "commit": commit,
         "clean": bool(made and made["clean"]),
         "platform": made["platform"] if made else {},
+        "statements": [(one.sha256, ", ".join(key for key, _ in one.signatures)) for one in of(graph, policy.stage)],
         "again": f"roads reproduce {commit}{to_study} --stages {policy.stage}" if commit else policy.again,
         "weights": {path.name: sha256(path) for path in sorted(new.glob("*.safetensors"))},
         "max_prompt": world.get("max_prompt"),
