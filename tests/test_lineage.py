@@ -16,8 +16,9 @@ from flows.pipeline.graph import Graph
 from flows.provenance import drawn, publications, statements
 from flows.provenance.asked import find, unknown
 from flows.provenance.lineage import Study
+from stages.provenance.statements import Declared, Statement
 from stages.records import plain
-from stages.records.artifacts import sha256
+from stages.records.artifacts import sha256, write_file
 from stages.records.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
@@ -159,6 +160,24 @@ def test_a_claim_leads_through_what_its_study_has_published_to_raw_data(project)
     assert study.nodes["mine: report"].inputs == ["mine: policy"] and "mine: report" not in found.nodes
     md5 = Study(Graph()).stages["policy"]["outs"][0]["md5"]
     assert found.nodes["mine: policy"].outs == {"data/policy": md5}
+
+
+def test_a_replicate_that_is_taken_as_published_leads_to_what_made_it(project):
+    for name in ("gap-0", "gap-1"):
+        write_file(Path("data/replicate", *name.split("-"), "numbers.json"), f'"{name}"')
+        write_file(Path("data/studies/mine/replicates", name, "numbers.json"), f'"{name}"')
+        made = Declared(f"replicate@{name}", ["data/policy"], [f"data/replicate/{name.replace('-', '/')}"], {})
+        Statement(made, "make replicate").write()
+    graph = Graph()
+    statements.collect(graph.root, statements.cache(graph))
+    said = [statements.read(graph, name)[0][-1] for name in (*STAGES, "replicate@gap-0", "replicate@gap-1")]
+    Path("data/studies/mine", statements.PUBLISHED).write_bytes(statements.pack(said))
+    write_file(Path("data/studies/mine/artifacts.json"), "{}")
+    write_file(Path("data/studies/mine/replicates/gap-1/numbers.json"), "forged")
+    nodes: dict = {}
+    one, other = publications.Publication(project, "mine").replicates(nodes)
+    assert one == "mine: replicate@gap-0" and nodes[one].inputs == ["mine: policy"] and "mine: base" in nodes
+    assert nodes[other].kind == "lost" and other == "mine: data/replicate/gap/1"
 
 
 def test_what_a_claim_rests_on_must_be_what_was_stated(project):

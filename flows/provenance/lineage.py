@@ -95,6 +95,8 @@ class Study:
             makers = {out: self.made[out] for out in self.outs(path)}
             if path == PUBLISHED.as_posix() and self._now(name, path) == value:
                 found += publications.everything(self.graph.root, nodes)
+            elif path.startswith(f"{PUBLISHED}/") and path.endswith("/replicates") and self._now(name, path) == value:
+                found += publications.Publication(self.graph.root, Path(path).parts[2]).replicates(nodes)
             elif not makers:
                 found.append(self._source(path, value))
             elif self._same(path, value, {out: md5 for out, (_, md5) in makers.items()}):

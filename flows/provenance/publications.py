@@ -125,6 +125,16 @@ class Publication:
             ]
         return place
 
+    def replicates(self, nodes: dict[str, Node]) -> list[str]:
+        """Add the replicates that a study takes as published, with all that fed them; their ids."""
+        found = []
+        for folder in sorted(path for path in (self.folder / "replicates").glob("*-*") if path.is_dir()):
+            setting, _, seed = folder.name.rpartition("-")
+            files = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+            value = digest({path.relative_to(folder).as_posix(): md5 for path, md5 in files.items()})
+            found.append(self.artifact(f"data/replicate/{setting}/{seed}", value, nodes))
+        return found
+
     def artifact(self, path: str, value: str, nodes: dict[str, Node]) -> str:
         """Add an artifact of the study and all that fed it; its id."""
         name = self.places.get(path)
