@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.pages import made
+from flows.pipeline.graph import Graph
 from flows.plan import Plan, check_inputs
 from flows.provenance import origins, recorded, statements
 from flows.provenance.making import Makings
@@ -22,6 +23,7 @@ from flows.runners.slots import need
 from flows.schedule import Outcome, Schedule
 from flows.services import PREFECT_ENVIRONMENT, answers, database, direct, prefect_server
 from flows.terminal import Terminal
+from flows.workspace import MIRRORED
 from stages.provenance.git import source
 from stages.provenance.pins import check_installed
 from stages.records import rooms
@@ -62,6 +64,8 @@ def run(plan: Plan, asked: dict[str, Any], params: Params, here: Path, runner: s
         with there.runner(Around(processes, root, logs, due)) as at_work:
             schedule = Schedule(plan, needs, slots, processes, identity, at_work)
             schedule.listeners += [terminal.listen, tracker.listen, functools.partial(makings.listen, schedule)]
+            if (root / MIRRORED).exists():
+                schedule.listeners.append(functools.partial(publish, plan.graph, asked["study"], here, terminal))
             tracker.schedule = schedule
             work = in_background(lambda: carry_out(schedule, asked, tracker, terminal), faults)
             while work.is_alive() and not interrupt.older_than(STOPPING):
@@ -79,6 +83,15 @@ def run(plan: Plan, asked: dict[str, Any], params: Params, here: Path, runner: s
     if faults and not schedule.done:
         raise faults[0]
     return exit_code(schedule, bool(interrupt.came))
+
+
+def publish(graph: Graph, study: str, project: Path, terminal: Terminal, name: str, outcome: Outcome | None) -> None:
+    """A stage of a named study has ended: publish what it has made, if that is published by itself."""
+    if outcome and outcome.state in ("Completed", "Cached"):
+        from flows.provenance import replicates
+
+        if said := replicates.publish(graph, name, study, project):
+            terminal.say(said)
 
 
 def account(makings: Makings, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:

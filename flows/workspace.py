@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flows.alone import Busy, alone
@@ -27,8 +27,13 @@ def enter(name: str) -> None:
     What is shared stays with the project: MLflow's and Prefect's databases. Raises UserError for an unknown study.
     """
     project = Path.cwd()
-    params = params_of(name, project)
+    from flows.provenance.replicates import restorable
+
     workspace = project / RUNS / name
+    lock = workspace / "dvc.lock"
+    made = lock.read_text(encoding="utf-8") if lock.exists() else ""
+    published = restorable(name, reading.prepare(name, project), project)
+    params = params_of(name, project, [of for of in published if f"\n  replicate@{of}:\n" not in made])
     with contextlib.suppress(Busy), alone(workspace):  # while a run works there, it stays as the run began
         commit, clean = source(project)
         mirror(project, workspace)
@@ -47,10 +52,16 @@ def project_of(root: Path) -> Path:
     return root.parents[1] if (root / MIRRORED).exists() else root
 
 
-def params_of(name: str, project: Path) -> str:
-    """params.yaml of a study's workspace. Raises UserError for an unknown study, and for what it may not say."""
+def params_of(name: str, project: Path, restored: Sequence[str] = ()) -> str:
+    """params.yaml of a study's workspace. Raises UserError for an unknown study, and for what it may not say.
+
+    ``restored``: the replicates that are taken as they were published (flows/provenance/replicates.py).
+    """
     header = f"# Written from params.yaml and {reading.STUDIES}/{name}.yaml of the project: change those.\n"
-    return plain.text(reading.prepare(name, project), header)
+    params = reading.prepare(name, project)
+    if restored:
+        params["study"]["restored"] = list(restored)
+    return plain.text(params, header)
 
 
 def mirror(project: Path, workspace: Path) -> None:

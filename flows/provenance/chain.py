@@ -9,16 +9,17 @@ statement that belongs to an entry of dvc.lock. Each link is judged by itself, s
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flows import kept
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
 from flows.pipeline.verify import Found
-from flows.provenance import keys, statements
+from flows.provenance import keys, replicates, statements
 from flows.provenance.publishing import FILES, LISTING
 from flows.provenance.sources import Sources
-from flows.provenance.statements import Stated
+from flows.provenance.statements import File, Stated
 from stages.records.artifacts import PUBLISHED, sha256
 from stages.records.errors import UserError
 
@@ -83,8 +84,8 @@ def of_graph(
 def of_published(folder: Path, trusted: Mapping[str, "SSlibKey"], sources: Sources) -> list[Link]:
     """A link for each stage of a published study that a statement tells of, and for each artifact of which none does.
 
-    The statements are in the study's folder; its report and its evidence are the only bytes of it that are here.
-    Raises UserError for files that cannot be read.
+    The statements are in the study's folder, those of what one replicate goes back to beside the replicate; the report,
+    the evidence and the replicates are the only bytes that are here. Raises UserError for files that cannot be read.
     """
     stated, study = statements.unpack(folder / statements.PUBLISHED), str(PUBLISHED / folder.name)
     if not stated:
@@ -92,8 +93,10 @@ def of_published(folder: Path, trusted: Mapping[str, "SSlibKey"], sources: Sourc
     artifacts = kept.read(folder / LISTING, {str: str})
     if artifacts is None:
         raise UserError(f"{study}/{LISTING} cannot be read: `git checkout -- {study}` brings it back.")
-    made, links = {name: file for one in stated.values() for name, file in one.outs.items()}, []
-    for name, path in FILES.items():
+    packs, copies = [*replicates.packs(folder), stated], replicates.copies(folder)
+    made = {name: file for pack in packs for one in pack.values() for name, file in one.outs.items()}
+    links = []
+    for name, path in [*FILES.items(), *((copy, out) for out, copy in copies.items())]:
         here = sha256(folder / name) if (folder / name).is_file() else ""
         if path not in made:
             links.append(Link(f"{study}/{name}", NONE))
@@ -106,7 +109,11 @@ def of_published(folder: Path, trusted: Mapping[str, "SSlibKey"], sources: Sourc
         elif statements.other(within, [{"path": path, "md5": recorded.removeprefix("md5 ")}]):
             links.append(Link(path, BYTES, f"{study}/{LISTING} has another hash of it than its statement"))
     silent = {link.stage for link in links if link.kind == NONE}
-    return [*links, *map(Judge(stated, silent, trusted, sources), stated.values())]
+    read, judged = {f"{study}/{copy}": made[out] for out, copy in copies.items() if out in made}, {}
+    for pack in packs:
+        judge = Judge(pack, silent, trusted, sources, read)
+        judged |= {one.sha256: judge(one) for one in pack.values()}
+    return [*links, *judged.values()]
 
 
 class Judge:
@@ -118,9 +125,12 @@ class Judge:
         silent: Collection[str],
         trusted: Mapping[str, "SSlibKey"],
         sources: Sources,
+        copies: Mapping[str, File] = MappingProxyType({}),
     ) -> None:
-        """``silent``: the outs of which no statement tells; that they lack one is a link of its own."""
-        self.made = {name: (stage, file.sha256) for stage, one in stated.items() for name, file in one.outs.items()}
+        """``silent``: the outs of which no statement tells; that they lack one is a link of its own. ``copies``: what
+        lies in a published study of what other statements tell of."""
+        self.made = {name: ("the stage of a replicate", file.sha256) for name, file in copies.items()}
+        self.made |= {name: (stage, file.sha256) for stage, one in stated.items() for name, file in one.outs.items()}
         self.silent, self.trusted, self.sources = silent, trusted, sources
 
     def __call__(self, one: Stated) -> Link:

@@ -49,7 +49,7 @@ def of(study: str, graph: Graph, contents: dict[str, bytes]) -> dict[str, Any]:
         if first:
             platforms[identity(first["platform"])] = first["platform"]
     commit, clean = source(graph.root)
-    used = _written(graph.root)
+    used = written_digests(graph.root)
     record = {
         "recorded": WHEN,
         "commit": commit,
@@ -164,7 +164,7 @@ def _line(folder: Path, project: Path) -> str:
     return f"{PUBLISHED / study} came from other sources than today's: {'; '.join(other[:SHOWN])}{more}."
 
 
-def _written(root: Path) -> dict[str, dict]:
+def written_digests(root: Path) -> dict[str, dict]:
     """The digests that stages depend on; none in a project without the stage `check`."""
     return {path.stem: written(path) for path in sorted((root / DIGESTS).glob("*.json"))}
 

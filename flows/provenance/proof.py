@@ -12,7 +12,7 @@ from flows.pipeline.changes import some
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
 from flows.pipeline.verify import Found, unlike_published, verify
-from flows.provenance import chain, keys, statements
+from flows.provenance import chain, keys, replicates, statements
 from flows.provenance.chain import Link
 from flows.provenance.making import counted
 from flows.provenance.sources import Sources
@@ -84,7 +84,7 @@ def prove(graph: Graph, path: str | None, everything: bool, links: bool) -> Proo
             with contextlib.closing(Sources(checkout, own)) as sources:
                 chains[HERE] = chain.of_graph(graph, names, found, trusted, sources)
         for study in studies:
-            with contextlib.closing(Sources(checkout, study.name)) as sources:
+            with contextlib.closing(Sources(checkout, study.name, replicates.restored(study))) as sources:
                 chains[str(study.relative_to(graph.root))] = chain.of_published(study, trusted, sources)
     return Proof(wrong, found.summary, chains)
 

@@ -9,13 +9,13 @@ import hashlib
 import json
 from pathlib import Path
 
-from flows.pipeline.graph import Graph
 from flows.plan import Plan
-from flows.provenance import keys, origins, statements
+from flows.provenance import origins, replicates, statements
+from stages.records import plain
 from stages.records.artifacts import PUBLISHED, write_file
 from stages.records.errors import UserError
 
-KINDS = ("base", "corpus", "evaluation", "judge", "policy", "preferences", "reward", "verification")
+KINDS = ("base", "corpus", "evaluation", "judge", "policy", "preferences", "replicate", "reward", "verification")
 FILES = {"evidence.json": "data/evidence.json", "report.md": "data/report/report.md"}
 LISTING = "artifacts.json"
 ARTIFACTS = tuple(f"data/{kind}/" for kind in KINDS)
@@ -32,8 +32,13 @@ def publish(study: str, plan: Plan, project: Path) -> str:
     graph = plan.graph
     if len(plan.names) < len(graph.stages) and graph.status():
         return ""
+    for name in graph.stages:
+        replicates.publish(graph, name, study, project)
     outs = {out["path"]: out["md5"] for name in graph.stages for out in graph.record(name)["outs"]}
     hashes = {path: f"md5 {md5}" for path, md5 in outs.items() if path.startswith(ARTIFACTS) or path in FILES.values()}
+    for of in plain.fast(graph.root / plain.CELLS)["resolved"]["study"]["restored"]:
+        restored = replicates.read(project / PUBLISHED / study / replicates.FOLDER, of)["artifacts"]
+        hashes |= {path: md5 for path, md5 in restored.items() if path.startswith(ARTIFACTS)}
     if lacking := [path for path in FILES.values() if path not in outs]:
         raise UserError(f"dvc.yaml has no stage that makes {lacking[0]}, which a study publishes: bring it back there.")
     contents = {name: _as_recorded(graph.root / path, outs[path]) for name, path in FILES.items()}
@@ -41,7 +46,9 @@ def publish(study: str, plan: Plan, project: Path) -> str:
         contents[name] = (json.dumps(found, indent=1, sort_keys=True) + "\n").encode()
     record, folder = origins.of(study, graph, contents), project / PUBLISHED / study
     before = origins.read(folder)
-    said = statements.pack(_stated(graph, project, folder))
+    made_by = [name for name, stage in graph.stages.items() if stage.command]
+    stated = replicates.stated(graph, made_by, project, statements.unpack(folder / statements.PUBLISHED))
+    said = statements.pack(stated)
     contents |= {statements.PUBLISHED: said} if said else {}
     unchanged = all(_is(folder / name, content) for name, content in contents.items())
     unchanged &= bool(said) or not (folder / statements.PUBLISHED).exists()
@@ -58,18 +65,6 @@ def publish(study: str, plan: Plan, project: Path) -> str:
             *origins.otherwise(before, record),
         ]
     )
-
-
-def _stated(graph: Graph, project: Path, folder: Path) -> list[statements.Stated]:
-    """The statement of each stage that has one about exactly what is recorded of it, here or as it was published."""
-    trusted, before, found = keys.trusted(project), statements.unpack(folder / statements.PUBLISHED), []
-    statements.collect(graph.root, statements.cache(graph))
-    for name in (name for name, stage in graph.stages.items() if stage.command):
-        record, there = graph.record(name), statements.read(graph, name)[0]
-        there += [before[name]] if name in before else []
-        if fitting := [one for one in there if not statements.unlike(one, record)]:
-            found.append(keys.best(fitting, trusted))
-    return found
 
 
 def _as_recorded(path: Path, md5: str) -> bytes:

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,15 @@ class Sources:
     """The files that the git repository of a ``project`` has at any commit. To be closed.
 
     ``study``: the one that is being asked about, if it has a name: its params.yaml and cells.yaml follow from files
-    of git's, and are none themselves.
+    of git's, and from which replicates a run took as they were published (``restored``, of several runs), and are none
+    themselves.
     """
 
-    def __init__(self, project: Path, study: str | None = None) -> None:
+    def __init__(self, project: Path, study: str | None = None, restored: Iterable[Sequence[str]] = ()) -> None:
         self.project, self.study = project, study
+        self.restored = {(), *map(tuple, restored)}
         self._read: dict[tuple[str, str], bytes | None] = {}
-        self._derived: dict[str, dict[str, str]] = {}
+        self._derived: dict[str, set[tuple[str, str]]] = {}
 
     def close(self) -> None:
         """End git's process."""
@@ -58,7 +60,7 @@ class Sources:
         if content is not None and hashlib.sha256(content).hexdigest() == file.sha256:
             return True
         if self.study and name in (plain.PARAMS, plain.CELLS):
-            return self._follows(stated.commit).get(name) == file.sha256
+            return (name, file.sha256) in self._follows(stated.commit)
         return any(self._tracked(stated, str(place)) for place in (name, *Path(name).parents))
 
     def _tracked(self, stated: Stated, place: str) -> bool:
@@ -71,12 +73,13 @@ class Sources:
             return False
         return bool(recorded) and digest(_below(stated.inputs, place)) == recorded[0]
 
-    def _follows(self, commit: str) -> dict[str, str]:
-        """SHA-256 of params.yaml and cells.yaml of the study's folder, as they follow from the commit's files."""
+    def _follows(self, commit: str) -> set[tuple[str, str]]:
+        """Name and SHA-256 of params.yaml and cells.yaml of the study's folder, as they follow from the commit's
+        files."""
         if commit not in self._derived:
             from flows.workspace import params_of
 
-            self._derived[commit] = {}
+            self._derived[commit] = set()
             names = (plain.PARAMS, f"{plain.STUDIES}/{self.study}.yaml")
             contents = {name: self._content(commit, name) for name in names}
             with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UserError, TypeError):
@@ -84,10 +87,11 @@ class Sources:
                 (root / plain.STUDIES).mkdir()
                 for name, content in contents.items():
                     (root / name).write_bytes(content)
-                (root / plain.PARAMS).write_text(params_of(self.study, root), encoding="utf-8")
-                resolver.write(root)
-                found = {name: (root / name).read_bytes() for name in (plain.PARAMS, plain.CELLS)}
-                self._derived[commit] = {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+                for restored in self.restored:
+                    (root / plain.PARAMS).write_text(params_of(self.study, root, restored), encoding="utf-8")
+                    resolver.write(root)
+                    for name in (plain.PARAMS, plain.CELLS):
+                        self._derived[commit].add((name, hashlib.sha256((root / name).read_bytes()).hexdigest()))
         return self._derived[commit]
 
     def _content(self, commit: str, name: str) -> bytes | None:
