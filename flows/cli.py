@@ -23,7 +23,14 @@ app = typer.Typer(
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a person has, in the order of `roads --help`
     "Run": [run.run, run.status, run.study, run.extend, run.log, run.ui],
     "Understand": [understand.why, understand.lineage, understand.diff, understand.claims],
-    "Reproduce": [reproduce.push, reproduce.pull, reproduce.gc, reproduce.doctor],
+    "Reproduce": [
+        reproduce.reproduce,
+        reproduce.replay,
+        reproduce.push,
+        reproduce.pull,
+        reproduce.gc,
+        reproduce.doctor,
+    ],
     "Prove": [prove.verify, prove.keys],
     "Bring your own": [bring.import_command, bring.export],
 }

@@ -100,7 +100,7 @@ class Makings:
         apart: dict[str, list[str]] = collections.defaultdict(list)
         for name in (name for name in names if self.graph.stages[name].command):
             made = self.of(name)
-            pairs = [(machine.deciding(one["platform"]), machine.deciding(_here(one["platform"]))) for one in made]
+            pairs = [(machine.deciding(one["platform"]), machine.deciding(here(one["platform"]))) for one in made]
             if not any(then == now for then, now in pairs):
                 apart[differing(*pairs[0]) if made else UNKNOWN].append(name)
         lines = []
@@ -127,7 +127,7 @@ def listing(listed: dict, record: dict) -> dict | None:
     return {"platform": platform, "commit": entry["commit"], "clean": entry["clean"]}
 
 
-def _here(platform: dict[str, str]) -> dict[str, str]:
+def here(platform: dict[str, str]) -> dict[str, str]:
     """The facts of this machine, for a result that was made with the GPU and the numerics of a ``platform``."""
     kind = platform.get("numerics", numerics.NATIVE)
     return machine.facts("gpu" in platform, numerics.environment(os.environ, kind))

@@ -107,7 +107,7 @@ def code(digests: dict[str, dict], root: Path) -> dict[str, Any]:
     algorithm = hashlib.sha256("".join(sha256(root / name) for name in ALGORITHM if (root / name).exists()).encode())
     return {
         "algorithm": algorithm.hexdigest(),
-        "stages": {name: _short(record["code"]) for name, record in digests.items()},
+        "stages": {name: short(record["code"]) for name, record in digests.items()},
         "packages": {k: v for record in digests.values() for k, v in record["packages"].items()},
     }
 
@@ -124,7 +124,7 @@ def told(graph: Graph) -> list[str]:
     files = [plain.PARAMS, "requirements.lock", *(f"{PUBLISHED}/{folder.name}/{NAME}" for folder in studies)]
     code = [*(graph.root / plain.STUDIES).glob("*.yaml"), *(graph.root / "stages").rglob("*.py")]
     read = [path for path in (*(graph.root / name for name in files), *sorted(code)) if path.exists()]
-    asked = _short([[str(path.relative_to(graph.root)), sha256(path)] for path in read])
+    asked = short([[str(path.relative_to(graph.root)), sha256(path)] for path in read])
     answers = kept.read(graph.root / ANSWERS, {"asked": str, "lines": [str]})
     if not answers or answers["asked"] != asked:
         answers = {"asked": asked, "lines": [line for folder in studies if (line := _line(folder, graph.root))]}
@@ -169,5 +169,5 @@ def written_digests(root: Path) -> dict[str, dict]:
     return {path.stem: written(path) for path in sorted((root / DIGESTS).glob("*.json"))}
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

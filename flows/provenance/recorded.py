@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from flows import kept
+from flows.pipeline.content import md5
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
 from flows.provenance.making import FILE, MADE, Makings, counted, differing, listing
@@ -76,27 +77,32 @@ def entry(name: str, locked: dict) -> dict:
 
 def _line(graph: Graph, makings: Makings, platforms: dict, name: str, then: dict, outs: list[str]) -> str:
     before, now = listing(platforms, then), next(iter(makings.of(name)), None)
+    recorded = {path: md5 for path, md5 in _hashes(then, "outs").items() if path in outs}
     if before is None or now is None:
         cause = "on which platform that was made is not on record"
     elif before["platform"] != now["platform"]:
         cause = f"that was made with {differing(before['platform'], now['platform'])}"
     else:
         cause = "on the same platform: the stage is not deterministic, or something was edited by hand"
-    return f"{name}: {outs[0]} is not what the commit recorded ({_amount(graph, then, outs)}); {cause}."
+    return f"{name}: {outs[0]} is not what the commit recorded ({amount(graph, recorded)}); {cause}."
 
 
-def _amount(graph: Graph, then: dict, outs: list[str]) -> str:
-    """By how much the outs differ: "at most 1e-11 (dial.parquet)", or in which files, or not known."""
+def amount(graph: Graph, recorded: dict[str, str], root: Path | None = None, published: dict | None = None) -> str:
+    """By how much outs differ from the hashes ``recorded`` of them, by path: "at most 1e-11 (dial.parquet)", or in
+    which files, or not known.
+
+    ``root``: the folder they lie in, if not the graph's; ``published``: see ``versions``.
+    """
     from flows.provenance.differences import largest
 
     gaps, others = {}, []
     with tempfile.TemporaryDirectory() as folder:
-        for out in outs:
-            files = _recorded(graph, out, _hashes(then, "outs")[out], Path(folder))
+        for out, value in recorded.items():
+            files = versions(graph, out, value, Path(folder), published)
             if files is None:
                 return "by how much is not known, as the recorded bytes are not here"
             for name, old in files.items():
-                new = graph.root / out / name if name else graph.root / out
+                new = (root or graph.root) / out / name if name else (root or graph.root) / out
                 shown = name or out
                 if not new.is_file():
                     others.append(shown)
@@ -112,22 +118,30 @@ def _amount(graph: Graph, then: dict, outs: list[str]) -> str:
     return "; ".join([*parts, *([f"more than numbers in {others[0]}"] if others else [])]) or "a file more or less"
 
 
-def _recorded(graph: Graph, out: str, md5: str, folder: Path) -> dict[str, Path] | None:
-    """The files of an out as it was recorded, by their path in it ("" for the out itself), from DVC's cache or git;
-    None if some are in neither. ``folder``: for copies from git."""
+def versions(
+    graph: Graph, out: str, recorded: str, folder: Path, published: dict[str, str] | None = None
+) -> dict[str, Path] | None:
+    """The files of an out as it was recorded, by their path in it ("" for the out itself), from DVC's cache or git,
+    hashed; None if some are in neither. ``folder``: for copies from git; ``published``: where git has an out, if not
+    at its path in HEAD."""
     cache = graph.repo.cache.local
-    kept = Path(cache.oid_to_path(md5))
-    if kept.exists() and md5.endswith(".dir"):
-        files = {one["relpath"]: Path(cache.oid_to_path(one["md5"])) for one in json.loads(kept.read_text())}
-        return files if all(path.exists() for path in files.values()) else None
-    if kept.exists():
-        return {"": kept}
-    content = git(graph.root, "show", f"HEAD:./{out}")
-    if content is None or hashlib.md5(content).hexdigest() != md5:
+    kept = Path(cache.oid_to_path(recorded))
+    if _is(kept, recorded.removesuffix(".dir")):
+        if not recorded.endswith(".dir"):
+            return {"": kept}
+        listed = {one["relpath"]: one["md5"] for one in json.loads(kept.read_text())}
+        files = {name: Path(cache.oid_to_path(value)) for name, value in listed.items()}
+        return files if all(_is(path, listed[name]) for name, path in files.items()) else None
+    content = git(graph.root, "show", (published or {}).get(out, f"HEAD:./{out}"))
+    if content is None or hashlib.md5(content).hexdigest() != recorded:
         return None
     copy = folder / out.replace("/", "_")
     copy.write_bytes(content)
     return {"": copy}
+
+
+def _is(path: Path, value: str) -> bool:
+    return path.is_file() and md5(path) == value
 
 
 def _hashes(record: dict, side: str) -> dict[str, str]:
