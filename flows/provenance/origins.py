@@ -91,7 +91,7 @@ def otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def chosen(root: Path) -> dict[str, Any]:
     """The params that the study in ``root`` depends on, with all that is left to ``extends``, grids and defaults."""
-    return plain.fast(root / plain.CELLS)["resolved"] | {"theory": plain.read(root / plain.PARAMS)["theory"]}
+    return _decisive(plain.fast(root / plain.CELLS), plain.read(root / plain.PARAMS))
 
 
 def today(study: str, project: Path) -> dict[str, Any]:
@@ -99,7 +99,14 @@ def today(study: str, project: Path) -> dict[str, Any]:
     from stages.records import reading  # with pydantic, which takes longer to import than `roads status` may take
 
     given = reading.prepare(study, project)
-    return resolver.resolve(given)["resolved"] | {"theory": given["theory"]}
+    return _decisive(resolver.resolve(given), given)
+
+
+def _decisive(cells: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """All but which replicates a run took as they were published, which decides nothing."""
+    found = cells["resolved"]
+    study = {key: value for key, value in found["study"].items() if key != "restored"}
+    return {**found, "study": study, "theory": params["theory"]}
 
 
 def code(digests: dict[str, dict], root: Path) -> dict[str, Any]:

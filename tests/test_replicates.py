@@ -1,0 +1,86 @@
+"""A study is published replicate by replicate, and goes on from what it has published, with nothing else at hand."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from conftest import edit_params, roads
+
+pytestmark = pytest.mark.slow
+
+STUDY, WORKSPACE = "data/studies/micro", "runs/micro"
+REPLICATES = ["micro-0", "micro_half-0"]
+
+
+def git(folder, *words):
+    who = ("-c", "user.name=test", "-c", "user.email=test@test.invalid")
+    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def published(micro, tmp_path_factory):
+    """The micro study as a named one, which takes all from the cache, published and committed."""
+    project = tmp_path_factory.mktemp("published") / "project"
+    shutil.copytree(micro, project, ignore=shutil.ignore_patterns(".roads"))
+    done = roads(project, "run", "--study", "micro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for of in REPLICATES:
+        assert f"Published: {STUDY}/replicates/{of}. Commit it" in done.stdout
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "published")
+    return project
+
+
+@pytest.fixture
+def clone(published, tmp_path):
+    """A clone on a machine that has none of the artifacts."""
+    git(tmp_path, "clone", "-q", str(published), "clone")
+    return tmp_path / "clone"
+
+
+def due(project, *more):
+    """The stages that a run of the named study would carry out."""
+    done = roads(project, "run", "--study", "micro", "--dry", *more)
+    assert done.returncode == 0, done.stderr
+    return {line.partition(":")[0] for line in done.stdout.splitlines() if ": would run" in line or ": may run" in line}
+
+
+def test_a_clone_without_artifacts_makes_the_report_from_what_was_published(published, clone):
+    assert due(clone) == {"check", "theory", "report"}
+    done = roads(clone, "run", "--study", "micro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("evidence.json", "report.md", "artifacts.json", "params.json"):
+        assert (clone / STUDY / name).read_bytes() == (published / STUDY / name).read_bytes(), name
+    html = "data/report/report.html"
+    assert (clone / WORKSPACE / html).read_bytes() == (published / WORKSPACE / html).read_bytes()
+    assert not (clone / WORKSPACE / "data/base").exists(), "no policy was trained"
+
+
+def test_only_what_was_published_by_other_params_is_made_again(clone):
+    edit_params(clone, lambda data: None)
+    path = clone / "studies/micro.yaml"
+    assert "micro_half:" in path.read_text()
+    path.write_text(path.read_text().replace("micro_half:", "micro_half:\n    offline: {beta: 7.0}", 1))
+    made = due(clone)
+    assert {"offline@micro_half-0-offline", "replicate@micro_half-0"} <= made
+    assert not [name for name in made if "@micro-0" in name]
+
+
+def test_other_code_makes_all_of_it_again(clone):
+    path = clone / "stages/offline.py"
+    path.write_text(path.read_text() + "\nNEW = 1\n")
+    assert {f"replicate@{of}" for of in REPLICATES} <= due(clone)
+
+
+def test_a_replicate_that_was_changed_is_refused(clone):
+    path = clone / STUDY / "replicates/micro-0/evaluation/online/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["test"]["true_reward"] += 1
+    path.write_text(json.dumps(metrics))
+    done = roads(clone, "run", "--study", "micro")
+    assert done.returncode == 2
+    assert "replicates/micro-0/evaluation/online/metrics.json is not what was written" in done.stderr
+    (clone / STUDY / "replicates/micro-0.json").write_text("{")
+    done = roads(clone, "status", "--study", "micro")
+    assert done.returncode == 2 and "replicates/micro-0.json cannot be read" in done.stderr
