@@ -15,7 +15,7 @@ from soak.harm import flip, locked
 
 pytest_plugins = "soak.fixtures"
 MADE = "data/policy/micro/0/offline"
-FLIPS, FORGERIES, AT_ONCE = 300, 60, 5
+FLIPS, FORGERIES, AT_ONCE = 200, 30, 5
 
 
 @pytest.fixture(scope="module")
