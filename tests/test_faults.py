@@ -14,12 +14,8 @@ CAREFULLY = (  # the paths at whose change a kill comes, in the first run of a s
     ".dvc/tmp/rwlock",
     ".dvc/cache/files/md5/",
     ".dvc/cache/runs/",
-    ".dvc/cache/made/",
     "data/model",
-    "data/report/report.html",
-    "dvc.lock.partial",
     "dvc.lock",
-    "data/.made.json.partial",
 )
 
 
@@ -41,7 +37,7 @@ def test_a_run_that_is_killed_at_any_write_ends_in_the_same_bytes(forks, begun, 
 def test_a_disk_that_is_full_or_broken_loses_nothing(action, forks, begun, made, tmp_path):
     project, luck = replace(tmp_path / "project", begun), random.Random(action)
     forks.run(project, "flows", "run", action=action)
-    for at in luck.sample(range(1, len(forks.changes())), 3):
+    for at in luck.sample(range(1, len(forks.changes())), 2):
         replace(project, begun)
         code, said = forks.run(project, "flows", "run", action=action, at=at)
         assert code in (0, 1, 2), (at, said)
