@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.alone import alone
+from flows.pipeline import locks
+from flows.pipeline.inside import lies_in, refuse_outs
 from flows.pipeline.lockfile import editing
 from flows.pipeline.objects import Objects
 from flows.pipeline.parsing import params_parsed_once
@@ -78,7 +80,9 @@ class Graph:
             self.repo = Repo(str(self.root), _wait_for_lock=True)
             self._objects = Objects(self.repo, lambda sentence: self.tell(sentence))
             collect(self.root, Path(self.repo.cache.local_cache_dir))
+            locks.mend(self.repo)
             index = self.repo.index
+            refuse_outs(self.root, index.stages)
             published = str(self.root / PUBLISHED) if publishing else None
             targets = [s for s in index.stages if s.cmd and published not in [dep.fs_path for dep in s.deps]]
             active = get_active_graph(index.graph)
@@ -101,7 +105,7 @@ class Graph:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """DVC's lock on the project; this thread may have it already."""
-        with self._mutex, contextlib.nullcontext() if self.repo.lock.is_locked else self.repo.lock:
+        with self._mutex, contextlib.nullcontext() if self.repo.lock.is_locked else locks.taken(self.repo.lock):
             yield
 
     @contextlib.contextmanager
@@ -280,8 +284,7 @@ class Graph:
             return []
         kept = [Path(out.fs_path) for stage in self._dvc.values() for out in stage.outs]
         for path in {self.root / out["path"] for name in stale for out in entries[name].get("outs", [])}:
-            inside = (self.root / "data") in path.parents and ".." not in path.parts
-            if inside and not any(overlap(path, out) for out in kept):
+            if lies_in(path, self.root / "data") and not any(overlap(path, out) for out in kept):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # data/policy/SETTING/SEED may be empty now
                     os.removedirs(path.parent)

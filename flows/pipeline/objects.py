@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.pipeline.content import files, md5
+from flows.pipeline.inside import refuse_listing
 from stages.provenance.git import git
 
 DAMAGED = "damaged"  # folder beside the cache's objects; `dvc gc` leaves it alone
@@ -60,6 +61,8 @@ class Objects:
                 if not self._fetched(oid):
                     raise ObjectFormatError(f"{path} is damaged")
                 info = _localfs_info(path)
+            if oid.endswith(".dir"):
+                refuse_listing(Path(path))
             self._right.add(oid)
             self._db.protect(path)
         return Meta.from_info(info)
