@@ -98,9 +98,13 @@ def test_they_run(project):
     git(project, "add", "-A")
     git(project, "commit", "-qm", "All of them")
 
-    done = roads(project, "run", "--study", "added", "--runner", "polite")
+    logs = project / "runs/added/.roads/logs"
+    done = roads(project, "run", "--study", "added", "--runner", "polite", "--stages", "preferences@echo-0")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not list((project / "runs/added/.roads/logs").glob("*/stage-server.log")), "none of them was served"
+    assert not list(logs.glob("*/stage-server.log")), "what the new runner starts is not served"
+    done = roads(project, "run", "--study", "added")  # the rest is, which saves minutes of imports
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(logs.glob("*/stage-server.log"))
     data = project / "runs/added/data"
     pairs = pd.read_parquet(data / "preferences/near/0/pairs.parquet")
     assert (pairs["chosen"] != pairs["rejected"]).mean() > 0.9
