@@ -164,7 +164,7 @@ def test_what_is_finite_passes_as_it_is():
 def test_a_point_of_a_learning_curve_is_finite(pairs, tmp_path):
     args = training.options(CPU, 0, tmp_path / "scratch", 8, max_steps=2, learning_rate=1e-4)
     trainer, rewards = offline(pairs, tmp_path, args), iter([0.5, float("nan")])
-    curve = callbacks.Curve(tmp_path / "scratch", 2, lambda: {"true_reward": next(rewards)})
+    curve = callbacks.Curve(2, lambda: {"true_reward": next(rewards)})
     with pytest.raises(UserError, match=r"after step 1 of 2 .*: the learning curve, true_reward is nan"):
         training.train(trainer, tmp_path / "scratch", "a policy", curve)
 

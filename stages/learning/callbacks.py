@@ -11,11 +11,17 @@ import pandas as pd
 from transformers import TrainerCallback
 
 from stages.learning.finite import finite, finite_weights
+from stages.records import artifacts
 from stages.records.events import emit
 
 CHECKPOINT_SECONDS = (
     "ALL_ROADS_CHECKPOINT_SECONDS"  # how often a running stage saves its state; never changes the result
 )
+
+
+def checkpoint(args, state) -> Path:
+    """The folder of the checkpoint of the step that a training has come to."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 class KeepState(TrainerCallback):
@@ -42,30 +48,38 @@ class KeepState(TrainerCallback):
         emit(state.global_step, **{k: v for k, v in numbers.items() if isfinite(v) and not k.startswith("logits/")})
 
 
+class Seal(TrainerCallback):
+    """The last of the callbacks: a checkpoint counts once it has a manifest, and as long as it is what that says."""
+
+    def on_save(self, args, state, control, **_kwargs):
+        artifacts.seal(checkpoint(args, state))
+
+
 class Curve(TrainerCallback):
     """Measure the policy ``points`` times during training, and before the first step.
 
     Of T steps these are T^(1/points), T^(2/points), ..., T, rounded: most of the way from the base policy is gone
     early, and a curve that is to be read at a given KL needs its points there. ``measure()`` returns a dict of
-    numbers. The rows live beside the checkpoints, so a resumed run has them all.
+    numbers. Each checkpoint has the rows so far, so a resumed run has them all.
     """
 
-    def __init__(self, scratch: Path, points: int, measure: Callable[[], dict]):
-        self.path, self.points, self.measure = scratch / "curve.jsonl", points, measure
+    NAME = "curve.json"
 
-    def rows(self) -> list[dict]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+    def __init__(self, points: int, measure: Callable[[], dict]):
+        self.points, self.measure, self.rows = points, measure, []
 
     def save(self, folder: Path) -> None:
         """Write curve.parquet: one row a measurement."""
-        pd.DataFrame(self.rows()).to_parquet(folder / "curve.parquet", index=False)
+        pd.DataFrame(self.rows).to_parquet(folder / "curve.parquet", index=False)
 
     def on_train_begin(self, args, state, control, **_kwargs):
-        kept = [row for row in self.rows() if row["step"] <= state.global_step]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         if state.global_step == 0:
             self._record(0)
+        else:
+            self.rows = json.loads((checkpoint(args, state) / self.NAME).read_text())
+
+    def on_save(self, args, state, control, **_kwargs):
+        (checkpoint(args, state) / self.NAME).write_text(json.dumps(self.rows))
 
     def on_step_end(self, args, state, control, **_kwargs):
         if state.global_step in {round(state.max_steps ** (i / self.points)) for i in range(1, self.points + 1)}:
@@ -73,6 +87,5 @@ class Curve(TrainerCallback):
 
     def _record(self, step: int) -> None:
         row = {"step": step, **finite(self.measure(), "the learning curve")}
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
         emit(step, **{f"validation/{k}": v for k, v in row.items() if k != "step"})

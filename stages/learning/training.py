@@ -16,7 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from stages.learning import models
 from stages.learning.batch import Batch, padded
-from stages.learning.callbacks import Curve, KeepState
+from stages.learning.callbacks import Curve, KeepState, Seal
 from stages.learning.finite import FiniteLoss, finite_weights
 from stages.records import artifacts
 from stages.records.errors import UserError
@@ -49,7 +49,7 @@ def options(compute, seed: int, scratch: Path, batch: int, each: int = 1, **more
         "logging_steps": 20,
         "logging_nan_inf_filter": False,  # it would hide a loss of NaN behind the average of those before
         "save_strategy": "no",  # KeepState says when
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # the former one until the new one is sealed
         **more,
     }
 
@@ -166,16 +166,17 @@ def train(trainer, scratch: Path, what: str, *callbacks: TrainerCallback) -> Non
     """
     models.without_dropout(trainer.model)
     trainer.remove_callback(PrinterCallback)  # KeepState says the same, as events
-    for callback in (KeepState(), *callbacks):
+    for callback in (KeepState(), *callbacks, Seal()):
         trainer.add_callback(callback)
-    whole = [p for p in scratch.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
+    whole = [path for path in scratch.glob("checkpoint-*") if _is_whole(path)]
     last = max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
     try:
         if last is None:
             shutil.rmtree(scratch, ignore_errors=True)
             trainer.train()
         else:
-            trainer.model.load_state_dict(type(trainer.model).from_pretrained(last, local_files_only=True).state_dict())
+            loaded = type(trainer.model).from_pretrained(last, local_files_only=True, use_safetensors=True)
+            trainer.model.load_state_dict(loaded.state_dict())
             trainer.train(resume_from_checkpoint=str(last))
         finite_weights(trainer.model, "the result")
     except UserError as error:
@@ -185,9 +186,16 @@ def train(trainer, scratch: Path, what: str, *callbacks: TrainerCallback) -> Non
         ) from error
 
 
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return bool(artifacts.reading(checkpoint))
+    except (UserError, ValueError):  # half-written, or changed since: what it would lead to is not what was begun
+        return False
+
+
 def train_policy(trainer: DPOTrainer, scratch: Path, points: int, measure: Callable[[], dict], out: str) -> None:
     """Train with a learning curve and write both, policy and curve, as the artifact ``out``."""
-    curve = Curve(scratch, points, measure)
+    curve = Curve(points, measure)
     train(trainer, scratch, out, curve)
     with artifacts.writing(out) as folder:
         models.save(trainer.model, trainer.processing_class, folder)

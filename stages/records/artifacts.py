@@ -49,19 +49,29 @@ def writing(out: str | Path) -> Iterator[Path]:
         yield partial
         for path in files(partial):
             path.chmod(0o644)
-        digests = {str(p.relative_to(partial)): sha256(p) for p in files(partial)}
-        (partial / MANIFEST).write_text(json.dumps(digests, indent=1) + "\n")
+        seal(partial)
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
-    except OSError as error:
+    except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if error.errno == errno.ENOSPC:
+        if is_full(error):
             free = shutil.disk_usage(out.parent if out.parent.exists() else ".").free
             raise UserError(
                 f"No disk space left while writing {out} ({free} bytes free): free some and run again."
             ) from error
         raise
+
+
+def seal(folder: Path) -> None:
+    """Write a folder's manifest, last of all and at once, so that ``reading`` takes no half of it for whole."""
+    digests = {str(path.relative_to(folder)): sha256(path) for path in files(folder)}
+    write_file(folder / MANIFEST, json.dumps(digests, indent=1) + "\n")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error is that of a full disk; what is written in Rust (safetensors, tokenizers) says so in words."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "(os error 28)" in str(error)
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -104,7 +114,7 @@ def digest(artifact: str | Path) -> str:
 def refuse_pickles(folder: Path) -> None:
     """Raise UserError if a folder holds a pickled weight file; weights are read from safetensors only."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix in PICKLED:
+        if path.suffix.lower() in PICKLED:
             raise UserError(
                 f"{path} is a pickled file, which could run code when read: convert the weights to safetensors."
             )

@@ -1,7 +1,6 @@
 """From ``python -m stages.X --cell gap-0`` to ``run(cell="gap-0")``, and from errors to exit codes."""
 
 import argparse
-import errno
 import inspect
 import os
 import sys
@@ -49,11 +48,10 @@ def command(run: Callable[..., None]) -> None:
         artifacts.forget_all()
     except UserError as error:
         sys.exit(_say(error))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            sys.exit(_say(f"No disk space left ({error.filename}): free some and run again; nothing was lost."))
-        sys.exit(_unexpected(error))
     except Exception as error:
+        if artifacts.is_full(error):
+            where = getattr(error, "filename", None) or error
+            sys.exit(_say(f"No disk space left ({where}): free some and run again; nothing was lost."))
         sys.exit(_unexpected(error))
 
 
