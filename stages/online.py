@@ -23,6 +23,7 @@ from stages.learning.measure import Measure
 from stages.learning.sampling import draw
 from stages.records import artifacts, rooms
 from stages.records.command import command
+from stages.records.errors import UserError
 from stages.records.sections import asked
 from stages.records.seeds import Uniforms, key, order
 from stages.worlds import corpora
@@ -81,23 +82,25 @@ class Rounds:
         self.prompts = some.sort_values("prompt_id").reset_index(drop=True)
         self.steps = arm.steps // arm.rounds  # optimisation steps in a round
         self.stored = None if stored is None else stored.groupby("prompt_id")["completion_ids"].agg(list)
-        self.kept = scratch / "round.json"
+        self.scratch = scratch
         self.round, self.rows, self.orders = -1, [], {}
 
     def rows_at(self, step: int) -> list[dict]:
         """The rows of optimisation step ``step``, one per prompt, as ``rank`` or ``group`` says."""
         if step // self.steps != self.round:
             self.round = step // self.steps
-            self.rows = self._kept() or self._made()
+            self.rows = self._kept() or self._made(step % self.steps == 0)
         first = step % self.steps * self.arm.prompts
         return self.rows[first : first + self.arm.prompts]
 
-    def _made(self) -> list[dict]:
+    def _made(self, begins: bool) -> list[dict]:
+        if not begins:  # the policy is no longer the one that the others of this round were drawn from
+            raise UserError(f"{self.kept} is missing, and this round has begun: remove {self.scratch}, run again.")
         prompts, drawn = self._drawn()
         rows = self.take(prompts, drawn, labelled(prompts, drawn, self.label))
-        if self.steps > 1:  # a run that is resumed within the round cannot draw from this policy again
-            self.kept.parent.mkdir(parents=True, exist_ok=True)
-            self.kept.write_text(json.dumps({"round": self.round, "rows": rows}))
+        if self.steps > 1:
+            with artifacts.writing(self.kept) as out:
+                (out / "rows.json").write_text(json.dumps(rows))
         return rows
 
     def _drawn(self) -> tuple[pd.DataFrame, list[list[list[int]]]]:
@@ -110,9 +113,15 @@ class Rounds:
         luck = Uniforms("online samples", *self.of)
         return rows, draw(self.policy, rows, self.arm.completions, self.world, self.arm.temperature, luck)
 
+    @property
+    def kept(self) -> Path:
+        """The rows of this round, for a run that is resumed within it."""
+        return self.scratch / f"round-{self.round}"
+
     def _kept(self) -> list[dict] | None:
-        found = json.loads(self.kept.read_text()) if self.steps > 1 and self.kept.exists() else None
-        return found["rows"] if found and found["round"] == self.round else None
+        if self.steps == 1 or not self.kept.exists():
+            return None
+        return json.loads((artifacts.reading(self.kept) / "rows.json").read_text())
 
     def _visits(self, first: int, count: int) -> list[tuple[int, int]]:
         """(prompt, how often it came before) of the places first .. first + count - 1 in the order of prompts: one

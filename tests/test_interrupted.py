@@ -7,8 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+
+from stages.online import Rounds
+from stages.records import artifacts
+from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +79,18 @@ def test_a_stage_killed_while_sampling_ends_in_the_same_bytes(micro_copy):
     assert again.wait() == 0, again.stderr.read()
     assert json.loads(manifest.read_text()) == whole
     assert not Path(f"{manifest.parent}.partial").exists()
+
+
+def test_the_samples_of_a_round_that_has_begun_are_not_drawn_anew(tmp_path):
+    """By then the policy is another; and what was kept of them counts only as it was kept."""
+    arm = SimpleNamespace(method="", share=1.0, steps=12, rounds=3, prompts=2)
+    corpus = SimpleNamespace(prompts=pd.DataFrame({"prompt_id": [0, 1], "split": "train"}), world=None)
+    rounds = Rounds(None, corpus, None, arm, None, tmp_path, ("gap", 0))
+    with pytest.raises(UserError, match=r"round-1 is missing, and this round has begun: remove"):
+        rounds.rows_at(5)
+    with artifacts.writing(tmp_path / "round-2") as out:
+        (out / "rows.json").write_text("[1, 2, 3, 4, 5, 6, 7, 8]")
+    assert rounds.rows_at(9) == [3, 4]
+    (tmp_path / "round-2/rows.json").write_text("[1, 2, 3, 4, 5, 6, 7, 9]")
+    with pytest.raises(UserError, match=r"round-2/rows\.json is not what was written"):
+        Rounds(None, corpus, None, arm, None, tmp_path, ("gap", 0)).rows_at(9)
