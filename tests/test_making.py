@@ -163,6 +163,7 @@ def test_at_its_end_a_run_says_what_came_out_otherwise_than_the_commit_recorded(
 def test_checkpoints_of_other_code_or_of_another_platform_are_not_resumed(monkeypatch, tmp_path):
     code = tmp_path / "base.worlds-roads.json"
     code.write_text("{}")
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)  # a user may have chosen one
     where = SimpleNamespace(setting="gap", code=str(code))
     here = scratch("base", where, "x")
     assert scratch("base", where, "x") == here != scratch("base", where, "y")

@@ -16,7 +16,7 @@ from stages.records import plain, reading
 
 pytestmark = pytest.mark.slow
 
-STAGES = 72
+STAGES = 74
 SETTINGS = ("micro", "micro_half")
 
 
@@ -97,6 +97,7 @@ def test_one_more_seed_or_arm_makes_its_own_stages_and_the_report_due_and_nothin
 
     assert due(again) == {
         *(f"{stage}@{setting}-0-online_again" for stage in ("online", "evaluate") for setting in SETTINGS),
+        *(f"replicate@{setting}-0" for setting in SETTINGS),
         "report",
     }
 
@@ -127,6 +128,7 @@ def test_touching_one_param_reruns_exactly_what_reads_it_or_follows_from_it(micr
         "evaluate@micro_half-0-offline",
         "evaluate@micro_half-0-offline_relabelled",
         "evaluate@micro_half-0-online_after",
+        "replicate@micro_half-0",
         "report",
     }
     said = roads(micro_copy, "run", "--dry")

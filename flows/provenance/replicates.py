@@ -113,8 +113,8 @@ def restored(folder: Path) -> list[list[str]]:
     """What each run that published a replicate, or the study itself, took as it was published before."""
     records = [read(folder / FOLDER, path.stem) for path in sorted((folder / FOLDER).glob("*.json"))]
     whole = statements.unpack(folder / statements.PUBLISHED).get("report")
-    at_last = [whole.params["resolved"]["study"].get("restored", [])] if whole else []
-    return [*(record["restored"] for record in records if record), *at_last]
+    at_last = whole.params.get("resolved", {}).get("study", {}).get("restored", []) if whole else []
+    return [*(record["restored"] for record in records if record), at_last]
 
 
 def upstream(graph: Graph, name: str) -> list[str]:
