@@ -21,9 +21,9 @@ from flows.examined import Project
 from flows.pipeline import remotes
 from flows.pipeline.changes import some
 from flows.pipeline.objects import DAMAGED
+from flows.places import RUNS
 from flows.provenance.making import FILE, MADE, counted, differing
 from flows.runners.slots import cores, gpus
-from flows.workspace import RUNS
 from stages.provenance import signing
 from stages.provenance.git import git
 from stages.provenance.pins import read_lock

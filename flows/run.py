@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.pages import made
 from flows.pipeline.graph import Graph
+from flows.places import MIRRORED
 from flows.plan import Plan, check_inputs
 from flows.provenance import origins, recorded, statements
 from flows.provenance.making import Makings
@@ -23,7 +24,6 @@ from flows.runners.slots import need
 from flows.schedule import Outcome, Schedule
 from flows.services import PREFECT_ENVIRONMENT, answers, database, direct, prefect_server
 from flows.terminal import Terminal
-from flows.workspace import MIRRORED
 from stages.provenance.git import source
 from stages.provenance.pins import check_installed
 from stages.records import rooms

@@ -18,7 +18,7 @@ from flows.pipeline.graph import Graph
 from flows.pipeline.lockfile import editing
 from flows.pipeline.remotes import fault, folder
 from flows.pipeline.shared import Shared, carried, place_of, recorded
-from flows.workspace import MIRRORED, RUNS, project_of
+from flows.places import MIRRORED, RUNS, project_of
 from stages.records.artifacts import write_file
 from stages.records.plain import STUDIES
 

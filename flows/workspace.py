@@ -13,11 +13,10 @@ from pathlib import Path
 
 from flows.alone import Busy, alone
 from flows.pipeline.restoring import remove
+from flows.places import MIRRORED, RUNS
 from stages.provenance.git import SOURCE, git, source
 from stages.records import plain, reading
 
-MIRRORED = Path(".roads/mirrored")  # in the workspace: which of its files are copies
-RUNS = "runs"
 OWN = {"params.yaml", "cells.yaml", "dvc.lock", ".dvc/config.local"}  # differ from the project's
 
 
@@ -45,11 +44,6 @@ def enter(name: str) -> None:
     os.environ.setdefault("PREFECT_HOME", str(project / ".roads" / "prefect"))
     os.chdir(workspace)
     os.environ["MLFLOW_TRACKING_URI"] = address(project)
-
-
-def project_of(root: Path) -> Path:
-    """The project: the folder itself, or the one of which it is the workspace of a study."""
-    return root.parents[1] if (root / MIRRORED).exists() else root
 
 
 def params_of(name: str, project: Path, restored: Sequence[str] = ()) -> str:

@@ -45,8 +45,8 @@ def reproduce(
 
     Example: roads reproduce HEAD~3 --stages evaluate@gap-0-online
     """
+    from flows.places import project_of
     from flows.provenance.reproduce import reproduce
-    from flows.workspace import project_of
 
     chosen = [part.strip() for part in stages.split(",") if part.strip()]
     found = reproduce(project_of(Path.cwd()), commit, study, chosen, cold, environment)
@@ -132,7 +132,7 @@ def gc(
     only lists.
     """
     from flows.pipeline.collection import free, plain, remove, words
-    from flows.workspace import project_of
+    from flows.places import project_of
 
     with free(project_of(Path.cwd())) as found:
         if not as_json:
@@ -156,7 +156,7 @@ def doctor(as_json: AsJson = False) -> None:
     Exit codes: 0, or 1 if something is wrong.
     """
     from flows.doctor import WRONG, examine
-    from flows.workspace import project_of
+    from flows.places import project_of
 
     lines = examine(project_of(Path.cwd()))
     wrong = sum(line.state == WRONG for line in lines)

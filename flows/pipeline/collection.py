@@ -21,9 +21,9 @@ from flows.pipeline.carrying import OBJECTS, PARTIAL, is_whole
 from flows.pipeline.graph import Graph
 from flows.pipeline.objects import DAMAGED
 from flows.pipeline.remotes import fault
+from flows.places import RUNS
 from flows.plan import Plan, plan
 from flows.provenance.making import counted
-from flows.workspace import RUNS
 from stages.records.errors import UserError
 
 LISTED = 20  # things that are told one by one

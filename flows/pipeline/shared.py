@@ -14,8 +14,8 @@ from flows.pipeline import stated
 from flows.pipeline.carrying import Carried, Thing, carry, is_whole, reading, thing
 from flows.pipeline.changes import some
 from flows.pipeline.graph import Graph
+from flows.places import MIRRORED
 from flows.provenance.making import counted
-from flows.workspace import MIRRORED
 from stages.records.errors import UserError
 
 MD5, SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")

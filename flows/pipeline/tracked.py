@@ -93,7 +93,7 @@ def _difference(stage: Any, out: Any) -> tuple[str, bool]:
 
 def _original(out: Any) -> Path | None:
     """The project's own file or folder of what a named study's workspace has a copy of."""
-    from flows.workspace import MIRRORED
+    from flows.places import MIRRORED
 
     workspace = Path(out.repo.root_dir)
     return workspace.parents[1] / _place(out) if (workspace / MIRRORED).exists() else None

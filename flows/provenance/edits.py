@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flows.pipeline.content import digest as dvc_hash
-from flows.workspace import project_of
+from flows.places import project_of
 from stages.provenance.digests import NAMES, Code
 from stages.provenance.git import git
 from stages.records.errors import UserError

@@ -12,11 +12,11 @@ from flows.pipeline.changes import some
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
 from flows.pipeline.verify import Found, unlike_published, verify
+from flows.places import MIRRORED
 from flows.provenance import chain, keys, replicates, statements
 from flows.provenance.chain import Link
 from flows.provenance.making import counted
 from flows.provenance.sources import Sources
-from flows.workspace import MIRRORED
 from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.workspace import RUNS, files
+from flows.places import RUNS
+from flows.workspace import files
 from stages.provenance.git import git
 from stages.records.errors import UserError
 

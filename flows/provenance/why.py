@@ -12,13 +12,14 @@ from flows.pipeline.changes import current, recorded, some
 from flows.pipeline.digested import written
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
+from flows.places import RUNS as WORKSPACES
+from flows.places import project_of
 from flows.plan import Plan, plan
 from flows.provenance.because import Because, file_of
 from flows.provenance.due import AFTER, MAY, MENDED, RESTORED, RUNS, STAYS, Answer, answers, makers
 from flows.provenance.edits import listed
 from flows.provenance.making import counted
-from flows.workspace import RUNS as WORKSPACES
-from flows.workspace import files, project_of
+from flows.workspace import files
 from stages.records.errors import UserError
 from stages.records.plain import CELLS, PARAMS, STUDIES
 
