@@ -13,7 +13,7 @@ from conftest import ROOT
 from stages.provenance.pins import read_lock
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OWN = {"flows", "stages", "tests", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+OWN = {"flows", "stages", "tests", *(path.stem for path in (ROOT / "tests").rglob("*") if path.suffix in ("", ".py"))}
 
 
 def normal(name: str) -> str:

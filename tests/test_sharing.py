@@ -148,10 +148,11 @@ def test_what_a_command_has_just_stated_travels_too(project, tmp_path, monkeypat
     with contextlib.chdir(project.root):
         Statement(Declared("base", ["raw.txt"], ["data/base"], {}), "folder data/base").write()
     [written] = (project.root / ".roads" / "statements").rglob("*.json")
+    said = written.read_bytes()
     project.roads("push")
     clone = project.clone(tmp_path / "clone")
     clone.roads("pull")
-    assert (clone.cache / "statements" / "base" / written.name).read_bytes() == written.read_bytes()
+    assert (clone.cache / "statements" / "base" / written.name).read_bytes() == said
 
 
 def test_a_damaged_entry_of_the_run_cache_is_refused(project, tmp_path):
