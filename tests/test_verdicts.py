@@ -51,6 +51,7 @@ def test_verdicts(expect, mean, error, verdict):
     assert small == (error == 0.01 and expect != "same")
 
 
+@pytest.mark.slow
 def test_the_verdict_of_one_claim_is_that_of_its_interval():
     for mean in (-0.25, -0.01, 0.01, 0.15, 0.195, 0.197, 0.25):
         found = judged("more", mean, 0.1)
@@ -58,6 +59,7 @@ def test_the_verdict_of_one_claim_is_that_of_its_interval():
         assert found.verdict == ("supported" if low > 0 else "not supported" if high < 0.2 else "undecided")
 
 
+@pytest.mark.slow
 def test_many_claims_are_judged_more_strictly():
     entries = [("one", claim("a.online - a.offline"), judged("more", 0.25, 0.1).found, study())]
     assert verdicts.judge(entries, ALONE)[0].verdict == "supported"
@@ -72,6 +74,7 @@ def test_many_claims_are_judged_more_strictly():
     assert waiting[0].p == together[0].p, "claims that wait for their study count as well"
 
 
+@pytest.mark.slow
 def test_seeds_added_after_a_look_cost_that_look():
     found = judged("more", 0.21, 0.1).found
     first, second = (("one", claim("a.online - a.offline"), found, study(looks=looks)) for looks in (1, 2))
