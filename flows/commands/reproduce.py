@@ -58,6 +58,7 @@ def replay(
     stage: Annotated[
         str, typer.Argument(help="A stage, as dvc.lock has it: online@gap-0-online.", autocompletion=completion.stages)
     ],
+    study: StudyName = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one stage in a clean folder, on copies of what it declares, and compare what it makes with dvc.lock.
@@ -66,6 +67,7 @@ def replay(
 
     Example: roads replay evaluate@gap-0-online
     """
+    go_to(study)
     from flows.provenance.replay import replay
 
     found = replay(Path.cwd(), stage)
