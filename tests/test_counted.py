@@ -112,7 +112,8 @@ def test_whatever_a_stage_has_imported_at_its_end_counts(micro_copy):
             asked.setdefault(Path(cell["code"]).stem, (stage, [] if stage == "report" else [name]))
     assert len(asked) > 20
     command = [sys.executable, "-c", PROGRAM, json.dumps(asked)]
-    done = subprocess.run(command, cwd=micro_copy, capture_output=True, text=True)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # as a stage's command sees to; other tests run beside this one
+    done = subprocess.run(command, cwd=micro_copy, env=alone, capture_output=True, text=True)
     assert "FOUND" in done.stdout, done.stderr
     for name, imported in json.loads(done.stdout.rpartition("FOUND ")[2]).items():
         code = json.loads((micro_copy / FOLDER / f"{name}.json").read_text())["code"]
