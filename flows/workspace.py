@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from flows.alone import Busy, alone
 from flows.pipeline.restoring import remove
@@ -25,14 +26,14 @@ def enter(name: str) -> None:
 
     What is shared stays with the project: MLflow's and Prefect's databases. Raises UserError for an unknown study.
     """
-    project = Path.cwd()
     from flows.provenance.replicates import restorable
 
-    workspace = project / RUNS / name
+    project = Path.cwd()
+    workspace, given = project / RUNS / name, reading.prepare(name, project)
     lock = workspace / "dvc.lock"
     made = lock.read_text(encoding="utf-8") if lock.exists() else ""
-    published = restorable(name, reading.prepare(name, project), project)
-    params = params_of(name, project, [of for of in published if f"\n  replicate@{of}:\n" not in made])
+    published = restorable(name, given, project)
+    params = params_of(name, given, [of for of in published if f"\n  replicate@{of}:\n" not in made])
     with contextlib.suppress(Busy), alone(workspace):  # while a run works there, it stays as the run began
         commit, clean = source(project)
         mirror(project, workspace)
@@ -46,15 +47,15 @@ def enter(name: str) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = address(project)
 
 
-def params_of(name: str, project: Path, restored: Sequence[str] = ()) -> str:
-    """params.yaml of a study's workspace. Raises UserError for an unknown study, and for what it may not say.
+def params_of(name: str, params: dict[str, Any], restored: Sequence[str] = ()) -> str:
+    """params.yaml of a study's workspace, as text.
 
-    ``restored``: the replicates that are taken as they were published (flows/provenance/replicates.py).
+    params: of reading.prepare; ``restored``: the replicates that are taken as they were published
+    (flows/provenance/replicates.py).
     """
     header = f"# Written from params.yaml and {reading.STUDIES}/{name}.yaml of the project: change those.\n"
-    params = reading.prepare(name, project)
     if restored:
-        params["study"]["restored"] = list(restored)
+        params = {**params, "study": {**params["study"], "restored": list(restored)}}
     return plain.text(params, header)
 
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import edit_params, roads
+from conftest import roads
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,6 @@ def test_a_clone_without_artifacts_makes_the_report_from_what_was_published(publ
 
 
 def test_only_what_was_published_by_other_params_is_made_again(clone):
-    edit_params(clone, lambda data: None)
     path = clone / "studies/micro.yaml"
     assert "micro_half:" in path.read_text()
     path.write_text(path.read_text().replace("micro_half:", "micro_half:\n    offline: {beta: 7.0}", 1))

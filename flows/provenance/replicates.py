@@ -58,7 +58,10 @@ def publish(graph: Graph, name: str, study: str, project: Path) -> str:
     with artifacts.writing(folder / of) as copy:
         shutil.copytree(graph.root / out, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns(artifacts.MANIFEST))
     packed = folder / f"{of}.{statements.PUBLISHED}"
-    write_file(packed, statements.pack(stated(graph, stages, project, statements.unpack(packed))))
+    if said := statements.pack(stated(graph, stages, project, statements.unpack(packed))):
+        write_file(packed, said)
+    else:
+        packed.unlink(missing_ok=True)  # an empty one would count as damaged
     write_file(folder / f"{of}.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
     return f"Published: {PUBLISHED / study / FOLDER / of}. Commit it: then a later run need not make it again."
 

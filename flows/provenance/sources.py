@@ -78,6 +78,7 @@ class Sources:
         files."""
         if commit not in self._derived:
             from flows.workspace import params_of
+            from stages.records import reading  # with pydantic, which takes long to import
 
             self._derived[commit] = set()
             names = (plain.PARAMS, f"{plain.STUDIES}/{self.study}.yaml")
@@ -87,8 +88,9 @@ class Sources:
                 (root / plain.STUDIES).mkdir()
                 for name, content in contents.items():
                     (root / name).write_bytes(content)
+                given = reading.prepare(self.study, root)
                 for restored in self.restored:
-                    (root / plain.PARAMS).write_text(params_of(self.study, root, restored), encoding="utf-8")
+                    (root / plain.PARAMS).write_text(params_of(self.study, given, restored), encoding="utf-8")
                     resolver.write(root)
                     for name in (plain.PARAMS, plain.CELLS):
                         self._derived[commit].add((name, hashlib.sha256((root / name).read_bytes()).hexdigest()))
