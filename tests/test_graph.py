@@ -137,7 +137,9 @@ class Project:
         self.write("params.yaml", text.replace(old, new, 1))
 
     def back(self) -> None:
-        """As it was at the last commit."""
+        """As it was at the last commit. Git compares seconds and sizes, and DVC, which stages dvc.lock, writes an index
+        that forgets which files changed in the second that it knows them by; so git reads all of them anew."""
+        (self.folder / ".git/index").unlink()
         self.run("git", "reset", "-q", "--hard")  # the index too, in which DVC puts dvc.lock
         self.run("dvc", "checkout", "-q")
 
