@@ -102,7 +102,7 @@ def test_a_run_keeps_platform_cost_and_kernels_of_each_stage_and_shows_them(micr
     offline, online = rows["offline"], rows["online"]
     assert "not known" not in text and len(rows) == 11
     assert float(offline[6].split()[0]) < float(online[6].split()[0]), "processor time"
-    assert re.fullmatch(r"[+-]\d+\.\d\d \|", online[7].strip()) and rows["base"][6] == "0 s"
+    assert re.fullmatch(r"[+-]\d+\.\d\d \|", online[7].strip()) and rows["base"][6] == "0.0 s"
     ignored = ["git", "check-ignore", "data/report/made.html", "data/report/made.md"]
     assert len(subprocess.run(ignored, cwd=micro, capture_output=True, text=True).stdout.split()) == 2
 
