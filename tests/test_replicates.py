@@ -83,3 +83,19 @@ def test_a_replicate_that_was_changed_is_refused(clone):
     (clone / STUDY / "replicates/micro-0.json").write_text("{")
     done = roads(clone, "status", "--study", "micro")
     assert done.returncode == 2 and "replicates/micro-0.json cannot be read" in done.stderr
+
+
+def test_of_a_study_that_still_runs_the_chain_of_its_replicates_is_verified(clone):
+    for path in [path for path in (clone / STUDY).iterdir() if path.is_file()]:
+        path.unlink()
+    shutil.rmtree(clone / STUDY / "replicates/micro_half-0")
+    for path in (clone / STUDY / "replicates").glob("micro_half-0.*"):
+        path.unlink()
+    git(clone, "commit", "-qam", "one replicate so far")
+    found = json.loads(roads(clone, "verify", STUDY, "--json").stdout)
+    counts, links = found["counts"], found["chains"][STUDY]
+    assert counts.keys() == {"unsigned"} and {"base@micro", "replicate@micro-0"} <= {link["stage"] for link in links}
+    path = clone / STUDY / "replicates/micro-0/evaluation/online/metrics.json"
+    path.write_text(path.read_text() + " ")
+    wrong = [link for link in json.loads(roads(clone, "verify", STUDY, "--json").stdout)["chains"][STUDY]]
+    assert [link["stage"] for link in wrong if link["kind"] == "bytes differ"] == [str(path.relative_to(clone))]

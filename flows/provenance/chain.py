@@ -85,18 +85,20 @@ def of_published(folder: Path, trusted: Mapping[str, "SSlibKey"], sources: Sourc
     """A link for each stage of a published study that a statement tells of, and for each artifact of which none does.
 
     The statements are in the study's folder, those of what one replicate goes back to beside the replicate; the report,
-    the evidence and the replicates are the only bytes that are here. Raises UserError for files that cannot be read.
+    the evidence and the replicates are the only bytes that are here. Of a study that still runs, there are replicates
+    alone. Raises UserError for files that cannot be read.
     """
     stated, study = statements.unpack(folder / statements.PUBLISHED), str(PUBLISHED / folder.name)
-    if not stated:
+    whole = (folder / "evidence.json").exists()
+    packs, copies = [*replicates.packs(folder), *([stated] if stated else [])], replicates.copies(folder)
+    if not packs or (whole and not stated):
         return [Link(study, NONE, "it was published without")]
-    artifacts = kept.read(folder / LISTING, {str: str})
+    artifacts = kept.read(folder / LISTING, {str: str}) if whole else replicates.listed(folder)
     if artifacts is None:
         raise UserError(f"{study}/{LISTING} cannot be read: `git checkout -- {study}` brings it back.")
-    packs, copies = [*replicates.packs(folder), stated], replicates.copies(folder)
     made = {name: file for pack in packs for one in pack.values() for name, file in one.outs.items()}
     links = []
-    for name, path in [*FILES.items(), *((copy, out) for out, copy in copies.items())]:
+    for name, path in [*(FILES.items() if whole else ()), *((copy, out) for out, copy in copies.items())]:
         here = sha256(folder / name) if (folder / name).is_file() else ""
         if path not in made:
             links.append(Link(f"{study}/{name}", NONE))

@@ -65,7 +65,7 @@ def prove(graph: Graph, path: str | None, everything: bool, links: bool) -> Proo
     """
     place, own = _place(graph, path), graph.root.name if (graph.root / MIRRORED).exists() else None
     checkout = graph.root.parents[1] if own else graph.root
-    published = sorted(path.parent for path in (graph.root / PUBLISHED).glob("*/evidence.json"))
+    published = replicates.studies(graph.root)
     studies = [folder for folder in published if place and _is_at(graph.root / place, folder)]
     names = [] if studies else chain.upstream(graph, _made(graph, place) if place else graph.stages)
     if any(dep.fs_path == str(graph.root / PUBLISHED) for name in names for dep in graph.dvc_stage(name).deps):

@@ -96,6 +96,19 @@ def restorable(study: str, params: dict[str, Any], project: Path) -> list[str]:
     return alike
 
 
+def studies(project: Path) -> list[Path]:
+    """The folders of all studies that have published something: all of it, or a replicate."""
+    found = [path.parent for path in (project / PUBLISHED).glob("*/evidence.json")]
+    found += [path.parent.parent for path in (project / PUBLISHED).glob(f"*/{FOLDER}/*.json")]
+    return sorted(dict.fromkeys(found))
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """DVC's hash of each artifact behind the replicates of a published study, in ``folder``, by its path."""
+    records = [read(folder / FOLDER, path.stem) for path in sorted((folder / FOLDER).glob("*.json"))]
+    return {path: md5 for record in records if record for path, md5 in record["artifacts"].items()}
+
+
 def packs(folder: Path) -> list[dict[str, statements.Stated]]:
     """The statements beside each replicate of a published study, in ``folder``, by their stages."""
     return [statements.unpack(path) for path in sorted((folder / FOLDER).glob(f"*.{statements.PUBLISHED}"))]
