@@ -99,13 +99,15 @@ def test_what_a_study_has_made_in_its_workspace_stays(project):
     assert freed(project, "--yes")["free"] != [] and project.objects() < two
 
 
-def test_what_a_study_has_published_and_what_is_tracked_stays(project):
+@pytest.mark.parametrize("record", ["artifacts.json", "replicates/gap-0.json"])
+def test_what_a_study_has_published_and_what_is_tracked_stays(project, record):
     project.make("two")
     two = {path: project.object(path) for path in ("data/base", ONE, "data/policy", TWO, "data/report.html")}
     oid = f"{two['data/policy'].parent.name}{two['data/policy'].name}"
-    published = project.root / "data" / "studies" / "named" / "artifacts.json"
+    published = project.root / "data" / "studies" / "named" / record
     published.parent.mkdir(parents=True)
-    published.write_text(json.dumps({"data/policy": f"md5 {oid}"}))
+    listed = {"data/policy": f"md5 {oid}"}
+    published.write_text(json.dumps(listed if record == "artifacts.json" else {"key": "", "artifacts": listed}))
     report = project.root / "data" / "inputs.dvc"
     html = two["data/report.html"]
     report.write_text(f"outs:\n- md5: {html.parent.name}{html.name}\n  hash: md5\n  path: inputs\n")

@@ -1,6 +1,5 @@
 """A DVC project of three stages in which nothing starts a process: what moves and removes its files, tested fast."""
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -14,6 +13,9 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.pipeline.content import content, md5
 from flows.pipeline.graph import Graph
+from stages.provenance import signing
+from stages.provenance.statements import BUILD, PREDICATE, TYPE
+from stages.records.artifacts import sha256
 from stages.records.errors import UserError
 
 PIPELINE = """
@@ -121,12 +123,16 @@ class Project:
         subject = self._described(tuple(outs))
         for one in subject:
             one["digest"]["md5"] = changed.get(one["name"], one["digest"]["md5"])
+        commit = {"uri": "git+file:.", "digest": {"gitCommit": "0" * 40}, "annotations": {"clean": True}}
         definition = {
-            "externalParameters": {"stage": stage, "outs": outs},
-            "resolvedDependencies": self._described(tuple(read)),
+            "buildType": BUILD,
+            "externalParameters": {"stage": stage, "command": "", "params": {}, "outs": outs},
+            "resolvedDependencies": [*self._described(tuple(read)), commit],
         }
-        payload = {"subject": subject, "predicate": {"buildDefinition": definition}}
-        sealed = json.dumps({"payload": base64.b64encode(json.dumps(payload).encode()).decode()}).encode()
+        run = {"metadata": {"finishedOn": "2026-11-27T00:00:00Z"}}
+        payload = {"_type": TYPE, "subject": subject, "predicateType": PREDICATE}
+        payload["predicate"] = {"buildDefinition": definition, "runDetails": run}
+        sealed = signing.envelope(json.dumps(payload).encode(), None)
         place = self.cache / "statements" / stage / f"{hashlib.sha256(sealed).hexdigest()}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(sealed)
@@ -134,7 +140,8 @@ class Project:
 
     def _described(self, places: tuple[str, ...]) -> list[dict]:
         paths = [path for place in places for path in sorted((self.root / place).rglob("*"))]
-        return [{"name": path.relative_to(self.root).as_posix(), "digest": {"md5": md5(path)}} for path in paths]
+        hashes = [{"sha256": sha256(path), "md5": md5(path)} for path in paths]
+        return [{"name": p.relative_to(self.root).as_posix(), "digest": both} for p, both in zip(paths, hashes)]
 
 
 def write(root: Path, command: str) -> None:

@@ -178,12 +178,12 @@ def _unused(cache: Path, wanted: set[str]) -> Iterator[Free]:
 def _statements(cache: Path, wanted: set[str]) -> Iterator[Free]:
     """Those about no result that is needed, and about nothing that a statement about one names as its input."""
     paths = sorted((cache / "statements").glob("*/*"))
-    said = {path: stated.parse(path.read_bytes()) if is_whole(path) else None for path in paths}
-    kept = {path for path in paths if is_whole(path) and (said[path] is None or wanted & {*said[path].outs.values()})}
+    said = {path: stated.attempt(path.read_bytes()) if is_whole(path) else None for path in paths}
+    kept = {path for path in paths if is_whole(path) and (said[path] is None or wanted & {*said[path].hashes.values()})}
     more = kept
     while more:
-        read = {item for path in more if said[path] for item in said[path].read.items()}
-        more = {path for path in paths if path not in kept and said[path] and read & said[path].made.items()}
+        read = {item for path in more if said[path] for item in said[path].inputs.items()}
+        more = {path for path in paths if path not in kept and said[path] and read & said[path].outs.items()}
         kept |= more
     yield from (Free("statement", f"of {path.parent.name}", (path,)) for path in paths if path not in kept)
 

@@ -23,9 +23,9 @@ from flows.pipeline.objects import DAMAGED
 from stages.provenance.git import git
 from stages.records.errors import UserError
 
-PUBLISHED, STATED = "data/studies/*/artifacts.json", "data/studies/*/statements.jsonl.xz"
+OF_STUDIES = "artifacts.json", "statements.jsonl.xz", "replicates/*.json", "replicates/*.statements.jsonl.xz"
 # Where hashes are recorded, in any folder of the repository.
-PATTERNS = [f":(top,glob)**/{name}" for name in ("dvc.lock", "*.dvc", PUBLISHED, STATED)]
+PATTERNS = [f":(top,glob)**/{name}" for name in ("dvc.lock", "*.dvc", *(f"data/studies/*/{n}" for n in OF_STUDIES))]
 CHANGE = re.compile(r':\d+ 100\d+ \w+ (?P<id>\w+) \w+\t"?(?P<path>.+?)"?')
 STAGED = re.compile(r'100\d+ (?P<id>\w+) \d\t"?(?P<path>.+?)"?')
 UNREADABLE = (  # what a reader raises at a damaged record
@@ -100,10 +100,13 @@ def hashes(record: Record) -> set[str]:
     """The hashes that a file records. Raises UserError for one that cannot be read: what it records is not known."""
     try:
         if record.name.endswith(".xz"):
-            said = [stated.parse(line) for line in lzma.decompress(record.content).splitlines()]
-            return {md5 for one in said for side in (one.made, one.read, one.outs) for md5 in side.values()}
+            said = [stated.parse(line) for line in lzma.decompress(record.content).splitlines(keepends=True)]
+            files = {file.md5 for one in said for side in (one.outs, one.inputs) for file in side.values()}
+            return files | {md5 for one in said for md5 in one.hashes.values()}
         if record.name.endswith(".json"):
-            return {value.removeprefix("md5 ") for value in json.loads(record.content).values()}
+            found = json.loads(record.content)
+            listed = found["artifacts"] if "/replicates/" in record.name else found
+            return {value.removeprefix("md5 ") for value in listed.values()}
         found = YAML(typ="safe").load(record.content)
         lists = [found["stages"].values()] if record.name.endswith(".lock") else [found["outs"]]
         return set(_md5s(*lists, found))

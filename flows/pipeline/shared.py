@@ -153,7 +153,7 @@ def _statements(graph: Graph, names: Iterable[str], roots: list[Path], target: P
             if not is_whole(path):
                 if not ((target / one.place).is_file() and is_whole(target / one.place)):
                     into.refused.append(f"{path}, {one.of}, is not what its name says: damaged, and left out.")
-            elif (said := stated.parse(path.read_bytes())) and said.outs == outs:
+            elif (said := stated.attempt(path.read_bytes())) and said.hashes == outs:
                 yield one
 
 

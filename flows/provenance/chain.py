@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from flows import kept
 from flows.pipeline.graph import Graph
 from flows.pipeline.reading import overlap
+from flows.pipeline.stated import File, Stated
 from flows.pipeline.verify import Found
 from flows.provenance import keys, replicates, statements
 from flows.provenance.publishing import FILES, LISTING
 from flows.provenance.sources import Sources
-from flows.provenance.statements import File, Stated
 from stages.records.artifacts import PUBLISHED, sha256
 from stages.records.errors import UserError
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.provenance.statements import Stated
+from flows.pipeline.stated import Stated
 from stages.provenance.signing import PAYLOAD, home, signer
 from stages.records.artifacts import write_file
 from stages.records.errors import UserError

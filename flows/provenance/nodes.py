@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.provenance.statements import Stated
+from flows.pipeline.stated import Stated
 from stages.records.artifacts import MANIFEST
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from flows import kept
 from flows.pipeline.content import digest
+from flows.pipeline.stated import File, Stated
 from flows.provenance import statements
 from flows.provenance.nodes import Lineage, Node, state
-from flows.provenance.statements import Stated
 from stages.records import plain
 from stages.records.arms import NONE
 from stages.records.artifacts import PUBLISHED, sha256
@@ -154,7 +154,7 @@ class Publication:
         node.params = one.params
         state(node, one)
         nodes[id] = node
-        raw: dict[str, dict[str, statements.File]] = defaultdict(dict)
+        raw: dict[str, dict[str, File]] = defaultdict(dict)
         for path, file in one.inputs.items():
             if path.startswith(("data/digests/", NONE)):
                 continue

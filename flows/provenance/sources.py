@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.pipeline.content import digest
-from flows.provenance.statements import File, Stated
+from flows.pipeline.stated import File, Stated
 from stages.provenance.git import git
 from stages.records import plain, resolver
 from stages.records.errors import UserError

@@ -4,9 +4,9 @@ statements, which a published study keeps. Seconds belong to a machine and are i
 from collections.abc import Mapping
 
 from flows.pipeline.graph import Graph
+from flows.pipeline.stated import Stated
 from flows.places import project_of
 from flows.provenance import replicates, statements
-from flows.provenance.statements import Stated
 from stages.records import plain
 from stages.records.artifacts import PUBLISHED
 

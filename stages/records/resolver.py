@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from stages.records import arms, plain
 from stages.records.arms import known
-from stages.records.cells import cells_of
+from stages.records.cells import cells_of, verifiers
 from stages.records.errors import UserError
 from stages.records.plain import CELLS, PARAMS
 
@@ -82,7 +82,7 @@ def resolve(params: dict) -> dict:
         for name in study["verification"]:
             known(name, study["settings"], "study.verification", "study.settings")
         cells = cells_of(study, settings, lines)
-        if study["judged_on"] and not cells["judge"]:
+        if study["judged_on"] and not any(verifiers(study["verifiers"], one) for one in settings.values()):
             raise UserError(f"study.judged_on names {study['judged_on'][0]}, but there is no reward model to judge.")
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
