@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from flows.provenance.declared import Declared, Past
+from flows.provenance.declared import Past
+from flows.provenance.versions import Declared
 from stages.provenance.git import git
 from stages.records import plain, reading
 from stages.records.arms import known

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from flows.provenance.declared import Declared, Past
+from flows.provenance.declared import Past
 from flows.provenance.history import NOW
+from flows.provenance.versions import Declared
 from stages.evidence.claims import contrasts
 from stages.evidence.words import count
 from stages.records import reading
