@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from stages.records import plain, resolver
@@ -124,9 +125,7 @@ def environment(**more):
 
 def roads(*arguments, **more):
     """Run `roads`; (exit code, output)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flows", *arguments], env=environment(**more), capture_output=True, text=True
-    )
+    done = forked.run(["flows", *arguments], None, environment(**more))
     return done.returncode, done.stdout + done.stderr
 
 
