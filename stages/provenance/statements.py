@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +52,8 @@ class Statement:
     def __init__(self, stage: Declared, command: str):
         """Raises UserError where the user has a key that cannot sign, and where another version of a package is
         installed than the stage's digest names."""
-        self.stage, self.command, self.signer, self.begun = stage, command, signing.signer(), _now()
+        self.stage, self.command, self.signer = stage, command, signing.signer()
+        self.begun, self.spent = _now(), time.process_time()
         inputs = [path for dep in stage.deps for path in files(dep)]
         self.packages, modules = _digest(stage.deps)
         self.read = {path: described(path) for path in inputs}
@@ -91,7 +93,8 @@ class Statement:
             },
             "resolvedDependencies": [*self.read.values(), *self.code.values(), commit],
         }
-        times = {"startedOn": self.begun, "finishedOn": _now()}
+        seconds = round(time.process_time() - self.spent, 2)  # what a road costs, which is in no out
+        times = {"startedOn": self.begun, "finishedOn": _now(), "processorSeconds": seconds}
         return {
             "_type": TYPE,
             "subject": [described(path) for out in stage.outs for path in files(out)],
