@@ -76,7 +76,9 @@ def new_project(folder: Path, study: str) -> Path:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "data/report/", "data/made.json", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text(plain.text(reading.prepare(study, ROOT)))
+    params = reading.prepare(study, ROOT)
+    params["settings"] = {**plain.read(ROOT / "params.yaml")["settings"], **params["settings"]}  # other studies' too
+    (folder / "params.yaml").write_text(plain.text(params))
     follow(folder)
     for command in ("git init -q", "git add -A", "git -c user.name=test -c user.email=test@test commit -qm start"):
         subprocess.run(command.split(), cwd=folder, check=True)

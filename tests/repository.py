@@ -8,8 +8,10 @@ from pathlib import Path
 from invented import PROJECT, cell, publish
 
 from flows.provenance import claims
+from stages.records import seeds
 
-CUES = (PROJECT / "studies/cues.yaml").read_text().partition("\nclaims:")[0]  # a study without its claims
+CUES = (PROJECT / "studies/cues.yaml").read_text().partition("\nclaims:")[0]  # a study without its claims,
+CUES = CUES.replace("seeds: [200, 201, 202, 203, 204]", "seeds: [0, 1, 2, 3, 4]")  # at these seeds
 LEAD = {
     "hypothesis": "main",
     "statement": "Online is ahead.",
@@ -56,6 +58,13 @@ class Repository:
         rewards = {arm: [*online] if arm == "online" else [3.0, 4.0] for arm in arms}
         cells = [cell("cues_simple_shared", seed, arm, rewards[arm], curve=curve) for seed in seeds for arm in arms]
         publish(self.folder, study, cells)
+
+    def replicate(self, setting: str, seed: int, *arms: str, study: str = "cues") -> None:
+        """Publish one, of which the arms' evaluations are there."""
+        folder = self.folder / f"data/studies/{study}/replicates"
+        found = {f"data/evaluation/{setting}/{seed}/{arm}": f"md5 {seeds.key(arm):032x}.dir" for arm in arms}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{setting}-{seed}.json").write_text(json.dumps({"artifacts": found}))
 
     def row(self, name: str = "lead") -> claims.Row:
         return next(row for row in claims.account(self.folder).rows if row.name == name)

@@ -225,4 +225,6 @@ def test_each_claim_of_the_project_has_its_lineage():
     for name in publications.claims(PROJECT):
         found = publications.claim(PROJECT, name)
         rests = [node for one, node in found.nodes.items() if one != name]
-        assert len(rests) > 2 and not [node for node in rests if node.kind == "lost"], name
+        assert rests[0].id.startswith("studies/") and not [node for node in rests if node.kind == "lost"], name
+        published = (PROJECT / "data" / rests[0].id.removesuffix(".yaml") / "evidence.json").exists()
+        assert (len(rests) > 2) == published, name

@@ -96,11 +96,11 @@ def test_the_last_digit_and_numbers_by_prompt_that_were_by_seed_are_no_look(in_t
 
 def test_a_line_through_settings_is_looked_at_by_its_verification(repository):
     fit = {**LEAD, "measure": "lead_per_gap", "contrast": "fit(online - offline)"}
-    cells = [cell(setting, 0, arm, [3.0, 4.0]) for setting in ("gap", "moves_1") for arm in ("online", "offline")]
+    cells = [cell(setting, 200, arm, [3.0, 4.0]) for setting in ("gap", "moves_1") for arm in ("online", "offline")]
 
     def published(loss: float) -> str:
         rows = [
-            {"setting": setting, "seed": 0, "path": f"data/verification/{setting}/0", "pairs": [1000, 500]}
+            {"setting": setting, "seed": 200, "path": f"data/verification/{setting}/200", "pairs": [1000, 500]}
             | {"global": [0.5, 0.6], "local": [0.6, loss]}
             for setting in ("gap", "moves_1")
         ]
@@ -150,7 +150,7 @@ def test_numbers_of_a_reward_model_are_looked_at_and_in_time_as_those_of_an_arm(
                 "prompts": {},
                 "numbers": {"log_loss": loss},
             }
-            | {"paths": [f"data/judge/cues_simple_shared-{seed}-{name}"]}
+            | {"paths": [f"data/judge/cues_simple_shared/{seed}/{name}"]}
             for seed in (0, 1)
             for name in ("global", "local")
         ]
@@ -170,7 +170,7 @@ def test_numbers_of_a_reward_model_are_looked_at_and_in_time_as_those_of_an_arm(
 def test_the_same_judged_reward_model_under_another_study_has_been_seen(repository):
     row = {"setting": "cues_simple_shared", "seed": 0, "prompts": {}, "numbers": {"log_loss": 0.6}}
     judged = [
-        row | {"verifier": name, "paths": [f"data/judge/cues_simple_shared-0-{name}"]} for name in ("global", "local")
+        row | {"verifier": name, "paths": [f"data/judge/cues_simple_shared/0/{name}"]} for name in ("global", "local")
     ]
     publish(repository.folder, "kept", [], judged=judged)
     seen = repository.commit("another study")

@@ -4,6 +4,7 @@ import contextlib
 import filecmp
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,8 +103,6 @@ def test_a_run_keeps_platform_cost_and_kernels_of_each_stage_and_shows_them(micr
     kept = [json.loads(path.read_text()) for path in (micro / ".dvc/cache/made").iterdir()]
     facts = {one["stage"]: one for (one,) in kept}
     assert facts.keys() == made["stages"].keys()
-    assert all(one["seconds"] > 0 for one in facts.values())
-    assert facts["base@micro"]["seconds"] > facts["base@micro"]["processor_seconds"] > 0
     assert facts["base@micro"]["kernels"].keys() >= {"torch", "openblas"}
     page, text = ((micro / f"data/report/made.{kind}").read_text() for kind in ("html", "md"))
     platform = next(iter(made["platforms"].values()))
@@ -111,7 +110,8 @@ def test_a_run_keeps_platform_cost_and_kernels_of_each_stage_and_shows_them(micr
     rows = {line.split(" | ")[1]: line.split(" | ") for line in text.splitlines() if line.startswith("| micro | ")}
     offline, online = rows["offline"], rows["online"]
     assert "not known" not in text and len(rows) == 11
-    assert float(offline[6].split()[0]) < float(online[6].split()[0])
+    assert float(offline[6].split()[0]) < float(online[6].split()[0]), "processor time"
+    assert re.fullmatch(r"[+-]\d+\.\d\d \|", online[7].strip()) and rows["base"][6] == "0.0 s"
     ignored = ["git", "check-ignore", "data/report/made.html", "data/report/made.md"]
     assert len(subprocess.run(ignored, cwd=micro, capture_output=True, text=True).stdout.split()) == 2
 

@@ -77,8 +77,8 @@ def test_each_number_of_the_claims_opens_what_its_study_published(tmp_path, monk
         assert row["contrast"] in shown and "roads run --study " in shown
     shown = found["from-claim-main_gap"]
     assert "<code>settings.gap.arms.online</code>: steps 400, rounds 400, beta 1.5" in shown
-    assert "<code>roads replay evaluate@gap-0-offline --study evidence</code>" in shown
-    assert "<code>roads replay online@gap-7-online --study evidence</code>" in found["from-claim-H2_matched"]
+    assert "<code>roads replay evaluate@gap-200-offline --study evidence</code>" in shown
+    assert "<code>roads replay online@gap-207-online --study evidence</code>" in found["from-claim-H2_matched"]
     assert "roads replay" not in found["from-claim-dial_fit"], "its study says of no stage how it is called"
 
 

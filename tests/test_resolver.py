@@ -56,24 +56,24 @@ def test_the_cells_of_the_quick_study_are_as_committed_and_the_micro_study_is_sm
 
 def test_cells_name_what_they_read():
     found = resolver.resolve(study("evidence"))["cells"]
-    online, after = found["online"]["gap-0-online__oracle"], found["online"]["gap-0-online_after"]
-    assert online["labels"] == "data/reward/gap/0/oracle"
-    assert online["start"] == f"{NONE}start" and online["sample"] == "data/sample/gap/0"
-    assert after["start"] == "data/policy/gap/0/offline" and after["sample"] == f"{NONE}sample"
+    online, after = found["online"]["gap-200-online__oracle"], found["online"]["gap-200-online_after"]
+    assert online["labels"] == "data/reward/gap/200/oracle"
+    assert online["start"] == f"{NONE}start" and online["sample"] == "data/sample/gap/200"
+    assert after["start"] == "data/policy/gap/200/offline" and after["sample"] == f"{NONE}sample"
     assert after["code"] == "data/digests/online.worlds-roads.verifiers-global.json"
-    assert found["online"]["gap-0-online_rloo"]["code"].endswith("verifiers-global.methods-rloo.json")
-    assert found["offline"]["gap-0-offline"]["labels"] == f"{NONE}labels"
-    assert found["offline"]["gap-0-offline_relabelled"]["labels"] == "data/reward/gap/0/global"
-    assert found["evaluate"]["gap-0-base"]["policy"] == f"{NONE}start"
-    assert found["evaluate"]["gap-0-local"]["policy"] == "data/reward/gap/0/local"
-    assert found["evaluate"]["gap-0-online_after"]["policy"] == "data/policy/gap/0/online_after"
-    assert found["pick"]["gap-0-best_of__local"]["score"] == "data/score/gap/0/local"
-    judged = found["judge"]["gap-0-global-online__oracle"]
-    assert judged["of"] == "data/evaluation/gap/0/online__oracle" and judged["judged"] == "online__oracle"
-    assert found["judge"]["gap-0-global"]["of"] == f"{NONE}of"
-    kept = found["replicate"]["gap-0"]
-    assert kept["folders"]["verification"] == f"{NONE}verification" and kept["folders"]["judge"] == "data/judge/gap/0"
-    assert kept["artifacts"]["judge"]["global-online__oracle"] == "judge@gap-0-global-online__oracle"
+    assert found["online"]["gap-200-online_rloo"]["code"].endswith("verifiers-global.methods-rloo.json")
+    assert found["offline"]["gap-200-offline"]["labels"] == f"{NONE}labels"
+    assert found["offline"]["gap-200-offline_relabelled"]["labels"] == "data/reward/gap/200/global"
+    assert found["evaluate"]["gap-200-base"]["policy"] == f"{NONE}start"
+    assert found["evaluate"]["gap-200-local"]["policy"] == "data/reward/gap/200/local"
+    assert found["evaluate"]["gap-200-online_after"]["policy"] == "data/policy/gap/200/online_after"
+    assert found["pick"]["gap-200-best_of__local"]["score"] == "data/score/gap/200/local"
+    judged = found["judge"]["gap-200-global-online__oracle"]
+    assert judged["of"] == "data/evaluation/gap/200/online__oracle" and judged["judged"] == "online__oracle"
+    assert found["judge"]["gap-200-global"]["of"] == f"{NONE}of"
+    kept = found["replicate"]["gap-200"]
+    assert kept["folders"]["verification"] == f"{NONE}verification" and kept["folders"]["judge"] == "data/judge/gap/200"
+    assert kept["artifacts"]["judge"]["global-online__oracle"] == "judge@gap-200-global-online__oracle"
     dial = resolver.resolve(study("dial"))["cells"]["replicate"].values()
     assert all(cell["folders"]["verification"].startswith("data/verification/") for cell in dial)
     tldr = resolver.resolve(study("tldr"))["cells"]
@@ -192,6 +192,10 @@ def test_an_arm_of_an_arm_without_training_starts_where_that_starts():
         ({"study": {"arms": ["best_of", "best_of__local"]}}, "study.arms names best_of__local twice"),
         ({"study": {"verifiers": ["globl"]}}, "study.verifiers names globl, .* the nearest is global"),
         ({"study": {"judged_on": ["offlin"]}}, "study.judged_on names offlin, .* the nearest is offline"),
+        (
+            {"study": {"verifiers": [], "arms": ["base", "offline"], "judged_on": ["offline"]}},
+            "study.judged_on names offline, but there is no reward model to judge",
+        ),
         ({"study": {"verification": ["gaps"]}}, "study.verification names gaps, .* the nearest is gap"),
         (
             {"settings": {"gap": {"arms": {"online": {"labels": "orcle"}}}}},

@@ -227,11 +227,11 @@ def test_an_unknown_study_is_answered_with_the_nearest(project):
 @pytest.mark.parametrize(
     "old, new, says",
     [
-        ("margin: 0.2 ", "margin: .nan ", r"studies/data\.yaml: claims\.base_again\.margin: .*finite"),
-        ("expect: same", "expect: less", r"studies/data\.yaml: claims\.base_again\.expect: .*'more'"),
-        ("  base_again:\n", "  base_again:\n    study: data\n", r"claims\.base_again\.study is not allowed"),
-        ("  base_again:\n", "  main_gap:\n", r"claims\.main_gap: studies/(data|evidence)\.yaml has one of this name"),
-        ("hypothesis: main", "hypotheses: main", r"base_again\.hypothes\w+ is (missing|not a known key)"),
+        ("margin: 0.2\n", "margin: .nan\n", r"studies/data\.yaml: claims\.H3_prompts\.margin: .*finite"),
+        ("expect: same", "expect: less", r"studies/data\.yaml: claims\.H3_prompts\.expect: .*'more'"),
+        ("  H3_prompts:\n", "  H3_prompts:\n    study: data\n", r"claims\.H3_prompts\.study is not allowed"),
+        ("  H3_prompts:\n", "  main_gap:\n", r"claims\.main_gap: studies/(data|evidence)\.yaml has one of this name"),
+        ("hypothesis: H3", "hypotheses: H3", r"H3_prompts\.hypothes\w+ is (missing|not a known key)"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_claim_names_its_file(project, old, new, says):

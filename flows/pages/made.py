@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 from flows.pages import fill, lineage
 from flows.provenance.making import Makings, identity
+from flows.provenance.spent import Spent, stated
 from flows.timings import clock
 from stages.provenance.git import UNKNOWN
 from stages.provenance.pins import read_lock
 from stages.records.artifacts import write_file
 from stages.records.errors import UserError
 
-SHARED = ("check", "corpus", "base", "pool", "preferences")  # by all roads
 NONE = "not known"
 
 
 class Row(NamedTuple):
     """What a road costs beyond the base policy and the preference pairs, beside its mean true reward on test prompts.
-    Times are means over seeds."""
+    Processor time is a mean over seeds; ``gained``: reward more than the base policy's, per minute of it."""
 
     setting: str
     arm: str
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     drawn: str
     per_answer: str
     processor: str
-    wall: str
+    gained: str
 
 
 def write(makings: Makings, differences: list[str], studies: list[str]) -> None:
@@ -81,39 +81,23 @@ def costs(makings: Makings) -> list[Row]:
         return []
     from stages.evidence.study import cells
     from stages.evidence.study.costs import cost
+    from stages.records.arms import BASE
 
     study, rows, found = cells.read_study(), [], json.loads(metrics.read_text())
+    spent = Spent(stated(makings.graph))
     for setting in study.settings:
         if setting not in found or not {*study.arms} <= found[setting].keys():
             raise UserError(f"{metrics.relative_to(makings.graph.root)} is of another study than params.yaml has now.")
         world = cells.read_world(study, setting)
         for arm in study.arms:
-            each, times = cost(study, world, setting, arm), [_times(makings, setting, arm, s) for s in study.seeds]
+            each, seconds = cost(study, world, setting, arm), [spent.seconds(setting, s, arm) for s in study.seeds]
             steps = f"{each.reward_steps + each.policy_steps:,}"
             if each.reward_steps and each.policy_steps:
                 steps += f" ({each.reward_steps:,} RM)"
-            shown = [clock(fmean(t[i] for t in times)) if None not in times else NONE for i in (0, 1)]
-            reward = f"{found[setting][arm]['true_reward']:.2f}"
-            rows.append(Row(setting, arm, reward, steps, f"{each.drawn:,}", str(each.per_answer), *shown))
+            known = [one for one in seconds if one is not None]
+            time = fmean(known) if len(known) == len(seconds) else None
+            reward = found[setting][arm]["true_reward"]
+            gained = (reward - found[setting][BASE]["true_reward"]) / time * 60 if time and BASE in study.arms else None
+            shown = [NONE if time is None else clock(time), "" if gained is None else f"{gained:+.2f}"]
+            rows.append(Row(setting, arm, f"{reward:.2f}", steps, f"{each.drawn:,}", str(each.per_answer), *shown))
     return rows
-
-
-def _times(makings: Makings, setting: str, arm: str, seed: int) -> tuple[float, float] | None:
-    """Seconds of processor and wall time over the stages that a road needs and not all roads share: of a policy, the
-    stage that trains it and all before; of an arm without one, all before its evaluation. None if one is not known."""
-    stages = makings.graph.stages
-    labelled = [s for s in stages.values() if (s.labels.get("setting"), s.labels.get("seed")) == (setting, str(seed))]
-    of_arm = [stage for stage in labelled if stage.labels.get("arm") == arm]
-    trained = [stage.name for stage in of_arm if stage.meta.get("task") != "evaluate"]
-    waiting = trained or [up for stage in of_arm for up in stage.upstream]
-    needed: set[str] = set()
-    for name in waiting:  # grows meanwhile
-        if stages[name].command and stages[name].group not in SHARED and name not in needed:
-            needed.add(name)
-            waiting += stages[name].upstream
-    makings_of = [
-        next((m for m in makings.of(name) if m.get("processor_seconds") is not None), None) for name in needed
-    ]
-    if None in makings_of:
-        return None
-    return tuple(sum(made[kind] for made in makings_of) for kind in ("processor_seconds", "seconds"))

@@ -107,6 +107,12 @@ def account(project: Path) -> Account:
                 f"{'; '.join(tuned)}."
             )
         notes += _anew(past, study, [claim for claim in present if claim.study == study])
+        if former := past.former(study):
+            listed = "; ".join(f"{count(len(at.seeds), 'seed')} {past.at(commit)}" for commit, at in former)
+            notes.append(
+                f"The study {study} was published with other seeds before ({listed}): no verdict rests on them, and "
+                "git has what was claimed and found then."
+            )
     return Account(rows, refused, doubts, notes)
 
 

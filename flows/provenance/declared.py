@@ -1,9 +1,11 @@
 """What git says of claims: when each was declared, and the first results that it could have seen.
 
 A claim is what decides it (stages/evidence/claims/contrasts.identity), not its words. Its results could be seen from
-the first commit on in which its study has every arm of its contrast for one seed, or in which the record of another
-study, or dvc.lock, has the very same artifacts (a study that was renamed, or that shares a setting). It is in time if
-it stood in the project's files just before each such commit. The order of commits counts, and no date does.
+the first commit on in which its study, or the replicates that it has published so far, have every arm of its contrast
+for one seed, or in which the record of another study, or dvc.lock, has the very same artifacts (a study that was
+renamed, or that shares a setting). Only seeds that the study has now count: what others had shown says nothing of what
+these draw. It is in time if it stood in the project's files just before each such commit. The order of commits counts,
+and no date does.
 
 Claims stand in the file of their study, studies/NAME.yaml; of older commits in params.yaml, with all studies and their
 settings. In which of the two a claim stands is no part of it. What a study is and the numbers of its settings are
@@ -30,12 +32,14 @@ from stages.records.params import Claim
 
 SOURCES = ("params.yaml", "studies/*.yaml")  # the files that declare claims
 STUDY = re.compile(r"studies/(\w+)\.yaml")
-RECORDS = ("dvc.lock", f"{PUBLISHED}/*/artifacts.json")  # the files that name artifacts by their hash
+RECORDS = ("dvc.lock", f"{PUBLISHED}/*/artifacts.json", f"{PUBLISHED}/*/replicates/*.json")  # of artifacts' hashes
+RECORD = re.compile(r"^dvc\.lock$|/artifacts\.json$|/replicates/")  # one of them
 RESULTS = f"{PUBLISHED}/*/evidence.json"
+SHOWN = re.compile(rf"{RECORD.pattern}|/evidence\.json$")  # a record, or results
 FAMILY = Claim.model_fields["family"].default
 HASH = re.compile(rb"[0-9a-f]{32}(?:\.dir)?")
 MEASURED = re.compile(  # an arm, or a reward model
-    rb'"data/(?:evaluation/(\w+)/(\d+)/(\w+)|judge/(\w+)-(\d+)-(\w+))": "md5 ([0-9a-f]{32}(?:\.dir)?)"'
+    rb'"data/(?:evaluation/(\w+)/(\d+)/(\w+)|judge/(\w+)/(\d+)/(\w+))": "md5 ([0-9a-f]{32}(?:\.dir)?)"'
 )
 Cell = tuple[str, int, str]  # setting, seed, arm or reward model
 Cells = frozenset[Cell]
@@ -129,12 +133,29 @@ class Past:
 
     def showing(self, claim: Declared) -> set[str]:
         """The commits whose reader could have seen what decides the claim."""
-        return self._once(lambda: {c for c in self.commits if self._shows(c, claim)}, "showing", claim.identity)
+
+        def found() -> set[str]:
+            showing = {state: self._shows(state, claim) for state in dict.fromkeys(self._states.values())}
+            return {commit for commit, state in self._states.items() if showing[state]}
+
+        return self._once(found, "showing", claim.identity)
+
+    @cached_property
+    def _states(self) -> dict[str, str]:
+        """Commit -> the first commit with the same results and records, as most commits touch none of them."""
+        first: dict[frozenset, str] = {}
+        shown = {c: frozenset(at for at in of.files.items() if SHOWN.search(at[0])) for c, of in self.commits.items()}
+        return {commit: first.setdefault(files, commit) for commit, files in shown.items()}
 
     def publications(self, study: str) -> list[tuple[str, Published]]:
-        """The commits that changed what a study has published, and what it was then."""
-        at = {commit: self._of(commit, _results(study), published) for commit in self.commits}
-        return [(c, found) for c, found in at.items() if found and all(at[p] != found for p in self._parents(c))]
+        """The commits that changed what a study has published of a seed that it has now, and what it was then."""
+        ours = self._seeds(study)
+        return [(c, at) for c, at in self._published(study) if not ours or not at.seeds or ours.intersection(at.seeds)]
+
+    def former(self, study: str) -> list[tuple[str, Published]]:
+        """The same of what it has published of other seeds alone."""
+        ours = self.publications(study)
+        return [one for one in self._published(study) if one not in ours]
 
     def names(self, study: str) -> set[str]:
         """The arms and reward models that a study has published as it is now; none where it has published nothing.
@@ -221,6 +242,16 @@ class Past:
         found = self.commits[commit]
         return "now (not committed)" if commit == NOW else f"{found.short} ({found.date})"
 
+    def _seeds(self, study: str) -> frozenset[int]:
+        """Those that a study has now; none where there is no such study any more, or it does not say."""
+        now = [version.studies[study] for version in self._versions(NOW).values() if study in version.studies]
+        listed = now[0].get("seeds") if now else None
+        return frozenset(listed if isinstance(listed, list) else ())
+
+    def _published(self, study: str) -> list[tuple[str, Published]]:
+        at = {commit: self._of(commit, _results(study), published) for commit in self.commits}
+        return [(c, found) for c, found in at.items() if found and all(at[p] != found for p in self._parents(c))]
+
     def _versions(self, commit: str) -> dict[str, Version]:
         """File -> what it declares."""
         found = {}
@@ -248,17 +279,35 @@ class Past:
         shown = self._of(commit, _results(claim.study), published)
         if shown and (shown.cells is None or self._decides(claim, shown.cells)):
             return True
-        records = [path for path in self.commits[commit].files if path.endswith(("dvc.lock", "/artifacts.json"))]
+        if self._decides(claim, self._replicates(commit, claim.study)):
+            return True
+        records = [path for path in self.commits[commit].files if RECORD.search(path)]
         return any(self._decides(claim, self._same(commit, path, claim.study)) for path in records)
 
     def _decides(self, claim: Declared, cells: Cells) -> bool:
-        return self._once(lambda: claim.decided_by(cells), claim.identity, cells)
+        def found() -> bool:
+            ours = self._seeds(claim.study)
+            return claim.decided_by(frozenset(cell for cell in cells if not ours or cell[1] in ours))
+
+        return self._once(found, claim.identity, cells)
+
+    def _replicates(self, commit: str, study: str) -> Cells:
+        """The arms and reward models of the replicates that a study had published by a commit."""
+        below, files = f"{PUBLISHED}/{study}/replicates/", self.commits[commit].files
+        paths = [path for path in files if path.startswith(below)]
+
+        def found() -> Cells:
+            return frozenset(cell for path in paths for cell, _ in self._of(commit, path, measured))
+
+        return self._once(found, study, *(files[path] for path in paths))
 
     def _same(self, commit: str, record: str, study: str) -> Cells:
         """What the study rests on today, of arms and reward models, that is in a record of that commit, by its hash."""
-        ours = self._of(NOW, f"{PUBLISHED}/{study}/artifacts.json", measured) or []
+        below = f"{PUBLISHED}/{study}/"
+        paths = [path for path in self.commits[NOW].files if path.startswith(below) and RECORD.search(path)]
 
         def found() -> Cells:
+            ours = [one for path in paths for one in self._of(NOW, path, measured)]
             digests = {digest.decode() for digest in HASH.findall(self.history.content(commit, record))}
             return frozenset(cell for cell, digest in ours if digest in digests)
 

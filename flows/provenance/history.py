@@ -55,7 +55,7 @@ class History:
 def _commits(project: Path, patterns: list[str]) -> dict[str, Commit]:
     touched = _git(
         project, "log", "-z", "--full-history", "-m", "--no-renames", "--format=", "--name-only", "--relative", "--",
-        *patterns,
+        *(f":(glob){pattern}" for pattern in patterns),
     )  # fmt: skip
     paths = sorted({name.strip() for name in touched.decode().split("\0")} - {""})  # those of any time
     log = _git(project, "log", "--topo-order", "--reverse", "--format=%H|%h|%cd|%P", "--date=format:%Y-%m-%d %H:%M")

@@ -1,4 +1,4 @@
-"""How results came to be: on which platform, at which commit, when, and at what cost.
+"""How results came to be: on which platform, at which commit, and when.
 
 None of it is in an out of DVC's, so that outs can be equal elsewhere. What a run finds out about a result is kept in a
 file of its own beside DVC's cache, which all studies share, so that a restored result has it too; and for the study
@@ -52,7 +52,7 @@ class Makings:
 
     def of(self, name: str) -> list[dict]:
         """All makings of the stage's present result, the first one first: platform, commit, clean and, of those that
-        this cache has seen, when, seconds, processor_seconds and kernels. Empty if there are none on record."""
+        this cache has seen, when and kernels. Empty if there are none on record."""
         record = self.graph.record(name)
         found, listed = self._read(key(record)), listing(self._listed, record)
         return found + ([listed] if listed and listed["platform"] not in [one["platform"] for one in found] else [])
@@ -68,8 +68,6 @@ class Makings:
             "commit": self.source[0],
             "clean": self.source[1],
             "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "seconds": round(outcome.seconds, 2),
-            "processor_seconds": round(last["metrics"]["processor_seconds"], 2) if last else None,
             "kernels": last.get("kernels", {}) if last else {},
         }
         identical = key(self.graph.record(name))

@@ -143,8 +143,6 @@ def _line(folder: Path, project: Path) -> str:
     record, study = read(folder), folder.name
     if not record:
         return f"{PUBLISHED / study}: what it came from is not on record; `roads run --study {study}` says it."
-    if "worlds" in record["params"]["study"]:
-        return f"{PUBLISHED / study} is of the first plan, in which params and stages had other names."
     if not (project / plain.STUDIES / f"{study}.yaml").exists():
         return f"{PUBLISHED / study}: there is no {plain.STUDIES}/{study}.yaml any more."
     try:

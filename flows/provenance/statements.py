@@ -67,6 +67,7 @@ class Stated:
     commit: str
     clean: bool  # whether the tree was as the commit has it
     finished: str
+    seconds: float | None  # of the processor; None where it does not say
 
     @property
     def sha256(self) -> str:
@@ -112,7 +113,12 @@ def parse(content: bytes) -> Stated:
         commit=commits[0]["digest"]["gitCommit"],
         clean=commits[0]["annotations"]["clean"],
         finished=said["predicate"]["runDetails"]["metadata"]["finishedOn"],
+        seconds=_seconds(said["predicate"]["runDetails"]["metadata"].get("processorSeconds")),
     )
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and value >= 0 else None
 
 
 def _files(resources: list[dict]) -> dict[str, File]:

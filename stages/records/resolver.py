@@ -83,7 +83,7 @@ def resolve(params: dict) -> dict:
             known(name, study["settings"], "study.verification", "study.settings")
         cells = cells_of(study, settings, lines)
         if study["judged_on"] and not cells["judge"]:
-            raise UserError(f"study.judged_on names {study['judged_on'][0]}, but the study has no reward model to judge.")
+            raise UserError(f"study.judged_on names {study['judged_on'][0]}, but there is no reward model to judge.")
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"it lacks a key or has a value of another kind ({error!r}): `roads run` says where."

@@ -1,7 +1,7 @@
 """What a claim compares: a contrast, as studies/NAME.yaml writes it, and its values by seed and prompt.
 
 A contrast is a sum of terms ``setting.arm`` or ``setting.arm.measure``, each with a sign and perhaps a factor, as in
-``gap.online - gap.offline`` or ``0.5 * gap.best_of.log_loss - ...``; a term that names no measure has the claim's.
+``gap.online - gap.offline`` or ``0.5 * gap.global.log_loss - ...``; a term that names no measure has the claim's.
 Terms of one setting are paired on seed and prompt.
 
 Two measures are more than a column of the evidence:
@@ -32,7 +32,7 @@ TERM = re.compile(rf"\s*([+-])?\s*(?:({NUMBER})\s*\*\s*)?([A-Za-z]\w*)\.(\w+)(?:
 FIT = re.compile(r"\s*fit\(\s*(\w+)\s*-\s*(\w+)\s*\)\s*")
 MEASURE = re.compile(  # in every world
     rf"{AT_KL}|true_reward|win_rate|kl|length|best_of_\d+"
-    r"|(fresh_|own_global_|own_local_)?(log_loss|accuracy|calibration)|(log_loss|accuracy|calibration)_on_\w+"
+    r"|(fresh_)?(log_loss|accuracy|calibration)|(log_loss|accuracy|calibration)_on_\w+"
 )
 
 

@@ -41,6 +41,11 @@ HYPOTHESES = {  # as claims name them, in the page's order -> (label, heading, w
         "H6: judging is simpler than generating",
         "But because judging is simpler than generating: where it is not, online brings nothing.",
     ),
+    "best_of": (
+        "Beyond",
+        "Beyond the paper: the best of 16, without training a policy",
+        "Taking the best of 16 answers by the reward model earns as much as training a policy by it.",
+    ),
     "Razin": (
         "Beyond",
         "Beyond the paper: what tokens give away (Razin et al. 2025)",
@@ -59,7 +64,6 @@ COMPARED = (  # in the 2 x 2: title, measure, one arm minus the other, decimals
     ("local RM − global RM, log-loss on test prompts (nats per pair)", "log_loss", "local", "global", 3),
     ("online − offline, true reward (of 6)", "true_reward", "online", "offline", 2),
 )
-CARRIERS = {"global": "best_of", "local": "best_of_local"}  # arms with a reward model's numbers, in the first plan
 FRESH, TEST, OWN = "training prompts, fresh pairs", "test prompts", "test prompts, completions of {}"
 
 
@@ -192,38 +196,29 @@ def tables(evidence: dict[str, Evidence]) -> dict[str, list[dict]]:
 def judges(study: Evidence, setting: str) -> dict:
     """The reward models of a setting, on each kind of pairs that they have not learned from."""
     rows, paths = [], []
-    for pairs, model, name, form in measured(study):
+    for pairs, model, form in measured(study):
         cells = []
-        paths += study.paths(setting, name, form.format("log_loss"))
+        paths += study.paths(setting, model, form.format("log_loss"))
         for measure in ("log_loss", "accuracy", "calibration"):
-            values = study.values(setting, name, form.format(measure))
+            values = study.values(setting, model, form.format(measure))
             cells.append(written(statistics.judging(measure, values), 3))
         rows.append((f"{pairs}: {model} RM", cells))
     columns = ("pairs", "log-loss (nats)", "accuracy", "calibration error")
     return {"title": setting, "columns": columns, "rows": rows, **_from(study, paths, setting)}
 
 
-def measured(study: Evidence) -> list[tuple[str, str, str, str]]:
-    """(pairs, reward model, what has its numbers, what a measure of it is called there) of all that a study measured.
-
-    Studies of the first plan have no reward models apart from arms, and judged two on the completions of online.
-    """
-    if not study.judged:
-        held_out = ((FRESH, "fresh_{}"), (TEST, "{}"))
-        found = [(pairs, model, arm, form) for pairs, form in held_out for model, arm in CARRIERS.items()]
-        return found + [(OWN.format("online"), model, "online", f"own_{model}_{{}}") for model in CARRIERS]
+def measured(study: Evidence) -> list[tuple[str, str, str]]:
+    """(pairs, reward model, what a measure is called there) of all that a study measured."""
     models = dict.fromkeys(name for _, _, name in study.judged)
     numbers = next(iter(study.judged.values()))["numbers"]
     arms = [name.removeprefix("log_loss_on_") for name in numbers if name.startswith("log_loss_on_")]
     forms = {FRESH: "fresh_{}", TEST: "{}"} | {OWN.format(arm): f"{{}}_on_{arm}" for arm in arms}
-    return [(pairs, model, model, form) for pairs, form in forms.items() for model in models]
+    return [(pairs, model, form) for pairs, form in forms.items() for model in models]
 
 
 def cues(study: Evidence, title: str, measure: str, first: str, second: str, decimals: int) -> dict:
     """The 2 x 2 of verifier and tokens for the difference of two arms, or reward models, in one measure."""
     rows, paths = [], []
-    if not study.judged:
-        first, second = (CARRIERS.get(name, name) for name in (first, second))
     for verifier in CUES[0]:
         cells = []
         for tokens in CUES[1]:

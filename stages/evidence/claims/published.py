@@ -27,7 +27,7 @@ class Evidence:
     settings: dict[str, dict]
     seeds: list[int]
     cells: dict[tuple[str, int, str], dict]  # by setting, seed, arm
-    judged: dict[tuple[str, int, str], dict]  # by setting, seed, reward model; none in studies of the first plan
+    judged: dict[tuple[str, int, str], dict]  # by setting, seed, reward model
     verification: dict[tuple[str, int], dict]  # by setting, seed
     artifacts: dict[str, str]  # path -> DVC's hash
     params: dict[str, dict]  # by setting, as params.json has them; none of studies that were published without
@@ -54,7 +54,7 @@ class Evidence:
             found["settings"],
             found["seeds"],
             {(cell["setting"], cell["seed"], cell["arm"]): cell for cell in found["cells"]},
-            {(cell["setting"], cell["seed"], cell["verifier"]): cell for cell in found.get("judged", [])},
+            {(cell["setting"], cell["seed"], cell["verifier"]): cell for cell in found["judged"]},
             {(row["setting"], row["seed"]): row for row in found["verification"]},
             artifacts,
             _params(study),

@@ -72,7 +72,7 @@ def _made(hashes: dict[str, str], evidence: Evidence) -> list[Artifact]:
 
 
 def _stage(path: str, evidence: Evidence) -> str:
-    """The stage that made a published artifact; empty where its study, as those of the first plan, does not say."""
+    """The stage that made a published artifact; empty where its study does not say."""
     _, kind, *of = Path(path).parts
     if kind in ("evaluation", "policy"):
         setting, _, arm = of
