@@ -10,11 +10,14 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).parents[1]
 os.environ.update(DO_NOT_TRACK="true", DVC_NO_ANALYTICS="1")  # nothing that a user has not set changes a result
 for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "ALL_ROADS_SERVER"):
     os.environ.pop(name, None)
+import forked  # noqa: E402  # it keeps this environment
+
 TINY = {  # a network's sizes; so wide a start that its distributions are far from uniform
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -84,9 +87,7 @@ def new_project(folder: Path, study: str) -> Path:
 
 def roads(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess:
     """Run the `roads` command in a project."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows", *words], cwd=project, env={**os.environ, **env}, capture_output=True, text=True
-    )
+    return forked.run(["flows", *words], project, {**os.environ, **env})
 
 
 def pytest_collection_modifyitems(items):
@@ -94,6 +95,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "micro" in item.fixturenames or item.path.parent.name == "soak":
             item.add_marker("slow")
+
+
+def pytest_collection_finish():
+    """Compute with one thread, as a stage's command does: two that share a core wait for each other."""
+    threadpool_limits(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 _fast = None  # the fast test that runs now

@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 from ruamel.yaml import YAML
 
@@ -84,7 +84,7 @@ def chain(tmp_path_factory):
         "DVC_NO_ANALYTICS": "1",
     }
     for command in (["init", "--no-scm", "-q"], ["repro", "-q"]):
-        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, env=environment, check=True)
+        assert forked.run(["dvc.__main__", *command], root, environment).returncode == 0
     return root
 
 

@@ -1,11 +1,14 @@
 """A small graph of shell commands, for what `roads` does whatever the stages compute, and how tests run it."""
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import forked
 import pytest
 
 from stages.records import plain, resolver
@@ -78,7 +81,7 @@ def project(tmp_path, monkeypatch):
 
 def new_project(root, pipeline):
     """A project around a graph, with the settings of the quick study and of imported text, and a study three_seeds."""
-    root.mkdir()
+    shutil.copytree(Path(begun().name, "project"), root)
     (root / "dvc.yaml").write_text(pipeline)
     (root / "work.sh").write_text(WORK)
     (root / "requirements.lock").touch()  # shell commands need none
@@ -90,9 +93,17 @@ def new_project(root, pipeline):
     for setting in ("gap", "short"):
         (root / "data" / "inputs" / setting).mkdir()
         (root / "data" / "inputs" / setting / ".gitkeep").touch()
-    for command in ("git init -q .", "dvc init -q", "dvc config core.analytics false"):
-        subprocess.run(command.split(), cwd=root, check=True, env=environment())
     return root
+
+
+@functools.cache
+def begun():
+    """A temporary folder with a project that has git and DVC alone, of which each project is a copy."""
+    folder = tempfile.TemporaryDirectory(prefix="roads-tests-")
+    subprocess.run(["git", "init", "-q", "project"], cwd=folder.name, check=True)
+    for words in (["init", "-q"], ["config", "core.analytics", "false"]):
+        dvc(*words, folder=f"{folder.name}/project")
+    return folder
 
 
 def write_params(root, study, **changes):
@@ -124,10 +135,15 @@ def environment(**more):
 
 def roads(*arguments, **more):
     """Run `roads`; (exit code, output)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flows", *arguments], env=environment(**more), capture_output=True, text=True
-    )
+    done = forked.run(["flows", *arguments], None, environment(**more))
     return done.returncode, done.stdout + done.stderr
+
+
+def dvc(*words, folder=None, **more):
+    """Run `dvc`, which has to go well; what it prints."""
+    done = forked.run(["dvc.__main__", *words], folder, environment(**more))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def alive(pid):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from small import STUDY, environment, new_project, write_params, write_study
+from small import STUDY, dvc, environment, new_project, write_params, write_study
 
 from flows.importing import import_input
 from flows.pipeline.graph import Graph
@@ -94,8 +94,11 @@ def execute(argv, marks, folder):
 
 
 def shell(*commands):
-    for command in commands:
-        subprocess.run(command.split(), check=True, env=environment(), capture_output=True)
+    for program, *words in map(str.split, commands):
+        if program == "dvc":
+            dvc(*words)
+        else:
+            subprocess.run([program, *words], check=True, env=environment(), capture_output=True)
 
 
 def commit(message):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import small
 from ruamel.yaml import YAML
-from small import NO_PREFECT, STUDY, alive, environment, roads, write_params
+from small import NO_PREFECT, STUDY, alive, dvc, environment, roads, write_params
 
 from flows.pipeline.graph import Graph
 from flows.plan import check_inputs, plan, select
@@ -47,8 +47,9 @@ def repro(source, target):
     (target / "data").mkdir()
     shutil.copytree(source / "data" / "inputs", target / "data" / "inputs")
     shutil.copy(source / "data" / ".gitignore", target / "data" / ".gitignore")
-    for command in ("git init -q .", "dvc init -q", "dvc repro -q"):
-        subprocess.run(command.split(), cwd=target, check=True, env=environment())
+    subprocess.run(["git", "init", "-q"], cwd=target, check=True)
+    for words in (["init", "-q"], ["repro", "-q"]):
+        dvc(*words, folder=target)
     return (target / "dvc.lock").read_text()
 
 
@@ -79,7 +80,7 @@ def test_a_failure_stops_only_what_depends_on_it_and_the_next_run_goes_on(projec
     code, output = roads("run")
     assert code == 0 and output.startswith("Nothing to do: 7 stages are up to date")
     assert sorted(Path(".roads/runs").iterdir()) == runs
-    assert subprocess.run(["dvc", "status", "-q"], env=environment()).returncode == 0
+    dvc("status", "-q")
 
 
 def test_a_change_is_explained_and_what_the_cache_has_is_not_run_again(project):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from conftest import ROOT
 
@@ -147,7 +148,11 @@ class Project:
 def told(folder: Path, *words: str, fails: bool = False) -> str:
     who = {f"GIT_{role}_{key}": "test@test.invalid" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(words, cwd=folder, env={**os.environ, **who, "PATH": path}, capture_output=True, text=True)
+    environment = {**os.environ, **who, "PATH": path}
+    if words[0] == "dvc":
+        done = forked.run(["dvc.__main__", *words[1:]], folder, environment)
+    else:
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     assert bool(done.returncode) == fails, (words, done.stdout, done.stderr)
     return done.stdout + done.stderr
 

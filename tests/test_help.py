@@ -1,9 +1,8 @@
 """The help of `roads`, and what a shell is offered, asked as a shell asks it."""
 
 import os
-import subprocess
-import sys
 
+import forked
 import pytest
 import small
 from small import environment, roads
@@ -22,9 +21,7 @@ def offered(*words: str, folder: str | None = None) -> list[str]:
         "COMP_WORDS": "\n".join(["roads", *words]),
         "COMP_CWORD": str(len(words)),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "flows"], env=environment(**given), cwd=folder, capture_output=True, text=True
-    )
+    done = forked.run(["flows"], folder, environment(**given))
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import pytest
 from ruamel.yaml import YAML
+from small import dvc
 
 from flows.importing import import_input, missing_input
 from stages.records.errors import UserError
@@ -98,8 +99,8 @@ def project(tmp_path, monkeypatch) -> Path:
     """A git and DVC repository with the project's params and studies, and nothing imported."""
     root = tmp_path / "project"
     root.mkdir()
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(command, cwd=root, check=True)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    dvc("init", "-q", folder=root)
     for name in ("params.yaml", ".gitignore", "data/.gitignore"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, root / name)

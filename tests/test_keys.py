@@ -1,12 +1,10 @@
 """Keys lie outside every checkout, are never overwritten, and only public ones are trusted."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from small import environment
+import small
 
 from flows.provenance import keys
 from stages.provenance import signing
@@ -88,10 +86,7 @@ def test_the_command_says_ids_and_paths_and_what_to_do_with_them(project):
     (project / "dvc.yaml").touch()
 
     def roads(*words):
-        command = [sys.executable, "-m", "flows", "keys", *words]
-        home = os.environ["XDG_CONFIG_HOME"]
-        done = subprocess.run(command, env=environment(XDG_CONFIG_HOME=home), capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
+        return small.roads("keys", *words, XDG_CONFIG_HOME=os.environ["XDG_CONFIG_HOME"])
 
     assert roads("list") == (
         0,

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import forked
 import pytest
 import stated
 from stated import STAGES
@@ -210,8 +209,7 @@ def test_a_damaged_publication_is_refused_by_name(project, name):
 def test_the_command_says_it_in_words_in_json_and_in_a_picture(project):
     def roads(*words: str):
         environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-        command = [sys.executable, "-m", "flows", "lineage", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        return forked.run(["flows", "lineage", *words], None, environment)
 
     said = roads("data/policy", "--svg", "policy.svg")
     assert said.returncode == 0 and said.stdout.startswith("policy  data/policy  md5 "), said.stderr

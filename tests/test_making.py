@@ -1,5 +1,6 @@
 """How results came to be: what decides their bytes is set by the stage itself, or is on record and compared."""
 
+import contextlib
 import filecmp
 import json
 import os
@@ -15,7 +16,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
-from small import NO_PREFECT, environment, new_project, roads
+from small import NO_PREFECT, dvc, new_project, roads
 
 from flows.provenance.differences import largest
 from flows.provenance.making import differing
@@ -43,14 +44,22 @@ OTHER = {"ATEN_CPU_CAPABILITY": "7"}
 MADE = Path("data/made.json")
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A committed project whose first stage computes by a variable that chooses kernels; it has been run."""
-    monkeypatch.chdir(new_project(tmp_path / "project", PIPELINE))
-    Path("kernel.sh").write_text(KERNEL)
-    code, output = run()
-    assert code == 0 and "3 ran" in output, output
-    commit()
+    root = new_project(tmp_path_factory.mktemp("made") / "project", PIPELINE)
+    (root / "kernel.sh").write_text(KERNEL)
+    with contextlib.chdir(root):
+        code, output = run()
+        assert code == 0 and "3 ran" in output, output
+        commit()
+    return root
+
+
+@pytest.fixture
+def project(made, tmp_path, monkeypatch):
+    """A copy of it as the current folder."""
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "project"))
     return Path.cwd()
 
 
@@ -114,7 +123,7 @@ def test_what_is_up_to_date_and_was_made_elsewhere_is_told_before_a_run(project)
         code, output = roads(*words, **NO_PREFECT, **OTHER)
         assert code == 0 and told in output, output
     assert git("status", "--porcelain") == ""
-    subprocess.run(["dvc", "repro", "-fq", "first"], env=environment(**OTHER), check=True)
+    dvc("repro", "-fq", "first", **OTHER)
     assert "1 stage up to date (first): not on record on which platform" in roads("status")[1]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, edit_params, new_project, roads
 from ruamel.yaml import YAML
+from small import NO_PREFECT
 
 from stages.records import plain, reading
 
@@ -138,7 +139,7 @@ def test_touching_one_param_reruns_exactly_what_reads_it_or_follows_from_it(micr
     assert done.returncode == 0, done.stdout + done.stderr
     assert ran(done.stdout) == expected
     (micro_copy / "params.yaml").write_bytes(before)
-    back = roads(micro_copy, "run")
+    back = roads(micro_copy, "run", **NO_PREFECT)
     # What ran before is restored from the run cache, save the report: git keeps some of its outs, DVC's cache does not.
     assert back.returncode == 0 and ran(back.stdout) <= {"check", "report"}, back.stdout
     assert YAML(typ="safe").load(lock(micro_copy)) == YAML(typ="safe").load(lock(micro))  # the order of keys may differ
@@ -147,14 +148,14 @@ def test_touching_one_param_reruns_exactly_what_reads_it_or_follows_from_it(micr
 def test_a_comment_reruns_only_the_check(micro_copy):
     path = micro_copy / "stages/learning/sampling.py"
     path.write_text(path.read_text() + "\n# a comment\n")
-    done = roads(micro_copy, "run")
+    done = roads(micro_copy, "run", **NO_PREFECT)
     assert done.returncode == 0 and ran(done.stdout) == {"check"}, done.stdout
     code = plain.fast(micro_copy / "cells.yaml")["cells"]["sample"]["micro-0"]["code"]
     for content in ("{", "[]"):  # spoiled by a merge or a full disk
         (micro_copy / code).write_text(content)
         said = roads(micro_copy, "status")
         assert said.returncode == 0 and "unexpected" not in said.stdout + said.stderr, said.stdout
-    done = roads(micro_copy, "run")
+    done = roads(micro_copy, "run", **NO_PREFECT)
     assert done.returncode == 0 and ran(done.stdout) <= {"check"}, done.stdout
 
 
@@ -178,7 +179,7 @@ def test_a_broken_stage_stops_only_what_depends_on_it(micro_copy):
         data["settings"]["micro"]["evaluate"]["completions"] = 3
 
     edit_params(micro_copy, break_it)
-    done = roads(micro_copy, "run")
+    done = roads(micro_copy, "run", **NO_PREFECT)
     assert done.returncode in (1, 2), done.stdout
     assert "online_batch: Failed" in done.stdout and ".roads/logs/" in done.stdout
     assert ran(done.stdout) >= {"evaluate@micro-0-base", "evaluate@micro-0-online"}

@@ -46,16 +46,13 @@ def test_a_named_study_below_odd_folders_stays_inside_the_project(odd, tmp_path)
 def test_what_a_workspace_has_configured_stays_and_the_projects_remotes_reach_it(odd):
     from dvc.config import Config
 
-    def dvc(folder, *words):
-        subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, env=small.environment(), check=True)
-
     workspace = odd / "runs" / "three_seeds"
     (workspace / ".dvc").mkdir(parents=True)
     shutil.copy(odd / ".dvc" / "config", workspace / ".dvc" / "config")
     configure(odd, workspace)
-    dvc(workspace, "remote", "add", "--local", "own", "/own, #1")
-    dvc(odd, "remote", "add", "shared", "../store")
-    dvc(odd, "config", "--local", "cache.type", "hardlink,copy")
+    small.dvc("remote", "add", "--local", "own", "/own, #1", folder=workspace)
+    small.dvc("remote", "add", "shared", "../store", folder=odd)
+    small.dvc("config", "--local", "cache.type", "hardlink,copy", folder=odd)
     shutil.copy(odd / ".dvc" / "config", workspace / ".dvc" / "config")
     for _ in range(2):
         configure(odd, workspace)

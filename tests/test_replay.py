@@ -1,6 +1,7 @@
 """`roads replay`: one stage, in a clean folder that has only what the stage declares, makes what dvc.lock records."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,16 +35,23 @@ cat data/inputs/rows $MORE
 """
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A project around that graph, run."""
+    root = new_project(tmp_path_factory.mktemp("made") / "project", PIPELINE)
+    (root / "work.sh").write_text(WORK)
+    (root / "data/inputs/rows").write_text("rows\n")
+    (root / "undeclared").touch()
+    assert roads(root, "run", **environment(**NO_PREFECT)).returncode == 0
+    return root
+
+
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project around that graph, run, as the current folder."""
-    monkeypatch.chdir(new_project(tmp_path / "project", PIPELINE))
-    Path("work.sh").write_text(WORK)
-    Path("data/inputs/rows").write_text("rows\n")
-    Path("undeclared").touch()
+def project(made, tmp_path, monkeypatch):
+    """A copy of it as the current folder."""
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "project"))
     for name, value in environment(**NO_PREFECT).items():
         monkeypatch.setenv(name, value)
-    assert roads(Path(), "run").returncode == 0
     return Path.cwd()
 
 

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from conftest import roads
+from small import NO_PREFECT
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ def published(micro, tmp_path_factory):
     """The micro study as a named one, which takes all from the cache, published and committed."""
     project = tmp_path_factory.mktemp("published") / "project"
     shutil.copytree(micro, project, ignore=shutil.ignore_patterns(".roads"))
-    done = roads(project, "run", "--study", "micro")
+    done = roads(project, "run", "--study", "micro", **NO_PREFECT)
     assert done.returncode == 0, done.stdout + done.stderr
     for of in REPLICATES:
         assert f"Published: {STUDY}/replicates/{of}. Commit it" in done.stdout
@@ -48,7 +49,7 @@ def due(project, *more):
 
 def test_a_clone_without_artifacts_makes_the_report_from_what_was_published(published, clone):
     assert due(clone) == {"check", "theory", "report"}
-    done = roads(clone, "run", "--study", "micro")
+    done = roads(clone, "run", "--study", "micro", **NO_PREFECT)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("evidence.json", "report.md", "artifacts.json", "params.json"):
         assert (clone / STUDY / name).read_bytes() == (published / STUDY / name).read_bytes(), name
@@ -77,7 +78,7 @@ def test_a_replicate_that_was_changed_is_refused(clone):
     metrics = json.loads(path.read_text())
     metrics["test"]["true_reward"] += 1
     path.write_text(json.dumps(metrics))
-    done = roads(clone, "run", "--study", "micro")
+    done = roads(clone, "run", "--study", "micro", **NO_PREFECT)
     assert done.returncode == 2
     assert "replicates/micro-0/evaluation/online/metrics.json is not what was written" in done.stderr
     (clone / STUDY / "replicates/micro-0.json").write_text("{")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import roads as roads_in
-from small import NO_PREFECT, PROJECT, STUDY, alive, environment, new_project, roads, write_study
+from small import NO_PREFECT, PROJECT, STUDY, alive, dvc, environment, new_project, roads, write_study
 from test_verify import flip
 
 from flows.provenance import checkouts, environments
@@ -213,7 +213,7 @@ def test_some_stages_are_reproduced_with_what_they_need_and_another_platform_is_
 @pytest.mark.slow
 def test_what_only_a_remote_has_is_restored(project, tmp_path):
     for words in (f"remote add -d far {tmp_path}/far", "push -q --run-cache"):
-        subprocess.run([sys.executable, "-m", "dvc", *words.split()], check=True)
+        dvc(*words.split())
     shutil.rmtree(".dvc/cache")
     states, how, _ = again()
     assert set(states.values()) == {"equal"} and how["data/base/gap"] == "restored"

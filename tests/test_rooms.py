@@ -55,6 +55,11 @@ def test_no_file_of_a_room_imports_torch_before_it_computes():
 
 
 @pytest.mark.slow
+def test_a_run_begins_without_imports_that_take_seconds():
+    assert not imported_by("import flows.run") & {"torch", "scipy", "pandas", "mlflow", "prefect"}
+
+
+@pytest.mark.slow
 def test_a_stage_imports_only_the_files_of_rooms_that_it_asks_about():
     asked = imported_by("from stages.records import sections\nsections.asked('corpus', 'gap', 'corpus', 'compute')")
     assert "stages.worlds.roads" in asked and not asked & {"stages.worlds.text", "stages.verifiers"}

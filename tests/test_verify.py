@@ -4,14 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import stated
 from conftest import roads
+from small import dvc
 
 from flows.pipeline.graph import Graph
 from flows.pipeline.verify import verify
@@ -69,8 +68,7 @@ def test_missing_and_foreign_files_and_forged_ones_are_named(project):
     shutil.rmtree(evaluation / "local")
     config = project / "data/policy/micro/0/offline/config.json"
     config.write_text(config.read_text().replace("0", "1"))
-    commit = [sys.executable, "-m", "dvc", "commit", "-fq", "offline@micro-0-offline"]
-    subprocess.run(commit, cwd=project, check=True)
+    dvc("commit", "-fq", "offline@micro-0-offline")
     wrong = verify(Graph()).wrong
     for line in (
         "evaluation/micro/0/base/manifest.json is missing: ",

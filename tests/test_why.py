@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import small
 from conftest import edit_params
-from small import STUDY, environment, roads, write_params
+from small import STUDY, dvc, roads, write_params
 
 from flows.pipeline.graph import Graph
 from flows.provenance import why
@@ -26,8 +26,9 @@ GAP = "offline@gap-0-offline"
 def made(tmp_path_factory):
     """The small graph, carried out and committed."""
     folder = small.new_project(tmp_path_factory.mktemp("why") / "project", small.PIPELINE)
-    for command in ("dvc repro -q", "git add -A", "git -c user.name=t -c user.email=t@t.invalid commit -qm made"):
-        subprocess.run(command.split(), cwd=folder, check=True, env=environment())
+    dvc("repro", "-q", folder=folder)
+    for command in ("git add -A", "git -c user.name=t -c user.email=t@t.invalid commit -qm made"):
+        subprocess.run(command.split(), cwd=folder, check=True)
     return folder
 
 
@@ -83,7 +84,7 @@ def test_a_param_that_was_taken_out_is_none_now(project):
 def test_what_the_cache_has_is_brought_back_and_that_is_said(project):
     write_params(project, STUDY, beta=9)
     assert f"{GAP} would run:" in asked(GAP), "a run with the old param is no run with the new one"
-    subprocess.run(["dvc", "repro", "-q"], check=True, env=environment())
+    dvc("repro", "-q")
     write_params(project, STUDY)
     said = asked(GAP)
     assert f"{GAP} would not be computed but brought back from DVC's cache" in said and "is 1.5, and was 9" in said
@@ -121,7 +122,7 @@ def test_outs_that_only_the_cache_has_lost_run_nothing(project):
 
 def test_an_input_is_told_with_the_files_in_it(project):
     replace("dvc.yaml", 'deps: [work.sh, "${item.base}"]', 'deps: [work.sh, "${item.base}", studies]')
-    subprocess.run(["dvc", "repro", "-q"], check=True, env=environment())
+    dvc("repro", "-q")
     assert asked("studies/three_seeds.yaml").startswith("No stage would run because of studies/three_seeds.yaml.")
     replace("studies/three_seeds.yaml", "seeds:", "seeds :")
     sentence = "studies, which it reads, is not what the result was made from (studies/three_seeds.yaml was changed)."
