@@ -15,6 +15,7 @@ from small import dvc
 from flows.pipeline.graph import Graph
 from flows.pipeline.verify import verify
 from flows.provenance import keys
+from stages.records.artifacts import sha256, write_file
 
 pytestmark = pytest.mark.slow
 
@@ -105,18 +106,23 @@ def test_what_a_clone_lacks_is_named_by_out(project):
 
 
 def test_published_evidence_is_verified_too(project):
-    folder = project / "data/studies/dial"
+    folder = project / "data/studies/small"
+    write_file(folder / "evidence.json", '{"value": 0.5}')
+    write_file(folder / "artifacts.json", "{}")
+    record = {"commit": "0" * 40, "params": {}, "made": {"platforms": {}}}
+    record["code"] = {"algorithm": "", "stages": {}, "packages": {}}
+    record["sha256"] = {name: sha256(folder / name) for name in ("evidence.json", "artifacts.json")}
+    write_file(folder / "record.json", json.dumps(record))
+    assert verify(Graph()).wrong == []
     for name, spoiled in (("record.json", "[]"), ("record.json", '{"sha256": null}'), ("artifacts.json", "{")):
         whole = (folder / name).read_text()
         (folder / name).write_text(spoiled)
         (said,) = verify(Graph()).wrong
-        assert said.startswith(f"data/studies/dial/{name} ") and "`git checkout -- data/studies/dial` brings it" in said
+        assert said.startswith(f"data/studies/small/{name} ") and "`git checkout -- data/studies/small`" in said
         (folder / name).write_text(whole)
-    path = folder / "evidence.json"
-    path.write_text(path.read_text().replace("0.5", "0.6", 1))
-    wrong = verify(Graph()).wrong
-    assert wrong == [
-        "data/studies/dial/evidence.json was changed or is missing: `git checkout -- data/studies/dial` brings it back."
+    (folder / "evidence.json").write_text('{"value": 0.6}')
+    assert verify(Graph()).wrong == [
+        "data/studies/small/evidence.json was changed or is missing: `git checkout -- data/studies/small` brings it back."
     ]
 
 
@@ -125,9 +131,8 @@ def test_the_whole_study_is_proven_where_its_stages_have_a_key_and_not_without(p
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
     def kinds():
-        said = roads(project, "verify", "--json")
-        assert said.returncode == 1, "the published studies are older than statements"
-        return Counter(link["kind"] for link in json.loads(said.stdout)["chains"]["this study"])
+        said = roads(project, "verify", "--json").stdout
+        return Counter(link["kind"] for link in json.loads(said)["chains"]["this study"])
 
     stages = sum(1 for stage in Graph().stages.values() if stage.command)
     assert kinds() == {"unsigned": stages}
