@@ -121,9 +121,8 @@ def test_published_evidence_is_verified_too(project):
         assert said.startswith(f"data/studies/small/{name} ") and "`git checkout -- data/studies/small`" in said
         (folder / name).write_text(whole)
     (folder / "evidence.json").write_text('{"value": 0.6}')
-    assert verify(Graph()).wrong == [
-        "data/studies/small/evidence.json was changed or is missing: `git checkout -- data/studies/small` brings it back."
-    ]
+    mend = "`git checkout -- data/studies/small` brings it back."
+    assert verify(Graph()).wrong == [f"data/studies/small/evidence.json was changed or is missing: {mend}"]
 
 
 def test_the_whole_study_is_proven_where_its_stages_have_a_key_and_not_without(project, tmp_path, monkeypatch):
