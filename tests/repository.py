@@ -59,12 +59,12 @@ class Repository:
         cells = [cell("cues_simple_shared", seed, arm, rewards[arm], curve=curve) for seed in seeds for arm in arms]
         publish(self.folder, study, cells)
 
-    def replicate(self, setting: str, seed: int, *arms: str, study: str = "cues") -> None:
-        """Publish one, of which the arms' evaluations are there."""
+    def replicate(self, setting: str, seed: int, *arms: str, study: str = "cues", draw: int = 0) -> None:
+        """Publish one, of which the arms' evaluations are there; draw: other numbers of them."""
         folder = self.folder / f"data/studies/{study}/replicates"
-        found = {f"data/evaluation/{setting}/{seed}/{arm}": f"md5 {seeds.key(arm):032x}.dir" for arm in arms}
+        of = {f"data/evaluation/{setting}/{seed}/{arm}": f"md5 {seeds.key(arm, seed, draw):032x}.dir" for arm in arms}
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{setting}-{seed}.json").write_text(json.dumps({"artifacts": found}))
+        (folder / f"{setting}-{seed}.json").write_text(json.dumps({"artifacts": of}))
 
     def row(self, name: str = "lead") -> claims.Row:
         return next(row for row in claims.account(self.folder).rows if row.name == name)

@@ -310,6 +310,93 @@ def test_what_a_study_had_shown_of_other_seeds_is_no_result_of_those_that_it_has
     assert in_time.row().says == "late", "a seed of before is among them"
 
 
+BOTH = {**LEAD, "contrast": f"{LEAD['contrast']} - cues_complex_shared.online + cues_complex_shared.offline"}
+
+
+def test_of_a_contrast_over_settings_each_setting_shows_part(repository):
+    repository.declare(lead=BOTH)
+    repository.commit("declared")
+    repository.replicate("cues_simple_shared", 0, "online", "offline")
+    repository.commit("one of the settings")
+    repository.declare(lead={**BOTH, "expect": "no_more", "margin": 0.5})
+    repository.commit("turned round")
+    repository.replicate("cues_complex_shared", 0, "online", "offline")
+    repository.commit("the other one")
+    assert repository.row().says == "late"
+
+
+def test_replicates_that_are_made_anew_are_a_look_and_more_of_them_are_none(repository):
+    repository.declare(lead=LEAD)
+    repository.commit("declared")
+    for seed in (0, 1):
+        repository.replicate("cues_simple_shared", seed, "online", "offline")
+        repository.commit(f"seed {seed}")
+    assert repository.wrong() == ""
+    repository.replicate("cues_simple_shared", 1, "online", "offline", draw=1)
+    again = repository.commit("other numbers")
+    assert f"p counts 1 look at lead, but git has 2 versions of the deciding numbers (replicates made anew {again}" in (
+        repository.wrong()
+    )
+    repository.publish()
+    repository.commit("all of it")
+    assert "set study.looks to 2" in repository.wrong()
+
+
+def test_seeds_that_were_seen_stay(repository):
+    repository.declare(lead=LEAD)
+    repository.commit("declared")
+    repository.replicate("cues_simple_shared", 0, "online", "offline")
+    shown = repository.commit("seed 0")
+    repository.declare(lead=LEAD, text=CUES.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [2, 3, 4]"))
+    repository.commit("without the first seeds")
+    assert f"were there beside others ({shown}" in repository.wrong() and "put the seeds back" in repository.wrong()
+    repository.declare(lead=LEAD, text=CUES.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [20, 21]"))
+    assert repository.wrong() == "" and "replicates of other seeds" in claims.account(repository.folder).notes[-1]
+
+
+def test_the_files_of_a_replicate_show_it_before_its_record_does(repository):
+    repository.declare(lead=LEAD)
+    repository.commit("declared")
+    folder = repository.folder / "data/studies/cues/replicates/cues_simple_shared-0"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(
+        json.dumps({f"evaluation/{arm}/metrics.json": "" for arm in ("online", "offline")})
+    )
+    repository.commit("the folder alone")
+    repository.declare(lead={**LEAD, "margin": 0.3})
+    repository.commit("changed")
+    repository.replicate("cues_simple_shared", 0, "online", "offline")
+    repository.commit("its record")
+    assert repository.row().says == "late"
+
+
+def test_a_record_that_is_removed_and_brought_back_hides_nothing(repository):
+    repository.declare(lead=LEAD)
+    repository.commit("declared")
+    repository.replicate("cues_simple_shared", 0, "online", "offline")
+    repository.commit("seed 0")
+    shutil.rmtree(repository.folder / "data/studies")
+    repository.declare(lead={**LEAD, "family": "other"})
+    repository.commit("without it, in another family")
+    repository.replicate("cues_simple_shared", 0, "online", "offline")
+    repository.commit("again")
+    assert "lead was in the family declared when its results came" in repository.wrong()
+    shutil.rmtree(repository.folder / "data/studies")
+    repository.declare()
+    repository.commit("without both")
+    repository.replicate("cues_simple_shared", 0, "online", "offline")
+    repository.commit("once more")
+    assert "lead (" in repository.wrong() and "was taken out or changed" in repository.wrong()
+
+
+def test_what_params_yaml_says_of_a_study_with_a_file_of_its_own_is_nothing(in_time):
+    path = in_time.folder / "params.yaml"
+    path.write_text(path.read_text() + "studies: {cues: {seeds: [99]}}\nclaims: {}\n")
+    in_time.declare(lead={**LEAD, "margin": 0.3})
+    in_time.commit("late, and hidden")
+    assert in_time.row().says == "late"
+
+
 def test_no_claim_of_this_project_is_late_in_secret():
     found = claims.account(PROJECT)
     assert len(found.rows) > 30 and found.wrong == []

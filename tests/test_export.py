@@ -85,7 +85,9 @@ def test_the_card_has_what_the_hub_reads_and_what_the_report_says(micro, exporte
     assert f"roads reproduce {made['commit']} --stages online@micro-0-online" in found.text
     assert sha256(exported / "model.safetensors") in found.text
     (statement,) = (micro / ".dvc/cache/statements/online@micro-0-online").iterdir()
-    assert f"has the SHA-256 `{statement.stem}` and no signature" in found.text
+    keys = [one["keyid"] for one in json.loads(statement.read_bytes())["signatures"]]
+    said = f"signatures by {keys[0]}" if keys else "no signature"
+    assert f"has the SHA-256 `{statement.stem}` and {said}" in found.text, "as the user has a key or none"
 
 
 @pytest.mark.parametrize(

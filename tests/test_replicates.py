@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 from conftest import roads
@@ -101,3 +102,42 @@ def test_of_a_study_that_still_runs_the_chain_of_its_replicates_is_verified(clon
     path.write_text(path.read_text() + " ")
     wrong = [link for link in json.loads(roads(clone, "verify", STUDY, "--json").stdout)["chains"][STUDY]]
     assert [link["stage"] for link in wrong if link["kind"] == "bytes differ"] == [str(path.relative_to(clone))]
+
+
+@pytest.mark.parametrize(
+    "harm, place",
+    [
+        (lambda of: shutil.rmtree(of), "micro-0/counts.json"),
+        (lambda of: shutil.rmtree(of / "evaluation/online"), "micro-0/evaluation/online/metrics.json"),
+        (lambda of: (of / "evaluation/best.json").write_text("{}"), "micro-0/evaluation/best.json"),
+        (lambda of: of.with_suffix(".json").unlink(), "micro-0.json"),
+        (lambda of: of.with_suffix(".json").write_text(without(of, "data/evaluation/micro/0/online")), "micro-0.json"),
+        (lambda of: (of.parents[1] / "notes.md").write_text("# Online wins by 9"), "notes.md"),
+    ],
+)
+def test_whatever_is_done_to_a_replicate_is_named(clone, harm, place):
+    harm(clone / STUDY / "replicates/micro-0")
+    links = json.loads(roads(clone, "verify", STUDY, "--json").stdout)["chains"][STUDY]
+    wrong = [link["stage"] for link in links if link["kind"] in ("bytes differ", "no statement")]
+    assert f"{STUDY}/{place if place == 'notes.md' else f'replicates/{place}'}" in wrong
+
+
+def without(of, artifact: str) -> str:
+    record = json.loads(of.with_suffix(".json").read_text())
+    del record["artifacts"][artifact]
+    return json.dumps(record)
+
+
+def test_a_key_that_was_written_by_hand_is_not_believed(clone):
+    path = clone / "studies/micro.yaml"
+    path.write_text(path.read_text().replace("micro_half:", "micro_half:\n    offline: {beta: 7.0}", 1))
+    assert "replicate@micro_half-0" in due(clone)
+    code = "from flows.provenance import origins, replicates; from stages.records import plain, reading, resolver; "
+    code += "import json; from pathlib import Path; from stages.provenance.digests import digests, named; "
+    code += "found = json.loads(json.dumps(resolver.resolve(reading.prepare('micro', Path()))));"
+    code += "print(replicates.key('micro_half-0', found, digests(named(found['cells'], Path()), Path()), Path()))"
+    key = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=True).stdout
+    record = clone / STUDY / "replicates/micro_half-0.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"key": key.strip()}))
+    done = roads(clone, "run", "--study", "micro", "--dry")
+    assert done.returncode == 2 and "another value of resolved.settings.micro_half.arms.offline" in done.stderr

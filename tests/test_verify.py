@@ -134,7 +134,7 @@ def test_the_whole_study_is_proven_where_its_stages_have_a_key_and_not_without(p
         return Counter(link["kind"] for link in json.loads(said)["chains"]["this study"])
 
     stages = sum(1 for stage in Graph().stages.values() if stage.command)
-    assert kinds() == {"unsigned": stages}
+    assert kinds() in ({"unsigned": stages}, {"signed by an unknown key": stages}), "as the user had none, or another"
     keys.new(project)
     for path in sorted(project.glob(".dvc/cache/statements/*/*.json")):
         stated.altered(path, lambda envelope, payload: None, sign=True)

@@ -119,7 +119,8 @@ def attempt(content: bytes) -> Stated | None:
 
 
 def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and value >= 0 else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
+    return float(value) if known else None
 
 
 def _files(resources: list[dict]) -> dict[str, File]:

@@ -18,7 +18,7 @@ from flows.pipeline.reading import overlap
 from flows.pipeline.stated import File, Stated
 from flows.pipeline.verify import Found
 from flows.provenance import keys, replicates, statements
-from flows.provenance.publishing import FILES, LISTING
+from flows.provenance.publishing import BESIDE, FILES, LISTING
 from flows.provenance.sources import Sources
 from stages.records.artifacts import PUBLISHED, sha256
 from stages.records.errors import UserError
@@ -82,40 +82,56 @@ def of_graph(
 
 
 def of_published(folder: Path, trusted: Mapping[str, "SSlibKey"], sources: Sources) -> list[Link]:
-    """A link for each stage of a published study that a statement tells of, and for each artifact of which none does.
+    """A link for each stage of a published study that a statement tells of, and for each file and artifact that is not
+    what its statement tells of, or of which none does.
 
     The statements are in the study's folder, those of what one replicate goes back to beside the replicate; the report,
     the evidence and the replicates are the only bytes that are here. Of a study that still runs, there are replicates
     alone. Raises UserError for files that cannot be read.
     """
     stated, study = statements.unpack(folder / statements.PUBLISHED), str(PUBLISHED / folder.name)
+    packs = {of: replicates.pack(folder, of) for of in replicates.names(folder)}
     whole = (folder / "evidence.json").exists()
-    packs, copies = [*replicates.packs(folder), *([stated] if stated else [])], replicates.copies(folder)
-    if not packs or (whole and not stated):
+    if not any([stated, *packs.values()]) or (whole and not stated):
         return [Link(study, NONE, "it was published without")]
-    artifacts = kept.read(folder / LISTING, {str: str}) if whole else replicates.listed(folder)
-    if artifacts is None:
-        raise UserError(f"{study}/{LISTING} cannot be read: `git checkout -- {study}` brings it back.")
-    made = {name: file for pack in packs for one in pack.values() for name, file in one.outs.items()}
-    links = []
-    for name, path in [*(FILES.items() if whole else ()), *((copy, out) for out, copy in copies.items())]:
-        here = sha256(folder / name) if (folder / name).is_file() else ""
-        if path not in made:
-            links.append(Link(f"{study}/{name}", NONE))
-        elif made[path].sha256 != here:
-            links.append(Link(f"{study}/{name}", BYTES, "it is not what its statement tells of"))
-    for path, recorded in sorted(artifacts.items()):
-        within = {name: file for name, file in made.items() if name == path or name.startswith(f"{path}/")}
-        if not within:
-            links.append(Link(path, NONE))
-        elif statements.other(within, [{"path": path, "md5": recorded.removeprefix("md5 ")}]):
-            links.append(Link(path, BYTES, f"{study}/{LISTING} has another hash of it than its statement"))
+    copies, links = replicates.copies(folder), []
+    for of, pack in packs.items():
+        links += [Link(f"{study}/{place}", BYTES, why) for place, why in replicates.unlike(folder, of, pack)]
+    if whole:
+        artifacts = kept.read(folder / LISTING, {str: str})
+        if artifacts is None:
+            raise UserError(f"{study}/{LISTING} cannot be read: `git checkout -- {study}` brings it back.")
+        made = {}
+        for one in (one for pack in (*packs.values(), stated) for one in pack.values()):
+            made |= one.outs
+        links += _of_files(folder, {name: made.get(path) for name, path in FILES.items()})
+        for path, recorded in sorted(artifacts.items()):
+            within = {name: file for name, file in made.items() if name == path or name.startswith(f"{path}/")}
+            if not within:
+                links.append(Link(path, NONE))
+            elif statements.other(within, [{"path": path, "md5": recorded.removeprefix("md5 ")}]):
+                links.append(Link(path, BYTES, f"{study}/{LISTING} has another hash of it than its statement"))
+    told = {*FILES, *BESIDE} if whole else set()
+    strays = [path for path in sorted(folder.iterdir()) if path.name not in told and path.name != replicates.FOLDER]
+    links += [Link(f"{study}/{path.name}", NONE, "a published study has no such file") for path in strays]
     silent = {link.stage for link in links if link.kind == NONE}
-    read, judged = {f"{study}/{copy}": made[out] for out, copy in copies.items() if out in made}, {}
-    for pack in packs:
+    outs = {path: file for pack in packs.values() for one in pack.values() for path, file in one.outs.items()}
+    read, judged = {f"{study}/{copy}": outs[out] for out, copy in copies.items() if out in outs}, {}
+    for pack in (*packs.values(), stated):
         judge = Judge(pack, silent, trusted, sources, read)
         judged |= {one.sha256: judge(one) for one in pack.values()}
     return [*links, *judged.values()]
+
+
+def _of_files(folder: Path, made: Mapping[str, File | None]) -> list[Link]:
+    """A link for each file of a published study's folder that is not what a statement tells of; ``made``: by names."""
+    links, study = [], PUBLISHED / folder.name
+    for name, file in made.items():
+        if file is None:
+            links.append(Link(f"{study}/{name}", NONE))
+        elif not (folder / name).is_file() or sha256(folder / name) != file.sha256:
+            links.append(Link(f"{study}/{name}", BYTES, "it is not what its statement tells of"))
+    return links
 
 
 class Judge:

@@ -107,6 +107,16 @@ def account(project: Path) -> Account:
                 f"Settings of the study {study} changed after claims on it were declared, and results came after that: "
                 f"{'; '.join(tuned)}."
             )
+        beside, before = past.dropped(study)
+        if beside:
+            doubts.append(
+                f"studies/{study}.yaml: replicates of seeds that it does not have now were there beside others "
+                f"({'; '.join(map(past.at, beside))}): put the seeds back, as those that were seen stay."
+            )
+        if before:
+            notes.append(
+                f"The study {study} had published replicates of other seeds before ({'; '.join(map(past.at, before))})."
+            )
         notes += _anew(past, study, [claim for claim in present if claim.study == study])
         if former := past.former(study):
             listed = "; ".join(f"{count(len(at.seeds), 'seed')} {past.at(commit)}" for commit, at in former)
@@ -159,7 +169,7 @@ def _taken_out(past: Past, present: list[Declared]) -> list[str]:
     said, kept = [], {claim.whatever_study for claim in present}
     ever = {identity: claim for claims in past.declared.values() for identity, claim in claims.items()}
     for claim in ever.values():
-        if claim.whatever_study not in kept and past.showing(claim) and past.in_time(claim):
+        if claim.whatever_study not in kept and past.stood(claim):
             said.append(
                 f"{claim.name} ({claim.contrast} in {claim.measure}, study {claim.study}) had been declared when its "
                 f"results came, and was taken out or changed {past.at(past.end(claim))}: put it back, as a claim that "
@@ -172,11 +182,13 @@ def _looks(past: Past, present: list[Declared], declared: dict[str, Claim], stud
     """A sentence on claims whose numbers were published in more versions than their ``looks`` count."""
     said = defaultdict(list)
     for claim in present:
-        study, looks = studies[claim.study], past.looks(claim)
-        counted = declared[claim.name].looked_at(study)
-        if len(looks) > counted:
-            listed = "; ".join(f"{count(len(at.seeds), 'seed')} {past.at(commit)}" for commit, at in looks)
-            said[claim.study, counted, len(looks), listed].append(claim.name)
+        study, looks, order = studies[claim.study], past.looks(claim), list(past.commits)
+        counted, until = declared[claim.name].looked_at(study), order.index(looks[0][0]) if looks else len(order)
+        again = [commit for commit in past.remade(claim) if order.index(commit) < until]
+        if (number := max(len(looks), 1) + len(again)) > counted:
+            versions = [f"replicates made anew {past.at(commit)}" for commit in again]
+            versions += [f"{count(len(at.seeds), 'seed')} {past.at(commit)}" for commit, at in looks]
+            said[claim.study, counted, number, "; ".join(versions)].append(claim.name)
     sentences = []
     for (study, counted, number, listed), names in said.items():  # type: ignore[assignment]
         alone = len(names) < sum(claim.study == study for claim in present)

@@ -19,16 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from flows.provenance.history import NOW, History
-from flows.provenance.versions import Cells, Declared, Published, Version, declarations, measured, numbers, published
+from flows.provenance.versions import (
+    Cells,
+    Declared,
+    Published,
+    Version,
+    declarations,
+    measured,
+    numbers,
+    published,
+    shown,
+)
 from stages.records.artifacts import PUBLISHED
 from stages.records.errors import UserError
 
 SOURCES = ("params.yaml", "studies/*.yaml")  # the files that declare claims
 STUDY = re.compile(r"studies/(\w+)\.yaml")
 RECORDS = ("dvc.lock", f"{PUBLISHED}/*/artifacts.json", f"{PUBLISHED}/*/replicates/*.json")  # of artifacts' hashes
-RECORD = re.compile(r"^dvc\.lock$|/artifacts\.json$|/replicates/")  # one of them
-RESULTS = f"{PUBLISHED}/*/evidence.json"
-SHOWN = re.compile(rf"{RECORD.pattern}|/evidence\.json$")  # a record, or results
+RECORD = re.compile(r"^dvc\.lock$|/artifacts\.json$|/replicates/[^/]+$")  # one of them
+MANIFEST = re.compile(r"/replicates/(\w+)-(\d+)/manifest\.json$")  # of what is shown of a setting and seed
+RESULTS = (f"{PUBLISHED}/*/evidence.json", f"{PUBLISHED}/*/replicates/*/manifest.json")
+SHOWN = re.compile(rf"{RECORD.pattern}|{MANIFEST.pattern}|/evidence\.json$")  # a record, or results
 HASH = re.compile(rb"[0-9a-f]{32}(?:\.dir)?")
 
 
@@ -36,7 +47,7 @@ class Past:
     """What each commit says of claims and of results. A version of a file is read once."""
 
     def __init__(self, project: Path) -> None:
-        self.history = History.read(project, [*SOURCES, *RECORDS, RESULTS])
+        self.history = History.read(project, [*SOURCES, *RECORDS, *RESULTS])
         self.commits = self.history.commits
         self._known: dict[tuple, Any] = {}
 
@@ -81,6 +92,19 @@ class Past:
         """The same of what it has published of other seeds alone."""
         ours = self.publications(study)
         return [one for one in self._published(study) if one not in ours]
+
+    def remade(self, claim: Declared) -> list[str]:
+        """The commits that showed other numbers of a replicate that decides a claim than one before had shown."""
+        ours, seen, found = self._seeds(claim.study), set[tuple](), list[str]()
+        for commit in dict.fromkeys(self._states.values()):
+            below = f"{PUBLISHED}/{claim.study}/replicates/"
+            paths = [p for p in self.commits[commit].files if p.startswith(below) and RECORD.search(p)]
+            listed = {one for path in paths for one in self._of(commit, path, measured)}
+            new = {one for one in listed if claim.rests_on(one[0]) and one[0][1] in ours and one not in seen}
+            if {cell for cell, _ in new} & {cell for cell, _ in seen}:
+                found.append(commit)
+            seen |= new
+        return found
 
     def names(self, study: str) -> set[str]:
         """The arms and reward models that a study has published as it is now; none where it has published nothing.
@@ -153,9 +177,24 @@ class Past:
         return any(not self.commits[commit].parents for commit in both)
 
     def families(self, claim: Declared) -> set[str]:
-        """Those in which a claim that is in time stood when its results came."""
-        before = {parent for c in self.firsts(self.showing(claim)) for parent in self._parents(c)}
+        """Those in which a claim that is in time stood when its results came first."""
+        before = {parent for c in self.firsts(self.showing(claim))[:1] for parent in self._parents(c)}
         return {self.declared[commit][claim.identity].family for commit in self.standing(claim.identity) & before}
+
+    def stood(self, claim: Declared) -> bool:
+        """Whether it was declared at some time before its results came: first, or again after they had been removed."""
+        standing = self.standing(claim.identity)
+        return any(standing.intersection(self._parents(c)) for c in self.firsts(self.showing(claim)))
+
+    def dropped(self, study: str) -> tuple[list[str], list[str]]:
+        """The commits that showed replicates of seeds which a study has no more: beside seeds that it still has, and
+        when it had others altogether."""
+        ours, beside, former = self._seeds(study), list[str](), list[str]()
+        for commit in dict.fromkeys(self._states.values()):
+            then, gone = self._seeds_at(commit, study), {seed for _, seed, _ in self._replicates(commit, study)} - ours
+            if ours and gone:
+                (beside if ours & then and gone & then else former).append(commit)
+        return beside, former
 
     def end(self, claim: Declared) -> str:
         """The last commit that took a claim out."""
@@ -169,8 +208,13 @@ class Past:
 
     def _seeds(self, study: str) -> frozenset[int]:
         """Those that a study has now; none where there is no such study any more, or it does not say."""
-        now = [version.studies[study] for version in self._versions(NOW).values() if study in version.studies]
-        listed = now[0].get("seeds") if now else None
+        return self._seeds_at(NOW, study)
+
+    def _seeds_at(self, commit: str, study: str) -> frozenset[int]:
+        """The same by the study's own file, or, of older commits, by params.yaml."""
+        versions = self._versions(commit)
+        said = [versions[path] for path in (f"studies/{study}.yaml", SOURCES[0]) if path in versions]
+        listed = next((version.studies[study].get("seeds") for version in said if study in version.studies), None)
         return frozenset(listed if isinstance(listed, list) else ())
 
     def _published(self, study: str) -> list[tuple[str, Published]]:
@@ -217,12 +261,18 @@ class Past:
         return self._once(found, claim.identity, cells)
 
     def _replicates(self, commit: str, study: str) -> Cells:
-        """The arms and reward models of the replicates that a study had published by a commit."""
+        """The arms and reward models of the replicates that a study had published by a commit, in part or whole."""
         below, files = f"{PUBLISHED}/{study}/replicates/", self.commits[commit].files
         paths = [path for path in files if path.startswith(below)]
 
         def found() -> Cells:
-            return frozenset(cell for path in paths for cell, _ in self._of(commit, path, measured))
+            cells: set = set()
+            for path in paths:
+                if of := MANIFEST.search(path):
+                    cells |= self._of(commit, path, shown, *of.groups())
+                else:
+                    cells |= {cell for cell, _ in self._of(commit, path, measured)}
+            return frozenset(cells)
 
         return self._once(found, study, *(files[path] for path in paths))
 

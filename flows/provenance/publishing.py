@@ -18,6 +18,7 @@ from stages.records.errors import UserError
 KINDS = ("base", "corpus", "evaluation", "judge", "policy", "preferences", "replicate", "reward", "verification")
 FILES = {"evidence.json": "data/evidence.json", "report.md": "data/report/report.md"}
 LISTING = "artifacts.json"
+BESIDE = (LISTING, "params.json", origins.NAME, statements.PUBLISHED)  # what else its folder has
 ARTIFACTS = tuple(f"data/{kind}/" for kind in KINDS)
 
 

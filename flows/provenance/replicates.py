@@ -9,7 +9,7 @@ the rest: also on a machine that has none of the artifacts.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from flows.pipeline.graph import Graph
 from flows.provenance import keys, origins, statements
 from stages.provenance.git import source
 from stages.records import artifacts, plain, resolver
-from stages.records.artifacts import PUBLISHED, write_file
+from stages.records.artifacts import PUBLISHED, sha256, write_file
 from stages.records.errors import UserError
 
 FOLDER = "replicates"
@@ -77,7 +77,8 @@ def read(folder: Path, of: str) -> dict[str, Any] | None:
 
 
 def restorable(study: str, params: dict[str, Any], project: Path) -> list[str]:
-    """The published replicates of a study that today's params, code and packages would make again.
+    """The published replicates of a study that today's params, code and packages would make again, by their key and, as
+    anyone can write that, by the statements beside them.
 
     params: what params.yaml is in the study's workspace. Raises UserError for one that was changed.
     """
@@ -85,15 +86,34 @@ def restorable(study: str, params: dict[str, Any], project: Path) -> list[str]:
     published = sorted(path.stem for path in folder.glob("*.json"))
     if not published:
         return []
-    from stages.provenance.digests import digests, named
+    from stages.provenance.digests import FOLDER as DIGESTS
+    from stages.provenance.digests import digests, named, text
 
     found = json.loads(json.dumps(resolver.resolve(params)))
     now = digests(named(found["cells"], project), project)
     alike = [of for of in published if of in found["cells"]["replicate"]]
     alike = [of for of in alike if read(folder, of)["key"] == key(of, found, now, project)]  # type: ignore[index]
+    codes = {f"{DIGESTS}/{name}.json": hashlib.sha256(text(one).encode()).hexdigest() for name, one in now.items()}
     for of in alike:
         artifacts.reading(folder / of)
+        for one in pack(folder.parent, of).values():
+            if other := _otherwise(one, found, codes):
+                raise UserError(
+                    f"{folder / of}.json has the key of today's params and code, but {one.stage} was made by another "
+                    f"{other}, as its statement says: remove the replicate, or bring it back from git."
+                )
     return alike
+
+
+def _otherwise(said: statements.Stated, found: dict[str, Any], codes: dict[str, str]) -> str:
+    """The param or the digest of code that a statement has otherwise than today; "" if it has none."""
+    for name, value in said.params.items():
+        today: Any = found
+        for part in name.split("."):
+            today = today.get(part) if isinstance(today, dict) else None
+        if today != value:
+            return f"value of {name}"
+    return next((name for name, sha in codes.items() if name in said.inputs and said.inputs[name].sha256 != sha), "")
 
 
 def studies(project: Path) -> list[Path]:
@@ -103,15 +123,35 @@ def studies(project: Path) -> list[Path]:
     return sorted(dict.fromkeys(found))
 
 
-def listed(folder: Path) -> dict[str, str]:
-    """DVC's hash of each artifact behind the replicates of a published study, in ``folder``, by its path."""
-    records = [read(folder / FOLDER, path.stem) for path in sorted((folder / FOLDER).glob("*.json"))]
-    return {path: md5 for record in records if record for path, md5 in record["artifacts"].items()}
+def names(folder: Path) -> list[str]:
+    """Of which setting and seed a published study, in ``folder``, has a replicate, or part of one."""
+    found = [path.name.removesuffix(f".{statements.PUBLISHED}") for path in (folder / FOLDER).glob("*")]
+    return sorted({name.removesuffix(".json") for name in found})
 
 
-def packs(folder: Path) -> list[dict[str, statements.Stated]]:
-    """The statements beside each replicate of a published study, in ``folder``, by their stages."""
-    return [statements.unpack(path) for path in sorted((folder / FOLDER).glob(f"*.{statements.PUBLISHED}"))]
+def pack(folder: Path, of: str) -> dict[str, statements.Stated]:
+    """The statements beside a replicate of a published study, in ``folder``, by their stages."""
+    return statements.unpack(folder / FOLDER / f"{of}.{statements.PUBLISHED}")
+
+
+def unlike(folder: Path, of: str, said: Mapping[str, statements.Stated]) -> Iterator[tuple[str, str]]:
+    """The files of a replicate, from the study's ``folder``, that are not what its statements tell of, and why."""
+    last = said.get(f"replicate@{of}")
+    place, out = folder / FOLDER / of, "data/replicate/{}/{}".format(*of.rsplit("-", 1))
+    made = {path.removeprefix(f"{out}/"): file for path, file in last.outs.items()} if last else {}
+    there = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
+    for name in sorted(made.keys() | there.keys()):
+        if name not in made:
+            yield f"{FOLDER}/{of}/{name}", "no statement tells of it"
+        elif name not in there:
+            yield f"{FOLDER}/{of}/{name}", "it is missing"
+        elif sha256(there[name]) != made[name].sha256:
+            yield f"{FOLDER}/{of}/{name}", "it is not what its statement tells of"
+    outs = {path: f"md5 {md5}" for one in said.values() for path, md5 in one.hashes.items()}
+    if (record := read(folder / FOLDER, of)) is None:
+        yield f"{FOLDER}/{of}.json", "it is missing"
+    elif apart := sorted({*record["artifacts"].items()} ^ {*outs.items()}):
+        yield f"{FOLDER}/{of}.json", f"it has another hash of {apart[0][0]} than the statements beside it"
 
 
 def copies(folder: Path) -> dict[str, str]:

@@ -18,8 +18,8 @@ def stated(graph: Graph) -> dict[str, Stated]:
     """The statement of each stage of a graph, and of the replicates of its study that were taken as published."""
     study = plain.fast(graph.root / plain.CELLS)["resolved"]["study"]
     folder, found = project_of(graph.root) / PUBLISHED / study["name"], {}
-    for said in replicates.packs(folder) if study["restored"] else ():
-        found |= said
+    for of in study["restored"]:
+        found |= replicates.pack(folder, of)
     statements.collect(graph.root, statements.cache(graph))  # those of the run that asks
     for name, stage in graph.stages.items():
         if stage.command and (there := statements.of(graph, name)):

@@ -15,9 +15,7 @@ from stages.records.errors import UserError
 from stages.records.params import Claim
 
 FAMILY = Claim.model_fields["family"].default
-MEASURED = re.compile(  # an arm, or a reward model
-    rb'"data/(?:evaluation/(\w+)/(\d+)/(\w+)|judge/(\w+)/(\d+)/(\w+))": "md5 ([0-9a-f]{32}(?:\.dir)?)"'
-)
+MEASURED = re.compile(r"data/(?:evaluation|judge)/(\w+)/(\d+)/(\w+)")  # an arm, or a reward model
 Cell = tuple[str, int, str]  # setting, seed, arm or reward model
 Cells = frozenset[Cell]
 
@@ -42,15 +40,20 @@ class Declared(NamedTuple):
         """The identity but for the study's name."""
         return contrasts.identity("", *self[1:5])
 
+    def rests_on(self, cell: Cell) -> bool:
+        """Whether the contrast names this arm or reward model of this setting; of a fit, of any."""
+        terms = contrasts.parse(self.contrast, self.measure)
+        return any(term.setting in ("", cell[0]) and term.arm == cell[2] for term in terms)
+
     def decided_by(self, cells: Cells) -> bool:
-        """Whether one seed has every arm of the contrast; of a fit, in two settings, so that a line has a slope."""
-        terms, fit = contrasts.parse(self.contrast, self.measure), self.measure == contrasts.PER_GAP
-        settings = {setting for setting, _, _ in cells} if fit else {""}
-        for seed in {seed for _, seed, _ in cells}:
-            points = [all((term.setting or s, seed, term.arm) in cells for term in terms) for s in settings]
-            if sum(points) > fit:
-                return True
-        return False
+        """Whether one seed of some setting has every arm that the contrast names there: that shows part of a sum over
+        settings, or a point of a fit."""
+        terms = contrasts.parse(self.contrast, self.measure)
+        asked = {term.setting for term in terms if term.setting} or {setting for setting, _, _ in cells}
+        return any(
+            all((setting, seed, term.arm) in cells for term in terms if term.setting in ("", setting))
+            for setting, seed in {(setting, seed) for setting, seed, _ in cells if setting in asked}
+        )
 
 
 class Version(NamedTuple):
@@ -132,12 +135,29 @@ def _leaves(section: dict, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def measured(content: bytes) -> list[tuple[Cell, str]]:
-    """Each arm or reward model in a version of artifacts.json, and the hash of its evaluation or of what judged it."""
+    """Each arm or reward model in a record of artifacts, a study's or a replicate's, and the hash of its evaluation or
+    of what judged it; of the manifest of a replicate, which has no hash of these, see ``shown``."""
     found = []
-    for *parts, digest in MEASURED.findall(content):
-        setting, seed, name = (part.decode() for part in parts if part)
-        found.append(((setting, int(seed), name), digest.decode()))
+    listed = _json(content)
+    for path, digest in listed.get("artifacts", listed).items():
+        if isinstance(digest, str) and (of := MEASURED.fullmatch(path)):
+            setting, seed, name = of.groups()
+            found.append(((setting, int(seed), name), digest.removeprefix("md5 ")))
     return found
+
+
+def shown(content: bytes, setting: str, seed: str) -> Cells:
+    """The arms and reward models of which a replicate has files, by its manifest."""
+    names = [path.split("/") for path in _json(content)]
+    return frozenset((setting, int(seed), parts[1]) for parts in names if parts[0] in ("evaluation", "judge"))
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def published(content: bytes) -> Published:

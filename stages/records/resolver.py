@@ -82,7 +82,7 @@ def resolve(params: dict) -> dict:
         for name in study["verification"]:
             known(name, study["settings"], "study.verification", "study.settings")
         cells = cells_of(study, settings, lines)
-        if study["judged_on"] and not any(verifiers(study["verifiers"], one) for one in settings.values()):
+        if study["judged_on"] and not any(verifiers(study["verifiers"], settings[one]) for one in study["settings"]):
             raise UserError(f"study.judged_on names {study['judged_on'][0]}, but there is no reward model to judge.")
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
