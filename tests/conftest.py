@@ -78,6 +78,8 @@ def new_project(folder: Path, study: str) -> Path:
             shutil.copy(ROOT / name, folder / name)
     params = reading.prepare(study, ROOT)
     params["settings"] = {**plain.read(ROOT / "params.yaml")["settings"], **params["settings"]}  # other studies' too
+    theory = params["theory"]  # which takes as long as a dozen of small policies, and has tests of its own
+    theory |= {"seeds": 1, "trees": theory["trees"][:2], "dial": {**theory["dial"], "seeds": 10}}
     (folder / "params.yaml").write_text(plain.text(params))
     follow(folder)
     for command in ("git init -q", "git add -A", "git -c user.name=test -c user.email=test@test commit -qm start"):
