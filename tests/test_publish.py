@@ -211,17 +211,6 @@ def test_a_spoiled_record_is_one_sentence(tmp_path, part, value):
         origins.read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "study", sorted(path.parent.name for path in (PROJECT / "data/studies").glob("*/evidence.json"))
-)
-def test_each_study_in_git_has_its_record(study):
-    folder = PROJECT / "data/studies" / study
-    record = json.loads((folder / "record.json").read_text())
-    assert {"commit", "clean", "made", "params", "code", "sha256"} <= record.keys()
-    assert record["sha256"] == {path.name: sha256(path) for path in folder.iterdir() if path.name != "record.json"}
-    assert "platform" not in json.loads((folder / "evidence.json").read_text())
-
-
 def test_a_graph_that_makes_nothing_to_publish_is_told_in_a_sentence(project):
     pipeline = Path("dvc.yaml").read_text()
     Path("dvc.yaml").write_text(pipeline.replace("[data/evidence.json, data/report/report.md]", "[data/evidence.json]"))
