@@ -75,17 +75,18 @@ def write(folder: Path, evidence: dict, artifacts: dict[str, str]) -> None:
     (folder / "artifacts.json").write_text(json.dumps(artifacts | recorded))
 
 
-def invent(root: Path, prompts: int = 6, redraw: str = "world") -> Path:
+def invent(root: Path, prompts: int = 6, redraw: str = "") -> Path:
     """A project folder with the committed params and studies, and invented evidence for each study that has claims.
 
-    redraw: what each seed draws anew, in all of these studies.
+    redraw: what each seed draws anew, in place of what these studies say.
     """
     root.mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT / "params.yaml", root)
     shutil.copytree(PROJECT / "studies", root / "studies")
     for name in dict.fromkeys(c.study for c in DECLARED.claims.values()):
         declared = root / f"studies/{name}.yaml"
-        declared.write_text(declared.read_text().replace("redraw: world ", f"redraw: {redraw} ", 1))
+        drawn = redraw or DECLARED.studies[name].redraw
+        declared.write_text(declared.read_text().replace("redraw: world ", f"redraw: {drawn} ", 1))
         study, cells, judged, verification = DECLARED.studies[name], [], [], []
         for setting in study.settings:
             eased = {"short": 0.15, "hidden": 0.05, "moves_1": 0.2, "pairs_16000": 0.4, "verdicts_0": 0.3}.get(
@@ -110,7 +111,7 @@ def invent(root: Path, prompts: int = 6, redraw: str = "world") -> Path:
                     row["global"] = [0.6 + 0.02 * i + 0.004 * draw.normal() for i in range(5)]
                     row["local"] = [0.6 + 0.07 * eased + 0.01 * i + 0.004 * draw.normal() for i in range(5)]
                     verification.append(row)
-        publish(root, name, cells, tuple(verification), judged, by_prompt=redraw != "world")
+        publish(root, name, cells, tuple(verification), judged, by_prompt=drawn != "world")
     return root
 
 
