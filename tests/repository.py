@@ -66,6 +66,11 @@ class Repository:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{setting}-{seed}.json").write_text(json.dumps({"artifacts": of}))
 
+    def show(self, message: str, seed: int = 0, setting: str = "cues_simple_shared", draw: int = 0) -> str:
+        """Commit the replicate with the two arms that LEAD compares."""
+        self.replicate(setting, seed, "online", "offline", draw=draw)
+        return self.commit(message)
+
     def row(self, name: str = "lead") -> claims.Row:
         return next(row for row in claims.account(self.folder).rows if row.name == name)
 
@@ -83,10 +88,15 @@ def begun(folder: Path) -> Repository:
     return Repository(folder / "project")
 
 
-def with_results(repository: Repository) -> Repository:
-    """One claim, declared by the commit ``declared``, and its results by the commit ``shown``."""
+def claiming(repository: Repository) -> Repository:
+    """One claim, declared by the commit ``declared``."""
     repository.declare(lead=LEAD)
     repository.declared = repository.commit("declared")
-    repository.publish()
+    return repository
+
+
+def with_results(repository: Repository) -> Repository:
+    """The same, and its results by the commit ``shown``."""
+    claiming(repository).publish()
     repository.shown = repository.commit("results")
     return repository

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from invented import PROJECT
-from repository import CUES, LEAD, Repository, begun, with_results
+from repository import CUES, LEAD, Repository, begun, claiming, with_results
 
 from flows.provenance import claims
 from stages.records import reading
@@ -20,6 +20,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def repository(tmp_path):
     return begun(tmp_path)
+
+
+@pytest.fixture
+def claimed(repository):
+    return claiming(repository)
 
 
 @pytest.fixture
@@ -287,8 +292,7 @@ def test_a_claim_is_late_from_the_first_replicate_on_that_shows_it(repository):
     repository.commit("one arm")
     repository.declare(lead=LEAD)
     repository.commit("declared in time")
-    repository.replicate("cues_simple_shared", 1, "online", "offline")
-    shown = repository.commit("both arms")
+    shown = repository.show("both arms", 1)
     row = repository.row()
     assert row.says == "in time" and row.results.startswith(shown)
     repository.declare(lead=LEAD, other={**LEAD, "margin": 0.3})
@@ -316,77 +320,60 @@ BOTH = {**LEAD, "contrast": f"{LEAD['contrast']} - cues_complex_shared.online + 
 def test_of_a_contrast_over_settings_each_setting_shows_part(repository):
     repository.declare(lead=BOTH)
     repository.commit("declared")
-    repository.replicate("cues_simple_shared", 0, "online", "offline")
-    repository.commit("one of the settings")
+    repository.show("one of the settings")
     repository.declare(lead={**BOTH, "expect": "no_more", "margin": 0.5})
     repository.commit("turned round")
-    repository.replicate("cues_complex_shared", 0, "online", "offline")
-    repository.commit("the other one")
+    repository.show("the other one", setting="cues_complex_shared")
     assert repository.row().says == "late"
 
 
-def test_replicates_that_are_made_anew_are_a_look_and_more_of_them_are_none(repository):
-    repository.declare(lead=LEAD)
-    repository.commit("declared")
+def test_replicates_that_are_made_anew_are_a_look_and_more_of_them_are_none(claimed):
     for seed in (0, 1):
-        repository.replicate("cues_simple_shared", seed, "online", "offline")
-        repository.commit(f"seed {seed}")
-    assert repository.wrong() == ""
-    repository.replicate("cues_simple_shared", 1, "online", "offline", draw=1)
-    again = repository.commit("other numbers")
+        claimed.show(f"seed {seed}", seed)
+    assert claimed.wrong() == ""
+    again = claimed.show("other numbers", 1, draw=1)
     assert f"p counts 1 look at lead, but git has 2 versions of the deciding numbers (replicates made anew {again}" in (
-        repository.wrong()
+        claimed.wrong()
     )
-    repository.publish()
-    repository.commit("all of it")
-    assert "set study.looks to 2" in repository.wrong()
+    claimed.publish()
+    claimed.commit("all of it")
+    assert "set study.looks to 2" in claimed.wrong()
 
 
-def test_seeds_that_were_seen_stay(repository):
-    repository.declare(lead=LEAD)
-    repository.commit("declared")
-    repository.replicate("cues_simple_shared", 0, "online", "offline")
-    shown = repository.commit("seed 0")
-    repository.declare(lead=LEAD, text=CUES.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [2, 3, 4]"))
-    repository.commit("without the first seeds")
-    assert f"were there beside others ({shown}" in repository.wrong() and "put the seeds back" in repository.wrong()
-    repository.declare(lead=LEAD, text=CUES.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [20, 21]"))
-    assert repository.wrong() == "" and "replicates of other seeds" in claims.account(repository.folder).notes[-1]
+def test_seeds_that_were_seen_stay(claimed):
+    shown = claimed.show("seed 0")
+    claimed.declare(lead=LEAD, text=CUES.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [2, 3, 4]"))
+    claimed.commit("without the first seeds")
+    assert f"were there beside others ({shown}" in claimed.wrong() and "put the seeds back" in claimed.wrong()
+    claimed.declare(lead=LEAD, text=CUES.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [20, 21]"))
+    assert claimed.wrong() == "" and "replicates of other seeds" in claims.account(claimed.folder).notes[-1]
 
 
-def test_the_files_of_a_replicate_show_it_before_its_record_does(repository):
-    repository.declare(lead=LEAD)
-    repository.commit("declared")
-    folder = repository.folder / "data/studies/cues/replicates/cues_simple_shared-0"
+def test_the_files_of_a_replicate_show_it_before_its_record_does(claimed):
+    folder = claimed.folder / "data/studies/cues/replicates/cues_simple_shared-0"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(
         json.dumps({f"evaluation/{arm}/metrics.json": "" for arm in ("online", "offline")})
     )
-    repository.commit("the folder alone")
-    repository.declare(lead={**LEAD, "margin": 0.3})
-    repository.commit("changed")
-    repository.replicate("cues_simple_shared", 0, "online", "offline")
-    repository.commit("its record")
-    assert repository.row().says == "late"
+    claimed.commit("the folder alone")
+    claimed.declare(lead={**LEAD, "margin": 0.3})
+    claimed.commit("changed")
+    claimed.show("its record")
+    assert claimed.row().says == "late"
 
 
-def test_a_record_that_is_removed_and_brought_back_hides_nothing(repository):
-    repository.declare(lead=LEAD)
-    repository.commit("declared")
-    repository.replicate("cues_simple_shared", 0, "online", "offline")
-    repository.commit("seed 0")
-    shutil.rmtree(repository.folder / "data/studies")
-    repository.declare(lead={**LEAD, "family": "other"})
-    repository.commit("without it, in another family")
-    repository.replicate("cues_simple_shared", 0, "online", "offline")
-    repository.commit("again")
-    assert "lead was in the family declared when its results came" in repository.wrong()
-    shutil.rmtree(repository.folder / "data/studies")
-    repository.declare()
-    repository.commit("without both")
-    repository.replicate("cues_simple_shared", 0, "online", "offline")
-    repository.commit("once more")
-    assert "lead (" in repository.wrong() and "was taken out or changed" in repository.wrong()
+def test_a_record_that_is_removed_and_brought_back_hides_nothing(claimed):
+    claimed.show("seed 0")
+    shutil.rmtree(claimed.folder / "data/studies")
+    claimed.declare(lead={**LEAD, "family": "other"})
+    claimed.commit("without it, in another family")
+    claimed.show("again")
+    assert "lead was in the family declared when its results came" in claimed.wrong()
+    shutil.rmtree(claimed.folder / "data/studies")
+    claimed.declare()
+    claimed.commit("without both")
+    claimed.show("once more")
+    assert "lead (" in claimed.wrong() and "was taken out or changed" in claimed.wrong()
 
 
 def test_what_params_yaml_says_of_a_study_with_a_file_of_its_own_is_nothing(in_time):

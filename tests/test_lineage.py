@@ -15,7 +15,6 @@ from flows.pipeline.graph import Graph
 from flows.provenance import drawn, publications, statements
 from flows.provenance.asked import find, unknown
 from flows.provenance.lineage import Study
-from stages.evidence import words
 from stages.provenance.statements import Declared, Statement
 from stages.records import plain
 from stages.records.artifacts import sha256, write_file
@@ -229,8 +228,3 @@ def test_each_claim_of_the_project_has_its_lineage():
         assert rests[0].id.startswith("studies/") and not [node for node in rests if node.kind == "lost"], name
         published = (PROJECT / "data" / rests[0].id.removesuffix(".yaml") / "evidence.json").exists()
         assert (len(rests) > 2) == published, name
-
-
-def test_a_param_is_written_on_the_page_of_lineage_as_on_those_of_results():
-    value = {"loss": ["sigmoid", "sft"], "beta": 1.0e-5, "grid": {"labels": ["global"], "of": 16}, "name": None}
-    assert page._inline(value) == words.inline(value)

@@ -9,6 +9,7 @@ from flows.pages import fill
 from flows.pipeline.graph import Graph
 from flows.provenance.lineage import Study
 from flows.provenance.making import identity
+from stages.evidence.words import inline
 from stages.records.artifacts import write_file
 
 PAGE = Path("data/report/lineage.html")
@@ -26,7 +27,7 @@ def write(graph: Graph) -> None:
         ran = (tuple(node.code.items()), tuple(node.packages.items()))
         made = [one | {"id": identity(one["platform"])} for one in node.made if one["platform"]]
         platforms |= {one["id"]: one["platform"] for one in made}
-        params = [(name, _inline(value)) for name, value in node.params.items()]
+        params = [(name, inline(value)) for name, value in node.params.items()]
         rows.append(
             {
                 "node": node,
@@ -37,12 +38,3 @@ def write(graph: Graph) -> None:
         )
     shown = {node.id for node in nodes}
     write_file(graph.root / PAGE, fill("lineage.html", rows=rows, codes=codes, platforms=platforms, shown=shown))
-
-
-def _inline(value: object) -> str:
-    """The value of a param on one line, as pages of results have it, whose imports take seconds."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_inline(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return " + ".join(map(_inline, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,7 @@ made or a declared source, and if the code was that of a commit. Files are compa
 statement that belongs to an entry of dvc.lock. Each link is judged by itself, so that a fault shows where it is.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -94,44 +94,42 @@ def of_published(folder: Path, trusted: Mapping[str, "SSlibKey"], sources: Sourc
     whole = (folder / "evidence.json").exists()
     if not any([stated, *packs.values()]) or (whole and not stated):
         return [Link(study, NONE, "it was published without")]
-    copies, links = replicates.copies(folder), []
-    for of, pack in packs.items():
-        links += [Link(f"{study}/{place}", BYTES, why) for place, why in replicates.unlike(folder, of, pack)]
-    if whole:
-        artifacts = kept.read(folder / LISTING, {str: str})
-        if artifacts is None:
-            raise UserError(f"{study}/{LISTING} cannot be read: `git checkout -- {study}` brings it back.")
-        made = {}
-        for one in (one for pack in (*packs.values(), stated) for one in pack.values()):
-            made |= one.outs
-        links += _of_files(folder, {name: made.get(path) for name, path in FILES.items()})
-        for path, recorded in sorted(artifacts.items()):
-            within = {name: file for name, file in made.items() if name == path or name.startswith(f"{path}/")}
-            if not within:
-                links.append(Link(path, NONE))
-            elif statements.other(within, [{"path": path, "md5": recorded.removeprefix("md5 ")}]):
-                links.append(Link(path, BYTES, f"{study}/{LISTING} has another hash of it than its statement"))
-    told = {*FILES, *BESIDE} if whole else set()
-    strays = [path for path in sorted(folder.iterdir()) if path.name not in told and path.name != replicates.FOLDER]
-    links += [Link(f"{study}/{path.name}", NONE, "a published study has no such file") for path in strays]
+    made: dict[str, File] = {}
+    for one in (one for pack in (*packs.values(), stated) for one in pack.values()):
+        made |= one.outs
+    unlike = [at for of, pack in packs.items() for at in replicates.unlike(folder, of, pack)]
+    links = [Link(f"{study}/{place}", BYTES, why) for place, why in unlike]
+    links += _of_whole(folder, made) if whole else []
+    told = {replicates.FOLDER, *(FILES if whole else ()), *(BESIDE if whole else ())}
+    strays = sorted(path.name for path in folder.iterdir() if path.name not in told)
+    links += [Link(f"{study}/{name}", NONE, "a published study has no such file") for name in strays]
     silent = {link.stage for link in links if link.kind == NONE}
-    outs = {path: file for pack in packs.values() for one in pack.values() for path, file in one.outs.items()}
-    read, judged = {f"{study}/{copy}": outs[out] for out, copy in copies.items() if out in outs}, {}
+    copies, judged = replicates.copies(folder).items(), {}
+    read = {f"{study}/{copy}": made[out] for out, copy in copies if out in made}
     for pack in (*packs.values(), stated):
         judge = Judge(pack, silent, trusted, sources, read)
         judged |= {one.sha256: judge(one) for one in pack.values()}
     return [*links, *judged.values()]
 
 
-def _of_files(folder: Path, made: Mapping[str, File | None]) -> list[Link]:
-    """A link for each file of a published study's folder that is not what a statement tells of; ``made``: by names."""
-    links, study = [], PUBLISHED / folder.name
-    for name, file in made.items():
-        if file is None:
-            links.append(Link(f"{study}/{name}", NONE))
-        elif not (folder / name).is_file() or sha256(folder / name) != file.sha256:
-            links.append(Link(f"{study}/{name}", BYTES, "it is not what its statement tells of"))
-    return links
+def _of_whole(folder: Path, made: Mapping[str, File]) -> Iterator[Link]:
+    """A link for each file, and each artifact listed, of a study that was published as a whole that is not what its
+    statement tells of, or of which none does. ``made``: what statements tell of."""
+    study = PUBLISHED / folder.name
+    for name, path in FILES.items():
+        if path not in made:
+            yield Link(f"{study}/{name}", NONE)
+        elif not (folder / name).is_file() or sha256(folder / name) != made[path].sha256:
+            yield Link(f"{study}/{name}", BYTES, "it is not what its statement tells of")
+    artifacts = kept.read(folder / LISTING, {str: str})
+    if artifacts is None:
+        raise UserError(f"{study}/{LISTING} cannot be read: `git checkout -- {study}` brings it back.")
+    for path, recorded in sorted(artifacts.items()):
+        within = {name: file for name, file in made.items() if name == path or name.startswith(f"{path}/")}
+        if not within:
+            yield Link(path, NONE)
+        elif statements.other(within, [{"path": path, "md5": recorded.removeprefix("md5 ")}]):
+            yield Link(path, BYTES, f"{study}/{LISTING} has another hash of it than its statement")
 
 
 class Judge:

@@ -13,7 +13,7 @@ compared within either of the two only: a commit that moves them shows no change
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Past:
         """The commits whose reader could have seen what decides the claim."""
 
         def found() -> set[str]:
-            showing = {state: self._shows(state, claim) for state in dict.fromkeys(self._states.values())}
+            showing = {state: self._shows(state, claim) for state in self._moments}
             return {commit for commit, state in self._states.items() if showing[state]}
 
         return self._once(found, "showing", claim.identity)
@@ -82,6 +82,11 @@ class Past:
         first: dict[frozenset, str] = {}
         shown = {c: frozenset(at for at in of.files.items() if SHOWN.search(at[0])) for c, of in self.commits.items()}
         return {commit: first.setdefault(files, commit) for commit, files in shown.items()}
+
+    @property
+    def _moments(self) -> Iterable[str]:
+        """Those first commits, in the order of history."""
+        return dict.fromkeys(self._states.values())
 
     def publications(self, study: str) -> list[tuple[str, Published]]:
         """The commits that changed what a study has published of a seed that it has now, and what it was then."""
@@ -95,12 +100,12 @@ class Past:
 
     def remade(self, claim: Declared) -> list[str]:
         """The commits that showed other numbers of a replicate that decides a claim than one before had shown."""
-        ours, seen, found = self._seeds(claim.study), set[tuple](), list[str]()
-        for commit in dict.fromkeys(self._states.values()):
-            below = f"{PUBLISHED}/{claim.study}/replicates/"
-            paths = [p for p in self.commits[commit].files if p.startswith(below) and RECORD.search(p)]
-            listed = {one for path in paths for one in self._of(commit, path, measured)}
-            new = {one for one in listed if claim.rests_on(one[0]) and one[0][1] in ours and one not in seen}
+        ours, asked = self._seeds(claim.study), claim.asked
+        seen, found = set[tuple](), list[str]()
+        for commit in self._moments:
+            records = [path for path in self._replicated(commit, claim.study) if RECORD.search(path)]
+            new = {one for path in records for one in self._of(commit, path, measured)} - seen
+            new = {(c, d) for c, d in new if c[1] in ours and {("", c[2]), (c[0], c[2])} & asked}
             if {cell for cell, _ in new} & {cell for cell, _ in seen}:
                 found.append(commit)
             seen |= new
@@ -190,8 +195,8 @@ class Past:
         """The commits that showed replicates of seeds which a study has no more: beside seeds that it still has, and
         when it had others altogether."""
         ours, beside, former = self._seeds(study), list[str](), list[str]()
-        for commit in dict.fromkeys(self._states.values()):
-            then, gone = self._seeds_at(commit, study), {seed for _, seed, _ in self._replicates(commit, study)} - ours
+        for commit in self._moments:
+            then, gone = self._seeds(study, commit), {seed for _, seed, _ in self._replicates(commit, study)} - ours
             if ours and gone:
                 (beside if ours & then and gone & then else former).append(commit)
         return beside, former
@@ -206,18 +211,16 @@ class Past:
         found = self.commits[commit]
         return "now (not committed)" if commit == NOW else f"{found.short} ({found.date})"
 
-    def _seeds(self, study: str) -> frozenset[int]:
-        """Those that a study has now; none where there is no such study any more, or it does not say."""
-        return self._seeds_at(NOW, study)
-
-    def _seeds_at(self, commit: str, study: str) -> frozenset[int]:
-        """The same by the study's own file, or, of older commits, by params.yaml."""
+    def _seeds(self, study: str, commit: str = NOW) -> frozenset[int]:
+        """Those of a study, by its own file or, of older commits, by params.yaml; none where there is no such study, or
+        it does not say."""
         versions = self._versions(commit)
         said = [versions[path] for path in (f"studies/{study}.yaml", SOURCES[0]) if path in versions]
         listed = next((version.studies[study].get("seeds") for version in said if study in version.studies), None)
         return frozenset(listed if isinstance(listed, list) else ())
 
     def _published(self, study: str) -> list[tuple[str, Published]]:
+        """The commits that changed what a study has published as a whole, and what it was then."""
         at = {commit: self._of(commit, _results(study), published) for commit in self.commits}
         return [(c, found) for c, found in at.items() if found and all(at[p] != found for p in self._parents(c))]
 
@@ -262,8 +265,7 @@ class Past:
 
     def _replicates(self, commit: str, study: str) -> Cells:
         """The arms and reward models of the replicates that a study had published by a commit, in part or whole."""
-        below, files = f"{PUBLISHED}/{study}/replicates/", self.commits[commit].files
-        paths = [path for path in files if path.startswith(below)]
+        paths, files = self._replicated(commit, study), self.commits[commit].files
 
         def found() -> Cells:
             cells: set = set()
@@ -275,6 +277,10 @@ class Past:
             return frozenset(cells)
 
         return self._once(found, study, *(files[path] for path in paths))
+
+    def _replicated(self, commit: str, study: str) -> list[str]:
+        """The files of these replicates that tell what they show."""
+        return [path for path in self.commits[commit].files if path.startswith(f"{PUBLISHED}/{study}/replicates/")]
 
     def _same(self, commit: str, record: str, study: str) -> Cells:
         """What the study rests on today, of arms and reward models, that is in a record of that commit, by its hash."""

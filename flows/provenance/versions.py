@@ -40,19 +40,19 @@ class Declared(NamedTuple):
         """The identity but for the study's name."""
         return contrasts.identity("", *self[1:5])
 
-    def rests_on(self, cell: Cell) -> bool:
-        """Whether the contrast names this arm or reward model of this setting; of a fit, of any."""
-        terms = contrasts.parse(self.contrast, self.measure)
-        return any(term.setting in ("", cell[0]) and term.arm == cell[2] for term in terms)
+    @property
+    def asked(self) -> set[tuple[str, str]]:
+        """(setting, arm or reward model) of each term; of a fit, which is about all settings, without one."""
+        return {(term.setting, term.arm) for term in contrasts.parse(self.contrast, self.measure)}
 
     def decided_by(self, cells: Cells) -> bool:
         """Whether one seed of some setting has every arm that the contrast names there: that shows part of a sum over
         settings, or a point of a fit."""
-        terms = contrasts.parse(self.contrast, self.measure)
-        asked = {term.setting for term in terms if term.setting} or {setting for setting, _, _ in cells}
+        asked = self.asked
+        named = {setting for setting, _ in asked if setting} or {setting for setting, _, _ in cells}
         return any(
-            all((setting, seed, term.arm) in cells for term in terms if term.setting in ("", setting))
-            for setting, seed in {(setting, seed) for setting, seed, _ in cells if setting in asked}
+            all((setting, seed, arm) in cells for of, arm in asked if of in ("", setting))
+            for setting, seed in {(setting, seed) for setting, seed, _ in cells if setting in named}
         )
 
 

@@ -1,6 +1,11 @@
 """How both pages write a number, an interval and a count."""
 
-from stages.evidence.statistics import Estimate
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # it imports scipy and statsmodels, which takes seconds
+    from stages.evidence.statistics import Estimate
 
 
 def number(value: float, decimals: int, sign: bool = False) -> str:
