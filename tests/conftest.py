@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 os.environ.update(DO_NOT_TRACK="true", DVC_NO_ANALYTICS="1")  # nothing that a user has not set changes a result
 for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "ALL_ROADS_SERVER"):
     os.environ.pop(name, None)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs ignore it, and what they start
 import forked  # noqa: E402  # it keeps this environment
 
 TINY = {  # a network's sizes; so wide a start that its distributions are far from uniform

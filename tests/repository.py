@@ -29,13 +29,18 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.git("init", "-q", "-b", "main")
+        self.begin()
         self.commit("begun", readme="A project.")
 
+    def begin(self) -> None:
+        """A history, written by an author of its own."""
+        self.git("init", "-q", "-b", "main")
+        for name, value in (("user.name", "test"), ("user.email", "test@test.invalid"), ("commit.gpgsign", "false")):
+            self.git("config", name, value)
+
     def git(self, *words: str, cwd: Path | None = None) -> str:
-        who = ("-c", "user.name=test", "-c", "user.email=test@test.invalid", "-c", "commit.gpgsign=false")
         return subprocess.run(
-            ["git", *who, *words], cwd=cwd or self.folder, capture_output=True, text=True, check=True
+            ["git", *words], cwd=cwd or self.folder, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     def commit(self, message: str, **files: str) -> str:

@@ -237,7 +237,7 @@ def test_without_the_whole_history_no_claim_is_in_time(in_time, tmp_path):
     assert [row.says for row in found.rows] == ["not known"] and "git fetch --unshallow" in "\n".join(found.wrong)
     shutil.rmtree(in_time.folder / ".git")
     assert in_time.row().says == "not known" and "not a git repository" in in_time.wrong()
-    in_time.git("init", "-q")
+    in_time.begin()
     in_time.commit("all in one commit")
     assert in_time.row().says == "not known" and "the history begins with their results" in in_time.wrong()
 

@@ -55,8 +55,6 @@ def test_the_seeds_and_the_looks_are_all_that_changes_in_the_file(repository):
 def test_the_file_is_committed_alone_and_the_looks_are_those_that_claims_ask_for(repository):
     (repository.folder / "other.txt").write_text("mine")
     repository.git("add", "other.txt")
-    repository.git("config", "user.name", "test")
-    repository.git("config", "user.email", "test@test.invalid")
     said = extending.declare(extending.extension("cues", "5,6", repository.folder), repository.folder)
     assert said == "Committed studies/cues.yaml: seeds 5 to 6 too; its p-values count 2 looks."
     assert repository.git("show", "--name-only", "--format=%s") == "cues: seeds 5 to 6 too, look 2\n\nstudies/cues.yaml"
