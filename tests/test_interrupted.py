@@ -1,10 +1,8 @@
 """An interrupted stage: run again, it ends in the same bytes, and leaves nothing half-written."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,34 +10,55 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from flows.runners import Around, Job, local
+from flows.runners.processes import Processes
+from flows.runners.slots import Need
 from stages.online import Rounds
 from stages.records import artifacts
 from stages.records.errors import UserError
 
 pytestmark = pytest.mark.slow
+NEED = Need(1, 1, gpu=False, numeric=True)
 
 
-def stage(project, *words, **env):
-    return subprocess.Popen(
-        [sys.executable, "-m", *words],
-        cwd=project,
-        env={**os.environ, **env},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class Stages:
+    """Stages of a project, as `roads run` starts them: forks of a server, which kills one that nobody waits for."""
+
+    def __init__(self, project: Path, runner: local.Local) -> None:
+        self.project, self._runner = project, runner
+        self.log = project / "stage.log"
+
+    def start(self, *words: str) -> socket.socket:
+        self.log.unlink(missing_ok=True)
+        argv = ["/bin/sh", "-c", " ".join(["python", "-m", *words])]
+        variables = {"ALL_ROADS_CHECKPOINT_SECONDS": "0"}
+        started = self._runner.start(Job(argv, variables, str(self.project), self.log, NEED))
+        assert isinstance(started, socket.socket), "it is no fork of the server"
+        return started
+
+    def kill(self, started: socket.socket) -> None:
+        """SIGKILL."""
+        started.shutdown(socket.SHUT_WR)
+        assert self._runner.wait(started) == -9, f"it ended before it could be killed: {self.log.read_text()}"
+
+    def finish(self, started: socket.socket) -> None:
+        assert self._runner.wait(started) == 0, self.log.read_text()
 
 
-def kill_when(process, ready):
-    """SIGKILL the stage as soon as ``ready()``."""
-    for _ in range(600):
-        if ready() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    assert process.poll() is None, "the stage ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+@pytest.fixture(scope="module")
+def stages(micro, tmp_path_factory):
+    """In a copy of the micro study, in which each of the tests leaves what was there."""
+    folder = tmp_path_factory.mktemp("interrupted") / "project"
+    project = shutil.copytree(micro, folder, ignore=shutil.ignore_patterns(".roads"))
+    around = Around(processes := Processes(), project, project / "logs", [NEED])
+    with processes, local.runner(around) as runner:
+        yield Stages(project, runner)
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -51,34 +70,32 @@ def kill_when(process, ready):
     ],
     ids=["training", "on-policy training within a round", "policy gradient"],
 )
-def test_a_stage_killed_while_training_goes_on_to_the_same_bytes(micro_copy, words, out):
-    manifest = micro_copy / out / "manifest.json"
+def test_a_stage_killed_while_training_goes_on_to_the_same_bytes(stages, words, out):
+    manifest = stages.project / out / "manifest.json"
     whole = json.loads(manifest.read_text())
     manifest.unlink()
-    checkpoints = {"ALL_ROADS_CHECKPOINT_SECONDS": "0"}
-    scratch = micro_copy / ".roads" / "checkpoints"
-    kill_when(stage(micro_copy, *words, **checkpoints), lambda: len(list(scratch.rglob("trainer_state.json"))) > 0)
+    scratch = stages.project / ".roads" / "checkpoints"
+    started = stages.start(*words)
+    wait_for(lambda: [*scratch.rglob("trainer_state.json")])
+    stages.kill(started)
     assert not manifest.exists(), "an interrupted run leaves no half-written out"
-    killed_at = max(int(p.parent.name.split("-")[1]) for p in scratch.rglob("trainer_state.json"))
-    again = stage(micro_copy, *words, **checkpoints)
-    assert again.wait() == 0, again.stderr.read()
-    assert killed_at >= 1
+    assert max(int(path.parent.name.split("-")[1]) for path in scratch.rglob("trainer_state.json")) >= 1
+    stages.finish(stages.start(*words))
     assert json.loads(manifest.read_text()) == whole
     assert not list(scratch.rglob("checkpoint-*")), "checkpoints go when a stage is done"
 
 
-def test_a_stage_killed_while_sampling_ends_in_the_same_bytes(micro_copy):
-    words, manifest = ["stages.sample", "--cell", "micro-0"], micro_copy / "data/sample/micro/0/manifest.json"
-    whole = json.loads(manifest.read_text())
+def test_a_stage_killed_while_sampling_ends_in_the_same_bytes(stages):
+    words, manifest = ["stages.sample", "--cell", "micro-0"], stages.project / "data/sample/micro/0/manifest.json"
+    whole, partial = json.loads(manifest.read_text()), Path(f"{manifest.parent}.partial")
     manifest.unlink()
-    process = stage(micro_copy, *words)
-    time.sleep(4)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    again = stage(micro_copy, *words)
-    assert again.wait() == 0, again.stderr.read()
+    started = stages.start(*words)
+    wait_for(partial.exists)
+    stages.kill(started)
+    assert not manifest.exists()
+    stages.finish(stages.start(*words))
     assert json.loads(manifest.read_text()) == whole
-    assert not Path(f"{manifest.parent}.partial").exists()
+    assert not partial.exists()
 
 
 def test_the_samples_of_a_round_that_has_begun_are_not_drawn_anew(tmp_path):
