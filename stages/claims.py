@@ -38,7 +38,7 @@ def run() -> None:
             name: estimates.estimate(name, claim, terms[name], evidence[claim.study], studies[claim.study])
             for name, claim in decided.items()
         }
-        sizes = Counter(claim.family for claim in declared.values())
+        sizes = Counter(claim.family for claim in sorted(declared.values(), key=page.place))
         entries = [(name, claim, found[name], studies[claim.study]) for name, claim in decided.items()]
         judged = verdicts.judge(entries, sizes)
         verified = {name: study.verification for name, study in studies.items()}

@@ -270,6 +270,9 @@ def test_claims_of_a_study_that_was_not_published_wait_for_it(tmp_path, monkeypa
     stage.run()
     assert json.loads(Path("data/report/claims.json").read_text()) == []
     assert "roads run --study evidence" in Path("data/report/leads.svg").read_text()
+    text, html = (Path("data/report", name).read_text() for name in ("claims.md", "claims.html"))
+    assert text.index("lead: none decided") < text.index("why: none decided") < text.index("beyond: none decided")
+    assert "<table" not in html and "| |" not in text and "How to read" not in html + text, "there is nothing to read"
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,11 @@ def render(
     return fill(__file__, words, "claims.html", "claims.md", "leads.svg")
 
 
+def place(claim: Claim) -> int:
+    """Where the page has a claim's hypothesis; a family stands where the first of its claims does."""
+    return [*HYPOTHESES, claim.hypothesis].index(claim.hypothesis)
+
+
 def grouped(judged: Sequence[Judged]) -> list[dict]:
     """The claims of each hypothesis in the page's order, those of the most seeds first, with the count of verdicts on
     those that were declared before their study ran."""
