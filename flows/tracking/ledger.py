@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.tracking import names
+from flows.tracking.contents import Contents
 from flows.tracking.links import link
 from flows.tracking.store import connect
 from stages.provenance.git import git
@@ -35,7 +35,7 @@ class Ledger:
         self.root = Path(root)
         self.client, self.experiment = connect(root)
         self._sources = _sources(self.root)
-        self._hashes: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self.contents = Contents(self.root)
         self.makers: dict[tuple[str, str], tuple[str, str]] = {}  # path and SHA-256 -> the stage and run that made it
         self._documents: set[str] = set()  # runs of stages that wrote files for people
 
@@ -94,7 +94,7 @@ class Ledger:
             return None
         done = state in ("Completed", "Cached")
         known = self.logged(stage) if state == "Cached" else None
-        results = self._results(stage) if done else {}
+        results = self.contents.results(stage) if done else {}
         if known is None:
             run = run or self.open(stage, parent, when)
             tags = {"mlflow.note.content": stage["message"]} if state == "Failed" and stage.get("message") else {}
@@ -115,7 +115,7 @@ class Ledger:
             link(self, known, stage)
         if done and not names.labels(stage.get("meta")):  # a stage of the whole study
             self.measure(parent, _points(results, when))
-        if done and self._written(stage):
+        if done and self.contents.written(stage):
             self._documents.add(known or run)
         return known or run
 
@@ -155,8 +155,8 @@ class Ledger:
 
         data, models = [], []
         for dep in (d for d in stage["deps"] if names.is_data(d["path"])):
-            for path, sha256 in self.contents(dep["path"], dep["md5"]):
-                known = [m for p in self._models(path) if (m := self._logged_model(p, sha256))]
+            for path, sha256 in self.contents.of(dep["path"], dep["md5"]):
+                known = [m for p in self.contents.models(path) if (m := self._logged_model(p, sha256))]
                 models += [LoggedModelInput(m.model_id) for m in known]
                 if not known:
                     source = json.dumps({"uri": path})
@@ -176,9 +176,9 @@ class Ledger:
 
         made, models = {}, []
         for out in stage["outs"]:
-            for path, sha256 in self.contents(out["path"], out["md5"]):
-                made |= dict.fromkeys([path, *self._models(path)], sha256)
-                models += [(p, sha256, out["md5"]) for p in self._models(path)]
+            for path, sha256 in self.contents.of(out["path"], out["md5"]):
+                made |= dict.fromkeys([path, *self.contents.models(path)], sha256)
+                models += [(p, sha256, out["md5"]) for p in self.contents.models(path)]
         known = {path: self._logged_model(path, sha256) for path, sha256, _ in models}
         seed = names.labels(stage.get("meta")).get("seed")
         for path, sha256, md5 in models:
@@ -207,16 +207,12 @@ class Ledger:
 
     def _log_files(self, run: str, stage: dict, done: bool) -> None:
         """Attach the log of a stage and the files for people that it wrote."""
-        files = self._written(stage) if done else []
+        files = self.contents.written(stage) if done else []
         if stage.get("log"):
             files.append(Path(stage["log"]))
         for file in files:
             if file.is_file():
                 self.client.log_artifact(run, str(file))
-
-    def _written(self, stage: dict) -> list[Path]:
-        """The outs that are files, as a report is; data and models are folders, and stay with DVC."""
-        return [path for out in stage["outs"] if (path := self.root / out["path"]).is_file()]
 
     def _register(self, run: str, stage: dict, path: str, sha256: str, md5: str) -> str:
         """Id of a new logged model for a folder, which is also given a version in the registry."""
@@ -247,7 +243,7 @@ class Ledger:
         """The logged model at a path, as a stage has read it; None if there is no path, or MLflow does not have it."""
         for dep in stage["deps"] if path else []:
             if Path(path).is_relative_to(dep["path"]):
-                found = dict(self.contents(dep["path"], dep["md5"]))
+                found = dict(self.contents.of(dep["path"], dep["md5"]))
                 return self._logged_model(path, found[path]) if path in found else None
         return None
 
@@ -262,45 +258,11 @@ class Ledger:
             return {}
         measured = {"model_id": model.model_id} if (model := self._read(path, stage)) else {}
         for dep in stage["deps"]:
-            for data, sha256 in self.contents(dep["path"], dep["md5"]) if names.is_data(dep["path"]) else []:
-                if not self._models(data):
+            for data, sha256 in self.contents.of(dep["path"], dep["md5"]) if names.is_data(dep["path"]) else []:
+                if not self.contents.models(data):
                     named = zip(("dataset_name", "dataset_digest"), names.title(data, sha256), strict=True)
                     return measured | dict(named)
         return measured
-
-    def _results(self, stage: dict) -> dict[str, object]:
-        """The leaves of a stage's metrics.json."""
-        results = {}
-        for out in stage["outs"]:
-            path = self.root / out["path"]
-            path = path if path.name == "metrics.json" else path / "metrics.json"
-            results |= names.flat(json.loads(path.read_text())) if path.is_file() else {}
-        return results
-
-    def contents(self, path: str, md5: str | None = None) -> list[tuple[str, str]]:
-        """(path, SHA-256) of each artifact at or below ``path``; of anything else, its own path and content.
-
-        With DVC's ``md5`` of it, the answer is remembered.
-        """
-        if (path, md5) in self._hashes:
-            return self._hashes[path, md5]
-        here = self.root / path
-        found = [here] if here.is_file() else sorted(m.parent for m in here.rglob(artifacts.MANIFEST))
-        if not found and here.is_dir() and artifacts.files(here):
-            found = [here]
-        hashes = [(str(p.relative_to(self.root)), _sha256(p)) for p in found]
-        if md5:
-            self._hashes[path, md5] = hashes
-        return hashes
-
-    def _models(self, path: str) -> list[str]:
-        """The model folders in an artifact: itself, and what it holds (as the base of a text world holds its judge)."""
-        here = self.root / path
-        if not here.is_dir() or path.startswith("data/inputs"):
-            return []
-        folders = [here, *here.glob("*/")]
-        models = [f for f in folders if (f / "config.json").is_file() and any(f.glob("*.safetensors"))]
-        return [str(f.relative_to(self.root)) for f in models]
 
 
 def _points(results: Mapping[str, object], when: float) -> list[tuple[str, float, int, float]]:
@@ -312,16 +274,6 @@ def _points(results: Mapping[str, object], when: float) -> list[tuple[str, float
             name = f"{n[1]}/true_reward" if n else key.replace(".", "/")
             points.append((name, float(value), int(n[2]) if n else 0, when))
     return points
-
-
-def _sha256(path: Path) -> str:
-    """Of a file its bytes, of an artifact its manifest, of any other folder the manifest that it would have."""
-    if path.is_file():
-        return artifacts.sha256(path)
-    if (path / artifacts.MANIFEST).is_file():
-        return artifacts.digest(path)
-    listed = {str(p.relative_to(path)): artifacts.sha256(p) for p in artifacts.files(path)}
-    return hashlib.sha256((json.dumps(listed, indent=1) + "\n").encode()).hexdigest()
 
 
 def _sources(root: Path) -> dict[str, str]:

@@ -37,7 +37,7 @@ def link(ledger: Ledger, run: str, stage: dict) -> None:
 def _makers(ledger: Ledger, dep: dict) -> list[tuple[str, str]]:
     """(stage, run) of the runs that made what lies at a dependency."""
     found = []
-    for content in ledger.contents(dep["path"], dep["md5"]) if names.is_data(dep["path"]) else []:
+    for content in ledger.contents.of(dep["path"], dep["md5"]) if names.is_data(dep["path"]) else []:
         if content not in ledger.makers:
             path, sha256 = content
             for run in ledger.client.search_runs([ledger.experiment], f"tags.`{path}` = '{sha256}'", max_results=1):

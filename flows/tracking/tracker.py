@@ -177,7 +177,7 @@ def lineage(thing: str | Path, root: str | Path = ".") -> list[dict]:
     """
     ledger = Ledger(root)
     models = ledger.client.search_logged_models([ledger.experiment], f"tags.sha256 = '{thing}'")
-    waiting = [(m.tags["path"], m.tags["sha256"]) for m in models] or ledger.contents(str(thing))
+    waiting = [(m.tags["path"], m.tags["sha256"]) for m in models] or ledger.contents.of(str(thing))
     rows = {}
     for path, sha256 in waiting:  # grows meanwhile
         if (path, sha256) not in rows:
