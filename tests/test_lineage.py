@@ -161,7 +161,8 @@ def test_a_claim_leads_through_what_its_study_has_published_to_raw_data(project)
     assert found.nodes["mine: policy"].outs == {"data/policy": md5}
 
 
-def test_a_replicate_that_is_taken_as_published_leads_to_what_made_it(project):
+@pytest.mark.parametrize("whole", [True, False], ids=["a whole study", "a study that still runs"])
+def test_a_replicate_that_is_taken_as_published_leads_to_what_made_it(project, whole):
     for name in ("gap-0", "gap-1"):
         write_file(Path("data/replicate", *name.split("-"), "numbers.json"), f'"{name}"')
         write_file(Path("data/studies/mine/replicates", name, "numbers.json"), f'"{name}"')
@@ -169,12 +170,17 @@ def test_a_replicate_that_is_taken_as_published_leads_to_what_made_it(project):
         Statement(made, "make replicate").write()
     graph = Graph()
     statements.collect(graph.root, statements.cache(graph))
-    said = [statements.read(graph, name)[0][-1] for name in (*STAGES, "replicate@gap-0", "replicate@gap-1")]
-    Path("data/studies/mine", statements.PUBLISHED).write_bytes(statements.pack(said))
-    write_file(Path("data/studies/mine/artifacts.json"), "{}")
+    said = {name: statements.read(graph, name)[0][-1] for name in (*STAGES, "replicate@gap-0", "replicate@gap-1")}
+    folder = Path("data/studies/mine")
+    if whole:
+        write_file(folder / "artifacts.json", "{}")
+        write_file(folder / statements.PUBLISHED, statements.pack(said.values()))
+    for of in () if whole else ("gap-0", "gap-1"):
+        fed = [said[name] for name in (*STAGES, f"replicate@{of}")]
+        write_file(folder / f"replicates/{of}.{statements.PUBLISHED}", statements.pack(fed))
     write_file(Path("data/studies/mine/replicates/gap-1/numbers.json"), "forged")
     nodes: dict = {}
-    one, other = publications.Publication(project, "mine").replicates(nodes)
+    one, other = publications.Publication(project, "mine").restored(nodes)
     assert one == "mine: replicate@gap-0" and nodes[one].inputs == ["mine: policy"] and "mine: base" in nodes
     assert nodes[other].kind == "lost" and other == "mine: data/replicate/gap/1"
 

@@ -1,4 +1,4 @@
-"""What README.md and RESULTS.md tell in numbers is in the reports and the published studies, and so are the constants."""
+"""What README.md and RESULTS.md tell in numbers is in the reports and published studies, and so are the constants."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def trials() -> dict[tuple[str, str, float, float], tuple[float, float]]:
         seeds = sorted(path.name.rsplit("-", 1)[1] for path in WORLDS.glob(f"{setting}-*") if path.is_dir())
         assert seeds == ["100", "101"]
         for name, arm in arms[setting]["arms"].items():
-            kind, apart, values = name.rpartition("__")
+            kind, _, values = name.rpartition("__")
             if not re.match(r"\de", values):
                 continue
             paths = [WORLDS / f"{setting}-{seed}/evaluation/{name}/metrics.json" for seed in seeds]

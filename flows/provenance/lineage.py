@@ -96,7 +96,7 @@ class Study:
             if path == PUBLISHED.as_posix() and self._now(name, path) == value:
                 found += publications.everything(self.graph.root, nodes)
             elif path.startswith(f"{PUBLISHED}/") and path.endswith("/replicates") and self._now(name, path) == value:
-                found += publications.Publication(self.graph.root, Path(path).parts[2]).replicates(nodes)
+                found += publications.Publication(self.graph.root, Path(path).parts[2]).restored(nodes)
             elif not makers:
                 found.append(self._source(path, value))
             elif self._same(path, value, {out: md5 for out, (_, md5) in makers.items()}):

@@ -5,7 +5,7 @@ is one, what every stage of the study has said of its own work.
 """
 
 import hashlib
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from flows import kept
 from flows.pipeline.content import digest
 from flows.pipeline.stated import File, Stated
-from flows.provenance import statements
+from flows.provenance import replicates, statements
 from flows.provenance.nodes import Lineage, Node, state
 from stages.records import plain
 from stages.records.arms import NONE
@@ -74,12 +74,18 @@ class Publication:
 
     def __init__(self, project: Path, study: str):
         self.folder, self.project, self.study = project / PUBLISHED / study, project, study
-        self.artifacts = self._read("artifacts.json", {str: str})
         self.record = self._read("record.json", RECORD) if (self.folder / "record.json").exists() else {}
 
     @cached_property
+    def artifacts(self) -> dict[str, str]:
+        """Path -> hash of each artifact; of a study that still runs there is no such file."""
+        return self._read("artifacts.json", {str: str})
+
+    @cached_property
     def stated(self) -> dict[str, Stated]:
-        return statements.unpack(self.folder / statements.PUBLISHED)
+        """The statement of each stage; of a study that still runs, of those that fed the replicates so far."""
+        packs = [replicates.pack(self.folder, of) for of in replicates.names(self.folder)]
+        return dict(ChainMap(statements.unpack(self.folder / statements.PUBLISHED), *packs))
 
     @cached_property
     def makers(self) -> dict[str, str]:
@@ -125,7 +131,7 @@ class Publication:
             ]
         return place
 
-    def replicates(self, nodes: dict[str, Node]) -> list[str]:
+    def restored(self, nodes: dict[str, Node]) -> list[str]:
         """Add the replicates that a study takes as published, with all that fed them; their ids."""
         found = []
         for folder in sorted(path for path in (self.folder / "replicates").glob("*-*") if path.is_dir()):
