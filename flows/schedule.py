@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.pipeline.graph import Graph
 from flows.plan import Plan
 from flows.runners import Job, Runner
 from flows.runners.processes import Processes, Stopped
@@ -36,8 +37,21 @@ class CommandFailed(Exception):
         self.code = code
 
 
+def in_turn(graph: Graph) -> dict[str, int]:
+    """For each stage that leads to something that is published: the place of the first such thing. So replicates are
+    finished one after another, and a stop loses those alone that are at work."""
+    found: dict[str, int] = {}
+    for place, name in enumerate(name for name, stage in graph.stages.items() if stage.meta.get("publishes")):
+        before = [name]
+        for one in before:  # grows meanwhile
+            before += [up for up in graph.stages[one].upstream if up not in found and up not in before]
+            found.setdefault(one, place)
+    return found
+
+
 class Schedule:
-    """Runs a plan, longest way to the end first, as slots are free; a failure stops only what depends on it.
+    """Runs a plan as slots are free: one published result after another, each with the longest way to the end first. A
+    failure stops only what depends on it.
 
     ``run``: its name, for the folders of logs and events in .roads/; ``runner``: where commands run.
     Each of ``listeners`` is told when a stage starts (name, None) and ends (name, outcome), from several threads.
@@ -88,7 +102,7 @@ class Schedule:
     def _loop(self, submit: Callable[[str], object]) -> None:
         running = self._performing - self.outcomes.keys()
         waiting = [name for name in self.plan.names if name not in self.outcomes and name not in running]
-        ways = self.plan.timings.ways(self.plan.graph, set(waiting))
+        ways, turns = self.plan.timings.ways(self.plan.graph, set(waiting)), in_turn(self.plan.graph)
         ready: list[str] = []
         while waiting or ready or running:
             for name in [n for n in waiting if self._upstream(n) <= self.outcomes.keys()]:
@@ -96,7 +110,7 @@ class Schedule:
                 ready.append(name)
                 if outcome := self._decide(name):
                     self._decided[name] = outcome
-            for name in sorted(ready, key=lambda n: -ways[n]):
+            for name in sorted(ready, key=lambda n: (turns.get(n, len(turns)), -ways[n])):
                 if self.processes.stopped:
                     self._decided[name] = Outcome("Stopped")
                 if name not in self._decided and name not in self._gpus:

@@ -19,7 +19,7 @@ from flows.plan import plan
 from flows.runners import Around, local
 from flows.runners.processes import Processes
 from flows.runners.slots import Slots, need
-from flows.schedule import Schedule
+from flows.schedule import Schedule, in_turn
 from stages.records import reading
 
 pytestmark = pytest.mark.slow
@@ -131,6 +131,17 @@ def test_what_a_listener_raises_loses_no_outcome(project, fault):
             schedule.loop(lambda name: pool.submit(schedule.perform, name))  # it goes on from where that was left
     assert {outcome.state for outcome in schedule.outcomes.values()} == {"Completed"}
     assert len(schedule.outcomes) == len(todo.names)
+
+
+def test_what_is_published_is_finished_one_after_another():
+    """A stop then loses the replicate that is at work, and not a part of each."""
+    up = {
+        "base": [], "train@a": ["base"], "train@b": ["base"], "keep@a": ["train@a"], "keep@b": ["train@b"],
+        "report": ["keep@a", "keep@b"],
+    }  # fmt: skip
+    meta = {"keep@a": {"publishes": "data/a"}, "keep@b": {"publishes": "data/b"}}
+    stages = {name: SimpleNamespace(upstream=before, meta=meta.get(name, {})) for name, before in up.items()}
+    assert in_turn(SimpleNamespace(stages=stages)) == {"base": 0, "train@a": 0, "keep@a": 0, "train@b": 1, "keep@b": 1}
 
 
 def test_the_last_line_points_to_the_report_of_this_run_only(project):
