@@ -8,7 +8,6 @@ import pytest
 from conftest import follow, new_project
 
 from flows.pipeline.graph import Graph
-from flows.pipeline.parsing import params_parsed_once
 from stages.records import plain, sections
 from stages.records.errors import UserError
 
@@ -108,8 +107,7 @@ def test_every_leaf_makes_due_exactly_the_stages_that_read_it(project, asked, mo
             path.write_text(json.dumps(data))
             holder[keys[-1]] = value
             leaf = ".".join(map(str, keys)) + "."
-            with params_parsed_once():
-                due = {name for name, several in stages.items() if any(one.status() for one in several)}
+            due = {name for name, several in stages.items() if any(one.status() for one in several)}
             assert due == {name for name, names in reads.items() if any(leaf.startswith(f"{one}.") for one in names)}, (
                 leaf
             )
@@ -130,8 +128,7 @@ def test_a_key_of_params_makes_due_whoever_reads_what_follows_from_it(project, t
     data["settings"]["micro"]["arms"]["online_batch"]["beta"] = 3.5
     (folder / "params.yaml").write_text(plain.text(data))
     follow(folder)
-    with params_parsed_once():
-        due = {name for name, several in stages.items() if any(one.status() for one in several)}
+    due = {name for name, several in stages.items() if any(one.status() for one in several)}
     arms = {"offline": "offline", "offline_relabelled": "offline", "online_batch": "online"}
     of_arms = {f"{kind}@{setting}-0-{arm}" for setting in ("micro", "micro_half") for arm, kind in arms.items()}
     judged = {f"evaluate@{setting}-0-{arm}" for setting in ("micro", "micro_half") for arm in arms}

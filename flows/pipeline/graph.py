@@ -24,7 +24,7 @@ from flows.pipeline import locks
 from flows.pipeline.inside import lies_in, refuse_outs
 from flows.pipeline.lockfile import editing
 from flows.pipeline.objects import Objects
-from flows.pipeline.parsing import params_parsed_once
+from flows.pipeline.parsing import parse_once
 from flows.pipeline.reading import Reading, overlap
 from flows.pipeline.restoring import bring_back, only_uncached, outs_aside, put_back, save
 from flows.pipeline.tracked import amiss, bring, foreseen, is_tracked
@@ -70,6 +70,7 @@ class Graph:
         from dvc.repo import Repo
         from dvc.repo.reproduce import get_active_graph, plan_repro
 
+        parse_once()
         logging.getLogger("dvc").setLevel(logging.ERROR)  # what it does is told by the run; no progress bars either
         self.root = Path(root).resolve()
         self._mutex = threading.RLock()
@@ -130,7 +131,7 @@ class Graph:
         """
         from dvc.lock import LockError
 
-        with self._locked(), params_parsed_once():
+        with self._locked():
             try:
                 said = {name: stage.status().get(name) for name, stage in self._dvc.items()}
             except LockError:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from flows.pipeline.changes import current, digest_of, md5_of
 from flows.pipeline.content import digest, listing
-from flows.pipeline.parsing import params_parsed_once
 from flows.pipeline.reading import overlap
 from flows.plan import Plan
 from flows.provenance.because import Because, sentences, whole
@@ -33,14 +32,13 @@ class Answer(NamedTuple):
 
 def answers(plan: Plan, names: Iterable[str]) -> dict[str, Answer]:
     """The answer for each of these stages of a plan, and for their roots; in the plan's order."""
-    with params_parsed_once():
-        found = {name: causes(plan, name) for name in plan.due if name not in plan.mended}
-        own = {name: _own(plan, found, name) for name in found}
-        same = {name for name, of in own.items() if all(one.kind == "out" for one in of) and _is_kept(plan, name, of)}
-        roots = {name: _roots(plan, own, same, name) for name in names}
-        roots |= {one: _roots(plan, own, same, one) for of in list(roots.values()) for one in of}
-        told = sentences(plan, {name: own[name] for name in roots if name in own})
-        return {name: _answer(plan, name, told.get(name, []), roots[name]) for name in plan.names if name in roots}
+    found = {name: causes(plan, name) for name in plan.due if name not in plan.mended}
+    own = {name: _own(plan, found, name) for name in found}
+    same = {name for name, of in own.items() if all(one.kind == "out" for one in of) and _is_kept(plan, name, of)}
+    roots = {name: _roots(plan, own, same, name) for name in names}
+    roots |= {one: _roots(plan, own, same, one) for of in list(roots.values()) for one in of}
+    told = sentences(plan, {name: own[name] for name in roots if name in own})
+    return {name: _answer(plan, name, told.get(name, []), roots[name]) for name in plan.names if name in roots}
 
 
 def _answer(plan: Plan, name: str, because: list[Because], roots: list[str]) -> Answer:
