@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.importing import MODEL_FILES
 from flows.pipeline.content import differences
 from flows.pipeline.graph import Graph
 from flows.plan import plan
+from flows.sources import MODEL_FILES
 from stages.records import arms, artifacts, plain
 from stages.records.errors import UserError
 

@@ -1,66 +1,81 @@
 """`roads import SETTING SOURCE`: data, models and tokenizers enter the project here, checked, and in no other way.
 
-    data/inputs/<setting>/demonstrations/   prompt/completion rows
-    data/inputs/<setting>/preferences/      prompt/chosen/rejected rows
+    data/inputs/<setting>/demonstrations/   rows with an answer: one file, or <split>-00000-of-00001.<format> and so on
+    data/inputs/<setting>/preferences/      rows with a chosen and a rejected answer, in the same way
     data/inputs/<setting>/model/            a causal LM: config.json, safetensors, tokenizer
     data/inputs/<setting>/tokenizer.json    a tokenizer alone
 
 DVC tracks the folder of a setting; git holds only its .dvc file. There, under ``meta: sources:``, stands where each of
-the four came from: the name of a file or folder, or a hub id with the commit that was fetched, the SHA-256, and what
-the person said of its licence and where it is from.
+the four came from: the name of a file or folder, or a hub id with the commit that was fetched; of a data set of several
+files the configuration and splits; the SHA-256; and what the person said of its licence and where it is from.
 """
+
+from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import hashlib
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.pipeline.content import differences
-from flows.pipeline.objects import is_object
 from stages.records.artifacts import sha256
 from stages.records.errors import UserError
 
+if TYPE_CHECKING:  # it imports pandas, which `roads run` can do without where there is nothing to do
+    from flows.sources import Found
+
 INPUTS = Path("data/inputs")
 TOKENIZER = "tokenizer.json"
-HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@([\w./-]+))?")  # owner/name@revision
-MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja")
-DATA_FILES = ("*.parquet", "*.jsonl", "*.jsonl.gz")
 
 
-def import_input(setting: str, source: str, root: Path = Path("."), licence: str = "", origin: str = "") -> str:
+def import_input(
+    setting: str,
+    source: str,
+    root: Path = Path("."),
+    licence: str = "",
+    origin: str = "",
+    config: str = "",
+    split: str = "",
+) -> str:
     """Check ``source``, put a copy of it below data/inputs/<setting>, let DVC track it, and say what was imported.
 
     licence, origin: what the person says of them; where that is nothing, what was said of the same bytes before stays.
+    config, split: the configuration of a data set in a folder or on the hub, and names of splits with commas between.
 
-    source: a data file, a folder in hub layout, a model folder, a tokenizer.json, or the id of a data set or model on
-    the Hugging Face hub, as owner/name or owner/name@revision: what is fetched is the commit that the revision (else
-    the default branch) stands for now. Data goes through the rules that need no trained tokenizer, and what they would
-    do is said. Raises UserError when the setting reads no input, when anything in the source is wrong, or when it
-    cannot be stored; what was there before then stays as it was.
+    source: a data file, a folder in hub layout or of save_to_disk, a model folder, a tokenizer.json, or the id of a
+    data set or model on the Hugging Face hub, as owner/name or owner/name@revision: what is fetched is the commit that
+    the revision (else the default branch) stands for now. Data goes through the rules that need no trained tokenizer,
+    and what they would do is said. Raises UserError when the setting reads no input, when anything in the source is
+    wrong, or when it cannot be stored; what was there before then stays as it was.
     """
+    from flows import sources
+
     corpus = _text_corpus(setting, root)
     (root / ".roads").mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=root / ".roads", prefix="import-") as scratch:
-            path, found = _found(source, Path(scratch))
-            name, files, what, ruled = _checked(path, setting, corpus, root)
+            given = sources.found(source, Path(scratch), config, split)
+            name, files, what, ruled = _checked(given, setting, corpus, root)
             new, digest = _copied(files, Path(scratch) / "new")
             with _placed(new / name if name == TOKENIZER else new, root / INPUTS / setting / name, Path(scratch)):
-                given = {"licence": " ".join(licence.split()), "from": " ".join(origin.split())}
-                told = {key: words for key, words in given.items() if words}
-                _track(root, INPUTS / setting, name, found | {"sha256": digest} | told)
+                told = {"licence": " ".join(licence.split()), "from": " ".join(origin.split())}
+                known = given.origin | {"sha256": digest} | {key: words for key, words in told.items() if words}
+                _track(root, INPUTS / setting, name, known)
     except OSError as error:
         what = "no disk space left" if error.errno == errno.ENOSPC else f"{error.filename}: {error.strerror}"
         raise UserError(f"{source} was not imported, nothing changed ({what}): put it right and try again.") from error
+    found = given.origin
+    chosen = f" (splits {found['splits']})" if "splits" in found else ""
     fetched = f", {found['source']} at commit {found['revision']} of the hub" if "revision" in found else ""
     return (
-        f"{INPUTS / setting / name} now holds {what}{fetched} (SHA-256 {digest}): "
+        f"{INPUTS / setting / name} now holds {what}{chosen}{fetched} (SHA-256 {digest}): "
         f"commit {INPUTS / setting}.dvc and {INPUTS / '.gitignore'}." + (f" Rules: {ruled}." if ruled else "")
     )
 
@@ -107,88 +122,56 @@ def _text_corpus(setting: str, root: Path):
     return found.corpus
 
 
-def _found(source: str, scratch: Path) -> tuple[Path, dict[str, str]]:
-    """The local path of a source, fetched from the hub if it is an id, and where it came from: ``source``, and of a hub
-    id also ``type`` and ``revision``. Symbolic links that lead out are refused."""
-    path, origin = Path(source).expanduser(), {}
-    if not path.exists():
-        hub_id = HUB_ID.fullmatch(source)
-        if not hub_id or source.endswith((".parquet", ".jsonl", ".gz", ".json")):
-            raise UserError(
-                f"{source} does not exist: give a file, a folder, or the owner/name (or owner/name@revision) of a hub "
-                "repository."
-            )
-        path, origin = _fetched(hub_id[1], hub_id[2], scratch / "hub")
-    if path.is_dir():
-        for link in path.rglob("*"):
-            if not link.resolve().is_relative_to(path.resolve()) and not is_object(link.resolve()):
-                raise UserError(f"{link} is a link that leads out of {path}: replace it by the file itself.")
-    return path, origin or {"source": path.resolve().name}
-
-
-def _fetched(hub_id: str, revision: str | None, folder: Path) -> tuple[Path, dict[str, str]]:
-    """A data set's or model's files from the hub, and where they came from. The revision is resolved to its commit
-    first, so that what is named is what is fetched. Only data, or safetensors with json and tokenizer files."""
-    import httpx2
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    def fetch(kind: str, patterns: tuple[str, ...]) -> dict[str, str]:
-        commit = HfApi().repo_info(hub_id, repo_type=kind, revision=revision).sha
-        snapshot_download(hub_id, repo_type=kind, revision=commit, local_dir=folder, allow_patterns=list(patterns))
-        return {"source": hub_id, "type": kind, "revision": commit}
-
-    try:
-        try:
-            origin = fetch("dataset", DATA_FILES)
-        except RepositoryNotFoundError:
-            origin = fetch("model", MODEL_FILES)
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"{hub_id} is no path here, and the Hugging Face hub shows no data set or model of that name: correct it, "
-            "or log in with `hf auth login` if it is private."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(
-            f"{hub_id} has no revision {revision} on the Hugging Face hub: give a branch, a tag or a commit of it."
-        ) from error
-    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:  # "no network" comes as an OSError
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{hub_id} is no path here and could not be fetched from the Hugging Face hub (no network? {why}): "
-            "download it where there is one and import the folder."
-        ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise UserError(f"{hub_id} on the hub holds none of {', '.join(DATA_FILES)}: convert it, then import that.")
-    return folder, origin
-
-
-def _checked(path: Path, setting: str, corpus, root: Path) -> tuple[str, list[Path], str, str]:
-    """Name below the setting's folder, files to copy, what it is in words, and what rules do to it; raises UserError.
+def _checked(given: Found, setting: str, corpus, root: Path) -> tuple[str, list[tuple[Path, str]], str, str]:
+    """Name below the setting's folder, files to copy and their names, what it is in words, and what rules do to it;
+    raises UserError.
 
     corpus: stages.worlds.text.Options.
     """
-    from stages.worlds import inputs
+    from flows import sources
+    from stages.worlds import files, inputs, rows, rules, text
 
+    path = given.path
     if path.is_dir() and (path / "config.json").exists():
         inputs.check_model(path)
         _tried(path, corpus, root / INPUTS / setting)
-        files = sorted(file for pattern in MODEL_FILES for file in path.glob(pattern) if file.is_file())
-        return "model", files, f"a model of {len(files)} files", ""
-    if path.is_file() and path.suffix == ".json":
+        parts = sorted(file for pattern in sources.MODEL_FILES for file in path.glob(pattern) if file.is_file())
+        return "model", [(file, file.name) for file in parts], f"a model of {len(parts)} files", ""
+    if path.is_file() and _is_tokenizer(path):
         inputs.check_tokenizer(path)
-        return TOKENIZER, [path], "a tokenizer", ""
-    from stages.worlds import rules, text
-
-    kind, rows = inputs.read(path, corpus.group)
+        return TOKENIZER, [(path, TOKENIZER)], "a tokenizer", ""
+    named = [(path, path.name)] if given.splits is None else sources.named(given.splits, path)
+    placed = [(file, files.split_of_file(Path(name))) for file, name in named]
     folder = root / INPUTS / setting
     known = isinstance(corpus.tokenizer, str) and (folder / corpus.tokenizer).exists()
+    about = text.about(corpus, text.tokenizer_of(corpus, folder) if known else None)
     tally = rules.Tally(setting, corpus.max_dropped, corpus.max_cut)
-    rules.on_texts(rows, kind, text.about(corpus, text.tokenizer_of(corpus, folder) if known else None), tally)
-    return kind, inputs.data_files(path), f"{len(rows)} rows of {kind}", tally.said()
+    with _without_collector():
+        kind, read = rows.read(path, corpus.group, corpus.strengths, None if given.splits is None else placed)
+        rules.on_texts(read, kind, about, tally)
+        return kind, named, rows.in_words(kind, read), tally.said()
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """No search for cycles among a million rows, which have none: it takes a quarter of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _is_tokenizer(path: Path) -> bool:
+    """Whether a file is meant as a tokenizer.json, and not as data: by its name, or by what stands in it."""
+    from stages.worlds.files import first_value
+
+    if path.name == TOKENIZER or path.suffix != ".json":
+        return path.name == TOKENIZER
+    first = first_value(path)
+    return isinstance(first, dict) and isinstance(first.get("model"), dict)
 
 
 def _tried(model: Path, corpus, folder: Path) -> None:
@@ -209,12 +192,13 @@ def _tried(model: Path, corpus, folder: Path) -> None:
         raise UserError(said[-1].removeprefix("error: "))
 
 
-def _copied(files: list[Path], folder: Path) -> tuple[Path, str]:
-    """The folder with a copy of the files, and one SHA-256 for all of them (of a single file, its own)."""
+def _copied(files: list[tuple[Path, str]], folder: Path) -> tuple[Path, str]:
+    """The folder with a copy of the files under these names, and one SHA-256 for all of them (of a single file, its
+    own)."""
     folder.mkdir()
     digests = []
-    for file in files:
-        copy = folder / (TOKENIZER if file.suffix == ".json" and len(files) == 1 else file.name)
+    for file, name in files:
+        copy = folder / name
         shutil.copyfile(file, copy)
         digests.append(f"{sha256(copy)}  {copy.name}\n")
     return folder, digests[0][:64] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

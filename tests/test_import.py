@@ -1,9 +1,9 @@
 """`roads import`: whatever is wrong with a file is said in one sentence, and what was there before stays."""
 
-import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,83 +15,25 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from datasets import Dataset, DatasetDict
 from ruamel.yaml import YAML
 from small import dvc
 
+from flows import sources
 from flows.importing import import_input, missing_input
 from stages.records.errors import UserError
 from stages.records.reading import setting as setting_of
-from stages.worlds import encoding, inputs, text
+from stages.worlds import encoding, text
 from tests.test_text import comparisons, params, summaries
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests/cases"
 GOOD = [{"prompt": f"post {i}", "completion": "short"} for i in range(10)]
-CAFE = ["caf\u00e9", "cafe\u0301"]  # the same word, composed and not
 PAIRS = [{"prompt": f"post {i}", "chosen": "yes", "rejected": "no"} for i in range(10)]
 
 
 def lines(rows: list) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.jsonl", None, "a.jsonl does not exist"),
-        ("a.jsonl", b"", "a.jsonl is empty"),
-        ("a.jsonl", b"\n \n", "a.jsonl is empty"),
-        ("a.parquet", b"", "a.parquet is empty"),
-        ("a.csv", b"prompt,completion\n", "a.csv holds no data file"),
-        ("a.jsonl", lines(GOOD[:3]) + b'{"prompt": "caf\xe9", "completion": "x"}', "row 4 is not UTF-8"),
-        ("a.jsonl", lines(GOOD[:1]) + b"{'prompt'}\n", "row 2 is not JSON"),
-        ("a.jsonl", b"[1]\n", "row 1 is not a JSON object"),
-        ("a.jsonl.gz", gzip.compress(lines(GOOD), mtime=0)[:-9], "a.jsonl.gz is not a whole gzip file"),
-        ("a.jsonl.gz", b"plain", "a.jsonl.gz is not a whole gzip file"),
-        ("a.parquet", b"PAR1 but no more", "a.parquet is not a whole parquet file"),
-        ("a.jsonl", lines([{"prompt": "p", "summary": "s"}] * 9), "row 1 lacks a column: it has prompt, summary"),
-        ("a.jsonl", lines([*GOOD, {"prompt": "p"}]), "row 11 lacks the column completion"),
-        ("a.jsonl", lines([*GOOD, {"prompt": "p", "completion": " \n"}]), "row 11 has an empty completion"),
-        ("a.jsonl", lines([*GOOD, {"prompt": "", "completion": "c"}]), "row 11 has an empty prompt"),
-        ("a.jsonl", lines([*GOOD, {"prompt": "p", "completion": None}]), "row 11: completion is of type NoneType"),
-        ("a.jsonl", lines([*GOOD, {"prompt": [{"role": "user"}], "completion": "c"}]), "prompt is of type list"),
-        ("a.jsonl", lines([*GOOD, {"prompt": "p\ud800", "completion": "c"}]), "row 11: prompt holds half a character"),
-        ("a.jsonl", lines([*PAIRS, {"prompt": "p", "chosen": "Yes ", "rejected": "Yes"}]), "row 11: chosen and"),
-        ("a.jsonl", lines(GOOD[:2]), "holds 2 rows"),
-        (
-            "a.jsonl",
-            lines(GOOD) + b'{"prompt": "p", "completion": "a", "completion": "b"}',
-            "completion is there twice",
-        ),
-        ("a.jsonl", lines([*GOOD, {"prompt": "p", "completion": "c", "split": ["test"]}]), "row 11 is in the split"),
-        ("a.jsonl", lines(GOOD) + b'{"prompt": "p", "completion": "c", "n": ' + b"9" * 5000 + b"}", "row 11 cannot be"),
-        ("a.jsonl", lines(GOOD) + b"[" * 100_000, "row 11 cannot be read"),
-        ("a.jsonl", lines([row | {"split": "exam"} for row in GOOD]), "row 1 is in the split 'exam'"),
-        (
-            "a.jsonl",
-            lines([*GOOD, {"prompt": " POST  3 ", "completion": "c", "split": "test"}]),
-            r"row 11 \(test\) has the prompt of .*row 4 \(train\)",
-        ),
-        (
-            "a.jsonl",
-            lines([*GOOD, *({"prompt": p, "completion": "c", "split": s} for p, s in zip(CAFE, ("train", "test")))]),
-            r"row 12 \(test\) has the prompt of .*row 11 \(train\)",
-        ),
-    ],
-)
-def test_bad_data_is_one_clear_sentence(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message) as error:
-        inputs.read(tmp_path / name)
-    assert name in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_prompt_in_two_files_of_a_folder(tmp_path):
-    (tmp_path / "train.jsonl").write_bytes(lines(GOOD))
-    (tmp_path / "test.jsonl").write_bytes(lines([GOOD[2] | {"completion": "other"}]))
-    with pytest.raises(UserError, match="a prompt may be in one split only"):
-        inputs.read(tmp_path)
 
 
 @pytest.fixture
@@ -206,10 +148,8 @@ def test_an_import_says_what_rules_do_to_the_rows(project, tmp_path):
         UserError, match=r"24 of 120 rows of demonstrations .*settings\.tldr\.corpus\.max_dropped = 0\.05"
     ):
         import_input("tldr", str(CASES / "special_tokens.jsonl"))
-    with pytest.raises(UserError, match="row 1 lacks the column topic"):
+    with pytest.raises(UserError, match=r"prompt_repeated\.jsonl lacks the column topic"):
         import_input("ukp", str(CASES / "prompt_repeated.jsonl"))  # debates stay together by their topic
-    with pytest.raises(UserError, match=r"pairs\.csv holds no data file"):
-        import_input("tldr", str(CASES / "pairs.csv"))
     assert tracked(project, "tldr") == before
 
 
@@ -263,14 +203,36 @@ def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):
     assert Repo(".").status() == {} and list((project / ".roads").iterdir()) == []
 
 
-OLD, NEW = "1" * 40, "2" * 40  # commits
+OLD, NEW, CHATS = "1" * 40, "2" * 40, "3" * 40  # commits
+CARD = """---
+configs:
+- config_name: plain
+  data_files: plain.csv
+- config_name: chats
+  data_files:
+  - {split: train_prefs, path: "data/train_prefs-*"}
+  - {split: train_sft, path: "data/sft.jsonl"}
+  - {split: test_prefs, path: "data/test_prefs-*"}
+---
+A data set.
+"""
+CHAT_FILES = {
+    "README.md": CARD.encode(),
+    "plain.csv": b"prompt,completion\n" + b"post,short\n" * 9,
+    "data/sft.jsonl": lines(GOOD),
+    "data/train_prefs-a.jsonl": lines(PAIRS[:4]),
+    "data/train_prefs-b.jsonl": lines(PAIRS[4:8]),
+    "data/test_prefs-a.jsonl": lines(PAIRS[8:]),
+}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as an import asks for: one data set with two commits, whose branch moves while it is read."""
+    """As much of the hub as an import asks for: one data set with two commits, whose branch moves while it is read, and
+    one commit of another with two configurations."""
 
-    files: ClassVar = {OLD: lines(GOOD), NEW: lines(GOOD[:9])}
+    files: ClassVar = {OLD: {"train.jsonl": lines(GOOD)}, NEW: {"train.jsonl": lines(GOOD[:9])}, CHATS: CHAT_FILES}
     refs: ClassVar = {}
+    asked: ClassVar = []  # names of the files that were fetched
 
     def do_HEAD(self):
         self.answer()
@@ -280,20 +242,32 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self):
         path = self.path.partition("?")[0]
-        if not path.removeprefix("/api").startswith("/datasets/someone/posts"):
+        found = re.match("(?:/api)?/datasets/someone/(posts|chats)", path)
+        if not found:
             return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
-        asked = path.partition("/posts")[2]
+        asked = path.partition(f"/{found[1]}")[2]
+        if found[1] == "chats" and asked in ("", "/revision/main"):
+            return self.send(200, json.dumps({"id": "someone/chats", "sha": CHATS}).encode())
         if asked in ("", "/revision/main", "/revision/v1"):
             name = asked.rpartition("/")[2] or "main"
             commit, self.refs["main"] = self.refs[name], NEW  # whoever asks again for main gets another commit
             return self.send(200, json.dumps({"id": "someone/posts", "sha": commit}).encode())
-        if asked.startswith("/revision/"):
+        if asked.startswith("/revision/") and asked.rpartition("/")[2] not in self.files:
             return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        kind, commit = asked.split("/")[1:3]
-        content = self.files[commit]
-        entry = {"type": "file", "path": "train.jsonl", "size": len(content), "oid": commit}
+        kind, commit, *name = asked.split("/")[1:]
+        files = self.files[commit]
         if kind == "tree":
-            return self.send(200, json.dumps([entry]).encode())
+            return self.send(
+                200,
+                json.dumps(
+                    [
+                        {"type": "file", "path": path, "size": len(content), "oid": commit}
+                        for path, content in files.items()
+                    ]
+                ).encode(),
+            )
+        content = files["/".join(name)]
+        self.asked.append("/".join(name))
         return self.send(200, content, {"ETag": f'"{commit}"', "X-Repo-Commit": commit})
 
     def send(self, status: int, body: bytes, headers: dict[str, str] | None = None):
@@ -332,7 +306,7 @@ for source in sys.argv[1:]:
         said = import_input("tldr", source)
     except UserError as error:
         said = str(error)
-    rows = Path("data/inputs/tldr/demonstrations/train.jsonl").read_text()
+    rows = Path("data/inputs/tldr/demonstrations/train-00000-of-00001.jsonl").read_text()
     print(json.dumps([said, rows, Path("data/inputs/tldr.dvc").read_text()]))
 """
     sources = ["someone/posts", "someone/posts", "someone/posts@v1", "someone/posts@v9", "someone/else"]
@@ -342,21 +316,137 @@ for source in sys.argv[1:]:
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]  # DVC prints hints
     said, rows, recorded = zip(*answers)
 
-    assert f"10 rows of demonstrations, someone/posts at commit {OLD} of the hub" in said[0]
-    assert f"9 rows of demonstrations, someone/posts at commit {NEW} of the hub" in said[1]
+    assert f"10 rows of demonstrations (splits train), someone/posts at commit {OLD} of the hub" in said[0]
+    assert f"9 rows of demonstrations (splits train), someone/posts at commit {NEW} of the hub" in said[1]
     assert "someone/posts has no revision v9" in said[3] and "no data set or model of that name" in said[4]
-    assert [row.encode() for row in rows] == [Hub.files[commit] for commit in (OLD, NEW, OLD, OLD, OLD)]
-    digest = hashlib.sha256(Hub.files[OLD]).hexdigest()
-    pinned = {"source": "someone/posts", "type": "dataset", "revision": OLD, "sha256": digest}
+    assert [row.encode() for row in rows] == [Hub.files[commit]["train.jsonl"] for commit in (OLD, NEW, OLD, OLD, OLD)]
+    digest = hashlib.sha256(Hub.files[OLD]["train.jsonl"]).hexdigest()
+    pinned = {"source": "someone/posts", "type": "dataset", "revision": OLD, "splits": "train", "sha256": digest}
     found = [YAML(typ="safe").load(text)["meta"]["sources"] for text in recorded]
     assert found[1]["demonstrations"]["revision"] == NEW
     assert found[0] == found[2] == found[3] == found[4] == {"demonstrations": pinned}
 
     (tmp_path / "pairs.jsonl").write_bytes(lines(PAIRS))
     import_input("tldr", str(tmp_path / "pairs.jsonl"))
-    (project / "data/inputs/tldr/demonstrations/train.jsonl").write_bytes(Hub.files[NEW])
+    (project / "data/inputs/tldr/demonstrations/train-00000-of-00001.jsonl").write_bytes(Hub.files[NEW]["train.jsonl"])
     with Repo(".") as repo:
         repo.commit("data/inputs/tldr.dvc", force=True)
         repo.add(["data/inputs/tldr"])
     sources = YAML(typ="safe").load(tracked(project, "tldr"))["meta"]["sources"]
     assert sources["demonstrations"] == pinned and sources["preferences"]["source"] == "pairs.jsonl"
+
+
+@pytest.mark.slow
+def test_of_a_hub_id_only_the_configuration_and_splits_that_are_meant_are_fetched(project, tmp_path, hub):
+    program = """
+import json, sys
+from flows.importing import import_input
+from stages.records.errors import UserError
+for config, split in json.loads(sys.argv[1]):
+    try:
+        print(json.dumps(import_input("tldr", "someone/chats", config=config, split=split)))
+    except UserError as error:
+        print(json.dumps(str(error)))
+"""
+    asked = [("", ""), ("talks", ""), ("chats", ""), ("chats", "train"), ("chats", "train_prefs,test_prefs")]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    Hub.asked.clear()
+    done = subprocess.run([sys.executable, "-c", program, json.dumps(asked)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('"')]
+    assert "someone/chats has several configurations: say --config with one of plain, chats" in said[0]
+    assert "someone/chats has no configuration talks: say --config with one of" in said[1]
+    has = "someone/chats has the splits train_prefs, train_sft, test_prefs"
+    assert f"{has}, of which train_prefs and train_sft would be mixed: say --split" in said[2]
+    assert f"{has}, and not 'train': say --split with some of them" in said[3]
+    assert f"10 rows of preferences (splits train_prefs, test_prefs), someone/chats at commit {CHATS}" in said[4]
+    assert {name for name in Hub.asked if name != "README.md"} == {name for name in CHAT_FILES if "_prefs-" in name}
+    folder = project / "data/inputs/tldr/preferences"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "train_prefs-00000-of-00002.jsonl": lines(PAIRS[:4]),
+        "train_prefs-00001-of-00002.jsonl": lines(PAIRS[4:8]),
+        "test_prefs-00000-of-00001.jsonl": lines(PAIRS[8:]),
+    }
+    recorded = YAML(typ="safe").load(tracked(project, "tldr"))["meta"]["sources"]["preferences"]
+    digest = recorded.pop("sha256")
+    assert len(digest) == 64 and recorded == {
+        "source": "someone/chats", "type": "dataset", "revision": CHATS, "config": "chats",
+        "splits": "train_prefs, test_prefs",
+    }  # fmt: skip
+
+
+def test_folders_say_their_configurations_and_splits(tmp_path):
+    def told(files: dict[str, str], config: str = "", split: str = "") -> list:
+        layout = sources.of_hub_layout(files, files.get("README.md", ""), config, "here")
+        return [layout[0], *sources.named(sources.choose(layout[1], split, "here"), Path())]
+
+    def refused(message: str, files: dict[str, str], config: str = "", split: str = "") -> None:
+        with pytest.raises(UserError, match=message) as error:
+            told(files, config, split)
+        assert "\n" not in str(error.value)
+
+    chats = {name: CARD for name in CHAT_FILES}
+    assert told(chats, "plain") == ["plain", (Path("plain.csv"), "train-00000-of-00001.csv")]
+    assert [name for _, name in told(chats, "chats", "test_prefs")[1:]] == ["test_prefs-00000-of-00001.jsonl"]
+    assert told({"rows.json.gz": "", "LICENSE": ""})[1:] == [(Path("rows.json.gz"), "train-00000-of-00001.json.gz")]
+    assert [name for _, name in told({"train/a.arrow": "", "train/b.arrow": "", "dev/c.arrow": ""})[1:]] == [
+        "train-00000-of-00002.arrow", "train-00001-of-00002.arrow", "validation-00000-of-00001.arrow"
+    ]  # fmt: skip
+    two = {"data/train_a-00000-of-00001.csv": "", "data/train_b-00000-of-00001.csv": ""}
+    refused("train_a and train_b would be mixed: say --split", two)
+    assert len(told(two, split="train_a, train_b")) == 3
+    odd = {"data/train-00000-of-00001.csv": "", "data/unlabelled-00000-of-00001.csv": ""}
+    refused("splits train, unlabelled, and unlabelled says none of train, .*: say --split", odd)
+    refused("unlabelled says none of", odd, split="unlabelled")
+    assert len(told(odd, split="train")) == 2
+    refused("names no configurations: leave out --config big", odd, "big")
+    refused("holds no data file: give .jsonl", {"notes.txt": "", "README.md": "A card."})
+    refused("is no data set in hub layout", {})
+    for bad in ("configs: 5", "configs: [{data_files: a}]", "configs: [{config_name: a, data_files: [5]}]"):
+        refused("is no data set in hub layout", {"README.md": f"---\n{bad}\n---\n", "a.csv": ""})
+    for away in ("../a.csv", "https://example.org/a.csv", "/etc/a.csv"):
+        card = f"---\nconfigs: [{{config_name: a, data_files: {away!r}}}]\n---\n"
+        refused(r"names files in README\.md that are not its own", {"README.md": card, "a.csv": ""})
+    refused("leads out of", {"../a.csv": ""})
+
+
+@pytest.mark.slow
+def test_what_save_to_disk_wrote_is_imported_with_its_splits(project, tmp_path):
+    train, test = Dataset.from_list(PAIRS[:8]), Dataset.from_list(PAIRS[8:])
+    train.save_to_disk(tmp_path / "one", num_shards=2)
+    DatasetDict(train_prefs=train, train_sft=Dataset.from_list(GOOD), test_prefs=test).save_to_disk(tmp_path / "three")
+    folder = project / "data/inputs/tldr/preferences"
+
+    assert "8 rows of preferences (splits train)" in import_input("tldr", str(tmp_path / "one"))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "train-00000-of-00002.arrow",
+        "train-00001-of-00002.arrow",
+    ]
+    with pytest.raises(UserError, match="train_prefs and train_sft would be mixed: say --split"):
+        import_input("tldr", str(tmp_path / "three"))
+    with pytest.raises(UserError, match="save_to_disk, which has no configurations"):
+        import_input("tldr", str(tmp_path / "three"), config="default")
+    assert "10 rows of preferences" in import_input("tldr", str(tmp_path / "three"), split="train_prefs,test_prefs")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "test_prefs-00000-of-00001.arrow", "train_prefs-00000-of-00001.arrow"
+    ]  # fmt: skip
+    (tmp_path / "one/data-00001-of-00002.arrow").unlink()
+    with pytest.raises(UserError, match="one is not a whole folder of save_to_disk"):
+        import_input("tldr", str(tmp_path / "one"))
+    (tmp_path / "one.csv").write_bytes(CHAT_FILES["plain.csv"])
+    with pytest.raises(UserError, match=r"one\.csv is no folder of data: --config and --split choose"):
+        import_input("tldr", str(tmp_path / "one.csv"), split="train")
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_an_import_says_that_it_found_conversations_and_tells_data_from_a_tokenizer(project, tmp_path):
+    said = import_input("tldr", str(CASES / "chat_many_turns.jsonl"))
+    assert "120 rows of preferences, conversations of up to 4 messages" in said
+    (tmp_path / "a.json").write_text(json.dumps(GOOD))
+    (tmp_path / "b.json").write_bytes(lines(GOOD))
+    for name in ("a.json", "b.json"):
+        assert "10 rows of demonstrations" in import_input("tldr", str(tmp_path / name))
+    encoding.train_tokenizer(["some words"], 300).backend_tokenizer.save(str(tmp_path / "words.json"))
+    assert "a tokenizer" in import_input("tldr", str(tmp_path / "words.json"))
+    assert (project / "data/inputs/tldr/tokenizer.json").exists()

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from stages.records.errors import UserError
-from stages.worlds import encoding, rouge, text
+from stages.worlds import encoding, rouge, rules, text
+from stages.worlds import rows as reading
 
 CASES = Path(__file__).parent / "cases"
 WORDS = "lantern orchard bridge copper glacier marble sparrow harbour meadow velvet".split()
@@ -147,31 +148,81 @@ def test_other_rows_that_say_something_else(tmp_path):
     assert counted(built(tmp_path / "b", wordless)) == {"special token at an end": 1, "nothing left": 1, "no words": 1}
 
 
-NOT_READ = ["chat_explicit", "chat_implicit", "chat_many_turns", "implicit_prompt", "string_prompt_chat_answers"]
-
-
-@pytest.mark.parametrize("name", NOT_READ)
-def test_formats_that_are_not_read_yet_are_one_sentence(tmp_path, name):
-    with pytest.raises(UserError, match=r"rows.jsonl, row 1( lacks a column|: \w+ is of type list)") as told:
+@pytest.mark.parametrize("name", ["chat_explicit", "chat_implicit", "chat_many_turns", "string_prompt_chat_answers"])
+def test_conversations_are_not_learned_from_yet(tmp_path, name):
+    with pytest.raises(UserError, match=r"rows.jsonl, row 1 is a conversation, and no setting learns from") as told:
         built(tmp_path, f"{name}.jsonl")
     assert "\n" not in str(told.value)
 
 
-def test_dirty_rows_are_told_all_at_once(tmp_path):
-    with pytest.raises(
-        UserError, match=r"row 11: .*also wrong: .*row 21: chosen is of type NoneType.*row 31 has an emp"
-    ):
-        built(tmp_path, "dirty.jsonl")
+def test_transcripts_are_taken_apart(tmp_path):
+    corpus = built(tmp_path, "implicit_prompt.jsonl")
+    assert counted(corpus) == {"prompt ends earlier": 5}  # pairs whose answers begin alike
+    assert corpus.prompts["prompt"].str.endswith("\n\nAssistant:").all()
+    assert len(corpus.pairs) + len(corpus.judge_pairs) == 120
 
 
-@pytest.mark.parametrize(("label", "refused"), [(False, True), (0, True), ("bad", True), (True, False), (1, False)])
-def test_answers_labelled_bad_are_no_demonstrations(tmp_path, label, refused):
+def test_dirty_rows_are_counted(tmp_path):
+    assert counted(built(tmp_path, "dirty.jsonl")) == {"empty": 2, "tie": 1, "duplicate": 1}
+
+
+BAD = {"prompt": "p", "chosen": "c", "rejected": "r"}
+FAULTS = [
+    ("empty", {"chosen": None}, "rows.jsonl, row 41: prompt 'p', chosen None, rejected 'r'"),
+    ("empty", {"prompt": " \n"}, "prompt"),
+    ("not text", {"chosen": 5}, "chosen 5"),
+    ("not text", {"rejected": ["r"]}, "rejected"),
+    ("half a character", {"rejected": "r\ud800"}, r"'r\ud800'"),
+    ("labelled bad", {"preferred": "second"}, "preferred 'second'"),
+    ("tie", {"rejected": "c "}, "chosen 'c'"),
+    ("tie", {"score_chosen": 2, "score_rejected": 2.0}, "chosen 'c'"),
+    ("no number as score", {"score_chosen": "NaN", "score_rejected": 2}, "chosen"),
+    ("no number as strength", {"sure": "very"}, "chosen"),
+    ("prompt in two splits", {"prompt": "describe  SCENE number\u200b 3:", "split": "train_prefs"}, "chosen 'c'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "example"), FAULTS, ids=[f"{rule}-{next(iter(c))}" for rule, c, _ in FAULTS]
+)
+def test_each_kind_of_dirt_is_counted_dropped_and_refused_where_there_is_too_much(tmp_path, rule, changes, example):
+    good = preferences().assign(split="test_prefs", preferred="first", score_chosen=3, score_rejected=1, sure=2.5)
+    rows = [*good.to_dict("records"), {**good.iloc[0], **BAD, **changes}]
+
+    tally = rules.Tally("mine", 0.05, 0.5)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row, default=int)}\n" for row in rows))
+    kind, read = reading.read(path, strength=["sure"])
+    left = rules.on_texts(read, kind, rules.About(frozenset(), False), tally)
+    (entry,) = [entry for entry in tally.found if entry["rows"]]
+    assert (entry["rule"], entry["rows"], entry["of"], len(left)) == (rule, 1, 41, 40)
+    assert example in entry["examples"][0] and left["strength"].tolist() == [2.5] * 40
+    with pytest.raises(UserError, match=rf'1 of 41 rows .*max_dropped = 0\.02: 1 by the rule "{rule}"') as told:
+        rules.on_texts(read, kind, rules.About(frozenset(), False), rules.Tally("mine", 0.02, 0.5))
+    assert "\n" not in str(told.value)
+
+
+def test_the_strictest_split_keeps_a_prompt(tmp_path):
+    rows = demonstrations().assign(split=["test"] * 10 + ["validation"] * 10 + ["train"] * 20)
+    again = [rows.iloc[[2]].assign(split=split, completion=split) for split in ("validation", "train")]
+    again.append(rows.iloc[[12]].assign(split="train", completion="train"))
+    corpus = built(tmp_path, pd.concat([*again, rows]), max_dropped=0.1)
+    assert counted(corpus) == {"prompt in two splits": 3}
+    split = corpus.prompts.set_index("prompt")["split"]
+    assert split[rows["prompt"][2]] == "test" and split[rows["prompt"][12]] == "validation"
+
+
+@pytest.mark.parametrize(("label", "dropped"), [(False, True), (0, True), ("bad", True), (None, True), (1, False)])
+def test_answers_labelled_bad_are_no_demonstrations(tmp_path, label, dropped):
     rows = demonstrations(label=[True] * 39 + [label])
-    if refused:
-        with pytest.raises(UserError, match=r"row 40: label is .*keep the good rows only"):
-            built(tmp_path, rows)
-    else:
-        assert counted(built(tmp_path, rows)) == {}
+    assert counted(built(tmp_path, rows)) == ({"labelled bad": 1} if dropped else {})
+
+
+def test_a_set_that_is_half_bad_is_refused(tmp_path):
+    with pytest.raises(
+        UserError, match=r'20 of 40 rows.*"labelled bad".*: pair them as .*, or keep the good ones only'
+    ):
+        built(tmp_path, demonstrations(label=[True, False] * 20))
 
 
 @pytest.mark.parametrize("name", ["cyrillic.jsonl", "accents.jsonl"])
@@ -273,9 +324,8 @@ def test_pairs_both_ways_round_are_dropped(tmp_path):
         ("preference", "1"),
     ],
 )
-def test_columns_that_say_the_other_one_is_better_are_refused(tmp_path, column, value):
-    with pytest.raises(UserError, match=rf"row 40: {column} is .*the first of two as the better one"):
-        built(tmp_path, preferences().assign(**{column: ["first"] * 39 + [value]}))
+def test_rows_whose_label_says_that_the_other_one_is_better_are_dropped(tmp_path, column, value):
+    assert counted(built(tmp_path, preferences().assign(**{column: ["first"] * 39 + [value]}))) == {"labelled bad": 1}
 
 
 @pytest.mark.parametrize(("column", "value"), [("label", 1), ("winner", True), ("preferred", "chosen"), ("margin", 1)])
@@ -302,14 +352,10 @@ def test_scores_are_numbers_in_whatever_way_they_are_written(tmp_path):
     scored = preferences().assign(score_chosen="5", score_rejected=["1"] * 39 + ["7"])
     assert counted(built(tmp_path / "text", scored)) == {"scores disagree": 1}
     for number, wrong in enumerate(["many", [1]]):
-        with pytest.raises(UserError, match=r"row 40: score_chosen and that of the rejected one are .*not two numbers"):
-            built(tmp_path / str(number), preferences().assign(score_chosen=[5] * 39 + [wrong], score_rejected=1))
+        scored = preferences().assign(score_chosen=[5] * 39 + [wrong], score_rejected=1)
+        assert counted(built(tmp_path / str(number), scored)) == {"no number as score": 1}
 
 
-def test_what_nobody_sees_makes_no_other_word_and_no_other_prompt(tmp_path):
+def test_what_nobody_sees_makes_no_other_word():
     assert rouge.words("co\u00adoperate me\u200bans") == ["cooperate", "means"]
     assert rouge.words("می\u200cخواهم") == rouge.words("میخواهم")
-    rows = demonstrations().assign(split="train")
-    hidden = rows.iloc[:1].assign(prompt="Describe\u200b scene number 0:", split="test")
-    with pytest.raises(UserError, match="a prompt may be in one split only"):
-        built(tmp_path, pd.concat([rows, hidden]))

@@ -192,6 +192,22 @@ def test_the_true_reward_of_a_text_is_its_overlap_with_the_reference(tmp_path):
     assert (found["true_reward"] == found["rouge_l"]).all() and found["true_reward"].min() > 0.5
 
 
+def test_pairs_keep_the_strength_of_their_label_where_columns_are_named_for_it(tmp_path):
+    rows = comparisons(40, topics=10).assign(votes_chosen=[3 + i % 3 for i in range(80)])
+    rows["votes_rejected"] = 5 - rows["votes_chosen"]
+    folder, judged = given(tmp_path, preferences=rows), {"reward": "judge", "judge": 0.4}
+    expected = dict(zip(rows["chosen"], rows["votes_chosen"] - rows["votes_rejected"]))
+    corpus = text.build(params(**judged, strength=["votes_chosen", "votes_rejected"]), folder, ("here",))
+    for pairs in (corpus.pairs, corpus.judge_pairs):
+        assert pairs["strength"].tolist() == [expected[chosen] for chosen in pairs["chosen"]]
+    assert "strength" not in text.build(params(**judged), folder, ("here",)).pairs
+    with pytest.raises(UserError, match="lacks the column surely"):
+        text.build(params(**judged, strength="surely"), folder, ("here",))
+    for wrong in (["a"], ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="strength"):
+            params(strength=wrong)
+
+
 @pytest.mark.slow
 def test_a_corpus_comes_out_the_same_in_every_process(tmp_path):
     given(tmp_path, demonstrations=summaries(80))

@@ -18,16 +18,21 @@ def import_command(
         ),
     ],
     source: Annotated[str, typer.Argument(help="A file, a folder, or the id of a data set or model on the hub.")],
+    config: Annotated[str, typer.Option(help="Of a data set with several configurations, the one to take.")] = "",
+    split: Annotated[str, typer.Option(help="Of its splits those to take, as train_prefs,test_prefs.")] = "",
     licence: Annotated[str, typer.Option(help="Its licence, as CC-BY-4.0; model cards say it.")] = "",
     origin: Annotated[str, typer.Option("--source", help="Where it comes from, in words; model cards say it.")] = "",
 ) -> None:
     """Put data or a model below data/inputs/SETTING/, tracked by DVC.
 
+    Data may be jsonl, json or csv (also .gz), parquet, arrow, a folder in hub layout or of save_to_disk, or a hub id as
+    owner/name or owner/name@revision.
+
     Example: roads import tldr posts.jsonl.gz --licence CC-BY-4.0 --source "Webis-TLDR-17"
     """
     from flows.importing import import_input
 
-    typer.echo(import_input(setting, source, licence=licence, origin=origin))
+    typer.echo(import_input(setting, source, licence=licence, origin=origin, config=config, split=split))
 
 
 def export(

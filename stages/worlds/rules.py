@@ -1,8 +1,8 @@
 """Rules on rows: what of a data set is changed, dropped or cut before anything learns from it, in numbers.
 
-Two tables. TEXTS are rules on a row as text, carried out at import and again in the corpus stage; ENCODED on what
-tokenisation makes of it. What each rule did is counted (``Tally``) and kept with the corpus; where rules drop or cut
-more than ``max_dropped`` or ``max_cut`` of the rows, that is a refusal.
+Three tables. FAULTS are rows that are none, as reading finds; TEXTS are rules on a row as text, carried out at import
+and again in the corpus stage; ENCODED on what tokenisation makes of it. What each rule did is counted (``Tally``) and
+kept with the corpus; where rules drop or cut more than ``max_dropped`` or ``max_cut`` of the rows, that is a refusal.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from stages.records.errors import UserError
-from stages.worlds import inputs
+from stages.worlds import forms, inputs
 from stages.worlds.rouge import words
 
 # Tokens that other tools leave at the ends of texts, besides those of a setting's own tokenizer.
@@ -24,6 +24,7 @@ LEFT_OVER = {"<s>", "</s>", "<bos>", "<eos>", "<pad>", "<|pad|>", "<|padding|>",
 STRICTEST = ["test", "validation", "judge"]  # splits; a prompt that is in two of them keeps the first
 REPEATED = 3  # words; a completion may well begin with a shorter prompt by itself
 SHOWN = 3  # examples of a rule
+GLANCE = 40  # characters in which a text mostly has a word
 TEXT_COLUMNS = ("prompt", *inputs.ANSWERS)
 
 
@@ -58,7 +59,12 @@ def _strip(row: dict, about: About) -> dict:
 
 
 def _drop_special(row: dict, about: About) -> dict | None:
-    return None if any(token in row[column] for column in _texts(row) for token in about.special) else row
+    texts = [*(row[column] for column in _texts(row)), *(content for _, content in row["before"] or ())]
+    return None if any(token in text for text in texts for token in about.special) else row
+
+
+def _drop_tie(row: dict, about: About) -> dict | None:
+    return None if row["chosen"] == row["rejected"] or row["margin"] == 0 else row
 
 
 def _cut_repeated(row: dict, about: About) -> dict:
@@ -80,15 +86,46 @@ def _drop_equal(row: dict, about: About) -> dict | None:
 
 
 def _drop_contradicted(row: dict, about: About) -> dict | None:
-    return None if row["margin"] < 0 else row
+    return None if row["margin"] is not None and row["margin"] < 0 else row
 
 
 def _drop_wordless(row: dict, about: About) -> dict | None:
     reference = row["completion"] if "completion" in row else row["chosen"]
-    return row if words(reference) or not about.counts_words else None
+    return row if not about.counts_words or words(reference[:GLANCE]) or words(reference) else None
 
 
+def _count_moved(row: dict, about: About) -> dict:
+    return row | {"moved": False} if row["moved"] else row
+
+
+FAULTS = {
+    "empty": Rule(
+        "empty", "a prompt or an answer that is missing, null or blank: row dropped",
+        "fill them in or remove these rows"),
+    "type": Rule(
+        "not text", "a prompt or an answer that is neither text nor messages, unlike in other rows: row dropped"),
+    "turns": Rule(
+        "not one answer", "an answer of several messages, a prompt that no user's message ends, a tool call, an image, "
+        "or another role than system, user and assistant: row dropped",
+        "keep rows with one answer to a user's message"),
+    "half": Rule("half a character", "half a character (a lone surrogate) in a text: row dropped"),
+    "label": Rule(
+        "labelled bad", "a column (label, winner or the like) that does not say that this answer, or the first of two, "
+        "is the good one: row dropped, as else what was rejected would be learned",
+        "pair them as prompt/chosen/rejected, or keep the good ones only, or rename the column if it means something "
+        "else"),
+    "score": Rule(
+        "no number as score", "a score that is no finite number: row dropped",
+        "correct these scores, or rename their columns", data="preferences"),
+    "strength": Rule(
+        "no number as strength", "no finite number as label strength: row dropped",
+        "correct these numbers, or name other columns in settings.{setting}.corpus.strength", data="preferences"),
+}  # fmt: skip
 TEXTS = (
+    Rule("prompt ends earlier", "transcripts that have more in common than the prompt, which ends behind their last "
+         '"Assistant:", or else at a white space: taken apart there', apply=_count_moved, data="preferences"),
+    Rule("tie", "both completions the same, or with the same score: row dropped", "remove these rows",
+         apply=_drop_tie, data="preferences"),
     Rule("special token at an end", "EOS, padding or the like spelled out at an end of a text: cut off", apply=_strip),
     Rule("special token within", "EOS, padding or the like spelled out in a text: row dropped", apply=_drop_special),
     Rule("prompt repeated", "the prompt once more at the head of each completion: cut off", apply=_cut_repeated),
@@ -102,6 +139,11 @@ TEXTS = (
     Rule("no words", "a reference without a word, which ROUGE-L cannot compare: row dropped", apply=_drop_wordless),
 )  # fmt: skip
 CONTRADICTED = Rule("both ways round", "a pair that is also there the other way round: both rows dropped")
+LEAK = Rule(
+    "prompt in two splits",
+    "a prompt that a stricter split has too: row dropped, the strictest split keeps it",
+    "remove these prompts from the looser splits",
+)
 DUPLICATE = Rule("duplicate", "a row that is there more than once: kept once", counts=False)
 ENCODED = {
     "special": Rule(
@@ -179,27 +221,29 @@ class Tally:
         self.found.append({"rule": rule.name, "data": data, "what": rule.what, **numbers, "examples": hits[:SHOWN]})
 
 
-def on_texts(rows: pd.DataFrame, data: str, about: About, tally: Tally) -> pd.DataFrame:
-    """The rows of a data set (as inputs.read returns them) after the rules on texts and without duplicates.
+def on_texts(rows: list[dict], data: str, about: About, tally: Tally) -> pd.DataFrame:
+    """The rows of a data set (as rows.read returns them) after the rules on texts and without duplicates.
 
-    Raises UserError when too many would be dropped, or a changed prompt is in two splits.
+    Raises UserError when too many would be dropped.
     """
-    current = rows.to_dict("records")
     tally.sizes[data] = len(rows)
+    for fault, rule in ((fault, rule) for fault, rule in FAULTS.items() if rule.data in (None, data)):
+        faulty = [row for row in rows if row.get("fault") == fault]
+        tally.note(rule, data, [f"{Path(row['where']).name}: {row['shown']}" for row in faulty], drops=True)
+    current = [row for row in rows if "fault" not in row]
     for rule in (rule for rule in TEXTS if rule.data in (None, data)):
         applied = [(row, rule.apply(row, about)) for row in current]
         hits = [shown(row, about.special) for row, after in applied if after is not row]
         current = [after for _, after in applied if after is not None]
         tally.note(rule, data, hits, drops=len(applied) > len(current))
+    strictest = _strictest(current)
+    current = _without(current, [row["split"] != strictest[row["key"]] for row in current], LEAK, data, about, tally)
     if data == "preferences":
         turned = _turned([(row["key"], row["chosen"], row["rejected"]) for row in current])
-        hits = [shown(row, about.special) for row, both in zip(current, turned) if both]
-        tally.note(CONTRADICTED, data, hits, drops=True)
-        current = [row for row, both in zip(current, turned) if not both]
+        current = _without(current, turned, CONTRADICTED, data, about, tally)
     tally.refuse_drops(data)
-    inputs.refuse_leaks(current)
-    left = pd.DataFrame(current)
-    again = left.duplicated([c for c in (*TEXT_COLUMNS, "split", "group") if c in left])
+    left = pd.DataFrame(current).drop(columns="moved")
+    again = left.duplicated([c for c in (*TEXT_COLUMNS, "before", "split", "group") if c in left])
     tally.note(DUPLICATE, data, _shown(left[again]))
     return left[~again].reset_index(drop=True)
 
@@ -235,17 +279,35 @@ def shown(row: dict, special: Iterable[str] = ()) -> str:
     return f"{Path(row['where']).name}: {column} {'...' if place else ''}{text!r}"
 
 
+def _without(rows: list[dict], bad: list[bool], rule: Rule, data: str, about: About, tally: Tally) -> list[dict]:
+    tally.note(rule, data, [shown(row, about.special) for row, hit in zip(rows, bad) if hit], drops=True)
+    return [row for row, hit in zip(rows, bad) if not hit]
+
+
+def _strictest(rows: list[dict]) -> dict[str, str]:
+    """The key of each prompt -> the strictest split that it is in."""
+    found: dict[str, str] = {}
+    for split in (*STRICTEST, "train"):
+        for row in rows:
+            if row["split"] == split:
+                found.setdefault(row["key"], split)
+    return found
+
+
 def _texts(row) -> list[str]:
     return [column for column in TEXT_COLUMNS if column in row]
 
 
 def _changed(row: dict, changes: dict) -> dict:
     bare = {column: text.strip() if column in inputs.ANSWERS else text for column, text in changes.items()}
-    return row | bare | {"key": inputs.normalise(bare.get("prompt", row["prompt"]))} if changes else row
+    return row | bare | {"key": forms.key(bare.get("prompt", row["prompt"]), row["before"])} if changes else row
 
 
 def _repeated(prompt: str, completion: str) -> int:
     """Characters of a completion that repeat the prompt at its head, however cased and spaced; 0 if they do not."""
+    begins = prompt.lstrip()[:1].casefold(), completion.lstrip()[:1].casefold()
+    if begins[0] != begins[1] and all(map(str.isascii, begins)):
+        return 0  # as nearly always, and much sooner than by what follows
     asked = words(prompt)
     if len(asked) < REPEATED or not inputs.normalise(completion).startswith(inputs.normalise(prompt)):
         return 0

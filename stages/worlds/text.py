@@ -31,6 +31,7 @@ from stages.worlds import encoding, rouge, rules
 from stages.worlds import inputs as data
 from stages.worlds.corpora import Corpus
 from stages.worlds.facts import Column, Facts
+from stages.worlds.rows import read
 
 if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, Options, does not have
     from transformers import PreTrainedTokenizerFast
@@ -60,6 +61,13 @@ class Options(Section):
     max_cut: Share = 0.5  # share of the prompts, and of the completions, that may be longer than the maximum
     group: str | None = None
     group_until: str | None = None
+    # A column of numbers that says how strongly chosen is preferred; or two, of chosen and of rejected: the difference.
+    strength: str | Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+
+    @property
+    def strengths(self) -> list[str]:
+        """The columns named as label strength: none, one, or two."""
+        return [self.strength] if isinstance(self.strength, str) else self.strength or []
 
     @model_validator(mode="after")
     def _leaves_some(self):
@@ -163,13 +171,18 @@ def about(params, brought: PreTrainedTokenizerFast | None) -> rules.About:
     return rules.About(frozenset(special), params.reward == "rouge_l")
 
 
-def _read(params, inputs: Path, of: tuple) -> dict[str, pd.DataFrame]:
+def _read(params, inputs: Path, of: tuple) -> dict[str, list[dict]]:
     given = {}
     for kind in data.COLUMNS:
         if (inputs / kind).exists():
-            found, given[kind] = data.read(inputs / kind, params.group)
+            found, given[kind] = read(inputs / kind, params.group, params.strengths)
             if found != kind:
                 raise UserError(f"{inputs / kind} holds {found}: import them again with `roads import {of[0]} FILE`.")
+            if said := next((row["where"] for row in given[kind] if row.get("before") is not None), None):
+                raise UserError(
+                    f"{said} is a conversation, and no setting learns from conversations yet: import plain texts as "
+                    f"{'/'.join(data.COLUMNS[kind])}."
+                )
     needed = NEEDED[params.reward]
     if needed not in given:
         raise UserError(
@@ -287,11 +300,12 @@ def _encoded(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, params) -> 
 
 
 def _pairs(pairs: pd.DataFrame, prompts: pd.DataFrame, of: tuple) -> pd.DataFrame:
-    """Labelled pairs on these prompts, of those whose completions differ within max_completion."""
+    """Labelled pairs on these prompts, of those whose completions differ within max_completion; with their strength,
+    where columns are named for it."""
     rows = _ordered(pairs, ["key", "chosen", "rejected"], of).drop(columns=["split", "prompt_ids"])
     rows = rows.merge(prompts[["key", "prompt_id", "split", "prompt_ids"]], on="key", sort=False)
-    columns = ["prompt_id", "split", "prompt_ids", "chosen_ids", "rejected_ids", "chosen", "rejected"]
-    return rows.loc[rows["differs"], columns].reset_index(drop=True)
+    columns = ["prompt_id", "split", "prompt_ids", "chosen_ids", "rejected_ids", "chosen", "rejected", "strength"]
+    return rows.loc[rows["differs"]].filter(items=columns).reset_index(drop=True)
 
 
 def _refuse_empty(texts: dict[str, pd.DataFrame], params, of: tuple) -> None:

@@ -1,0 +1,153 @@
+"""The forms that TRL knows of a row, brought into one by TRL's own functions.
+
+Demonstrations are prompt/completion, or ``messages`` whose last one is the completion. Preferences are
+prompt/chosen/rejected, or without a prompt, which then is what both answers begin with. Each text may be a string, or a
+list of messages (role/content, or from/value). What comes out of a row:
+
+    prompt                        text; of a conversation, what the user said last
+    completion; chosen, rejected  text; of a conversation, one message of the assistant
+    before                        None for plain text; of a conversation the (role, content) of all that was said before
+    moved                         whether the prompt ends before what both answers begin with (see ``_taken_apart``)
+
+or ``fault``, a key of rules.FAULTS: why it is no such row.
+"""
+
+import re
+
+from stages.worlds.files import HALF
+from stages.worlds.inputs import ANSWERS, COLUMNS, normalise
+
+MESSAGES = ("messages", "conversations")  # columns of whole conversations
+ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
+ASSISTANT, HUMAN = "\n\nAssistant:", "\n\nHuman:"  # what introduces a turn in transcripts as those of Anthropic's HH
+LAST_SPACE = re.compile(r"\s(?=\S*\Z)")
+
+
+class Unfit(ValueError):
+    """A row that is no row of its data set; the argument is a key of rules.FAULTS."""
+
+
+def kind_of(columns: set[str]) -> str | None:
+    """What a data set with these columns is: "preferences" or "demonstrations"; None if neither."""
+    if {"chosen", "rejected"} <= columns:
+        return "preferences"
+    known = set(COLUMNS["demonstrations"]) <= columns or columns & set(MESSAGES)
+    return "demonstrations" if known else None
+
+
+def of_row(row: dict, kind: str, implicit: bool) -> dict:
+    """A row in the form above. implicit: of preferences, no row of the data set has a prompt. Raises Unfit."""
+    if row.get("images") or row.get("image"):
+        raise Unfit("turns")
+    row, before = {column: row[column] for column in (*COLUMNS[kind], *MESSAGES) if column in row}, None
+    texts = _of_messages(row) if kind == "demonstrations" else row
+    wanted = [column for column in COLUMNS[kind] if column != "prompt" or not implicit]
+    for column in wanted:
+        _refuse_empty(texts.get(column))
+    answers = [column for column in ANSWERS if column in wanted]
+    lists = {isinstance(texts[column], list) for column in answers}
+    texts_only = str if lists == {False} else str | list
+    if len(lists) > 1 or not all(isinstance(texts[column], texts_only) for column in wanted):
+        raise Unfit("type")
+    moved = False
+    if isinstance(texts[answers[0]], list):
+        texts, before = _of_conversation(texts, answers)
+    elif implicit:
+        texts, moved = _taken_apart(texts)
+    found = {column: texts[column] for column in COLUMNS[kind]}
+    found |= {column: found[column].strip() for column in answers}
+    for text in (*found.values(), *(content for _, content in before or ())):
+        _refuse_empty(text)
+        if not text.isascii() and HALF.search(text):
+            raise Unfit("half")
+    return found | {"before": before, "moved": moved}
+
+
+def key(prompt: str, before: tuple[tuple[str, str], ...] | None) -> str:
+    """What two rows have in common if they ask for the same: the prompt, and all that was said before it."""
+    said = [f"{role}: {normalise(content)}" for role, content in before or ()]
+    return "\n".join([*said, normalise(prompt)])  # no normalised text has a line end
+
+
+def _refuse_empty(text) -> None:
+    if text is None or text == [] or (isinstance(text, str) and not text.strip()):
+        raise Unfit("empty")
+
+
+def _of_messages(row: dict) -> dict:
+    """prompt and completion of a demonstration that may be one conversation."""
+    if row.get("prompt") is not None or row.get("completion") is not None:
+        return row
+    messages = next((row[column] for column in MESSAGES if row.get(column) is not None), None)
+    _refuse_empty(messages)
+    if not isinstance(messages, list):
+        raise Unfit("type")
+    if len(messages) < 2:
+        raise Unfit("turns")
+    return {"prompt": messages[:-1], "completion": messages[-1:]}
+
+
+def _of_conversation(row: dict, answers: list[str]) -> tuple[dict, tuple[tuple[str, str], ...]]:
+    """The texts of a row whose answers are messages, and what was said before its prompt."""
+    from trl.data_utils import is_conversational, maybe_convert_to_chatml, maybe_extract_prompt
+
+    asked = row.get("prompt")
+    row = maybe_convert_to_chatml({name: _copied(value) for name, value in row.items()})
+    if not all(is_conversational({name: row[name]}) for name in (*answers, *(["prompt"] if _is_list(asked) else []))):
+        raise Unfit("type")  # asked for one column at a time, as of several TRL looks at any one
+    if _is_list(asked) and all(row[name][: len(asked)] == row["prompt"] for name in answers):
+        row |= {name: row[name][len(asked) :] for name in answers}
+    row = maybe_extract_prompt(row)
+    if isinstance(asked, str) and (not row["prompt"] or isinstance(row["prompt"], str)):
+        row["prompt"] = [{"role": "user", "content": asked}]
+    said = [_message(message) for message in row["prompt"] or []]
+    if any(len(row[name]) != 1 for name in answers) or not said or said[-1][0] != "user":
+        raise Unfit("turns")
+    last = {name: _message(row[name][0]) for name in answers}
+    if any(role != "assistant" for role, _ in last.values()):
+        raise Unfit("turns")
+    return {name: content for name, (_, content) in last.items()} | {"prompt": said[-1][1]}, tuple(said[:-1])
+
+
+def _is_list(value) -> bool:
+    return isinstance(value, list)
+
+
+def _copied(value):
+    """Messages that TRL may rename the keys of, which it does in place."""
+    return [dict(part) if isinstance(part, dict) else part for part in value] if isinstance(value, list) else value
+
+
+def _message(message) -> tuple[str, str]:
+    """Role and content. Content in parts must be text alone; whatever else a message has must be empty, but a name."""
+    if not isinstance(message, dict) or message.get("tool_calls") or message.get("images"):
+        raise Unfit("turns")
+    content, role = message.get("content"), ROLES.get(str(message.get("role")))
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text") or "") for part in content)
+    if role is None or not isinstance(content, str | None):
+        raise Unfit("turns")
+    _refuse_empty(content)
+    return role, content
+
+
+def _taken_apart(row: dict) -> tuple[dict, bool]:
+    """Two transcripts as prompt and answers, by TRL; and whether its prompt went too far.
+
+    TRL's prompt is all that both begin with, be it half a word of the answers. Here it ends behind the last
+    "Assistant:" of that, or where there is none at its last white space.
+    """
+    from trl.data_utils import extract_prompt
+
+    if row["chosen"][0] != row["rejected"][0]:  # where TRL would look at their ends
+        raise Unfit("empty")
+    found = extract_prompt({side: row[side] for side in ("chosen", "rejected")})
+    common = found["prompt"] + (" " if found["chosen"][:1] == found["rejected"][:1] == " " else "")
+    if (turn := common.rfind(ASSISTANT)) >= 0:
+        end = turn + len(ASSISTANT)
+    else:
+        end = space.end() if (space := LAST_SPACE.search(common)) else 0
+    answers = {side: row[side][end:] for side in ("chosen", "rejected")}
+    if any(HUMAN in answer for answer in answers.values()):
+        raise Unfit("turns")
+    return answers | {"prompt": common[:end]}, end < len(found["prompt"])
