@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from test_text import params
+from test_tokens import CHATML, byte_level
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -148,11 +149,28 @@ def test_other_rows_that_say_something_else(tmp_path):
     assert counted(built(tmp_path / "b", wordless)) == {"special token at an end": 1, "nothing left": 1, "no words": 1}
 
 
-@pytest.mark.parametrize("name", ["chat_explicit", "chat_implicit", "chat_many_turns", "string_prompt_chat_answers"])
-def test_conversations_are_not_learned_from_yet(tmp_path, name):
-    with pytest.raises(UserError, match=r"rows.jsonl, row 1 is a conversation, and no setting learns from") as told:
+CHATS = ["chat_explicit", "chat_implicit", "chat_many_turns", "string_prompt_chat_answers"]
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_conversations_ask_for_the_chat_template_of_a_model(tmp_path, name):
+    with pytest.raises(UserError, match=r"holds conversations, which the chat template of a model frames: ") as told:
         built(tmp_path, f"{name}.jsonl")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_conversations_are_learned_from_as_a_model_s_template_frames_them(tmp_path, name):
+    byte_level(("<|im_start|>", "<|im_end|>", "</s>"), template=CHATML).save_pretrained(tmp_path / "model")
+    corpus = built(tmp_path, f"{name}.jsonl", tokenizer="model", max_prompt=400, max_completion=200)
+    assert counted(corpus).keys() <= {"duplicate"} and corpus.tokenizer.eos_token == "<|im_end|>"
+    prompts = corpus.tokenizer.batch_decode(list(corpus.prompts["prompt_ids"]))
+    turns = {"chat_explicit": 3, "chat_many_turns": 4}.get(name, 2)  # the answer's is one of them, and is to come
+    assert {text.count("<|im_start|>") for text in prompts} == {turns}
+    assert all(text.endswith("<|im_end|>\n<|im_start|>assistant\n") for text in prompts)
+    for side in ("chosen", "rejected"):
+        for pairs in (corpus.pairs, corpus.judge_pairs):
+            assert corpus.tokenizer.batch_decode(list(pairs[f"{side}_ids"])) == [f"{t}<|im_end|>" for t in pairs[side]]
 
 
 def test_transcripts_are_taken_apart(tmp_path):

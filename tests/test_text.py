@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from stages.records.errors import UserError
-from stages.worlds import corpora, encoding, rouge, text
+from stages.worlds import corpora, encoding, rouge, text, tokens
+from stages.worlds.tokens import Asked
 
 ROOT = Path(__file__).parents[1]
 WORDS = "the cat sat on a mat and saw that no dog would ever come near its warm place again".split()
@@ -146,7 +147,7 @@ def test_two_data_sets_share_their_held_out_prompts(tmp_path):
     assert {post(i) for i in range(50, 60)} <= {p for p, s in splits(corpus).items() if s == "test"}
     assert {p for p, s in splits(corpus).items() if s == "train"} == {post(i) for i in range(60, 70)}
     shown = set(corpus.tokenizer.batch_decode(list(corpus.demonstrations["prompt_ids"])))
-    whole = encoding.encode_prompts(corpus.tokenizer, [post(i) for i in range(30)], 100)
+    whole = tokens.encode_prompts(corpus.tokenizer, [Asked(post(i)) for i in range(30)], 100)
     assert shown == set(corpus.tokenizer.batch_decode([prompt.ids for prompt in whole]))
     pairs = corpus.pairs.merge(corpus.prompts, on="prompt_id", suffixes=("", "_of_prompt"))
     assert len(pairs) == len(corpus.pairs) and (pairs["split"] == pairs["split_of_prompt"]).all()
@@ -156,7 +157,7 @@ def test_two_data_sets_share_their_held_out_prompts(tmp_path):
 def test_prompts_are_cut_in_the_middle_and_completions_at_the_end(tmp_path):
     tokenizer = encoding.train_tokenizer([post(i) for i in range(50)], 400)
     long, short, line = post(1, words=200), post(2, words=3), " ".join(WORDS * 9)
-    encoded = encoding.encode_prompts(tokenizer, [long, short, line], 40)
+    encoded = tokens.encode_prompts(tokenizer, [Asked(text) for text in (long, short, line)], 40)
     cut = [prompt.ids for prompt in encoded]
     assert [len(cut[0]), len(cut[2])] == [40, 40]
     assert [prompt.length for prompt in encoded] == [len(tokenizer(text).input_ids) for text in (long, short, line)]
@@ -166,7 +167,7 @@ def test_prompts_are_cut_in_the_middle_and_completions_at_the_end(tmp_path):
     assert line.startswith(tokenizer.decode(cut[2][:20])) and line.endswith(tokenizer.decode(cut[2][20:]))
 
     ids = tokenizer(" a cat").input_ids
-    written = encoding.encode_completions(tokenizer, [" a cat\n", "a cat " * 9], len(ids) + 1)
+    written = tokens.encode_completions(tokenizer, [Asked("a")] * 2, [" a cat\n", "a cat " * 9], len(ids) + 1)
     assert [list(completion.ids) for completion in written] == [
         [*ids, tokenizer.eos_token_id], tokenizer(" a cat a cat").input_ids[: len(ids) + 1]
     ]  # fmt: skip

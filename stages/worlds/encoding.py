@@ -1,16 +1,11 @@
 """From texts to token ids: the tokenizer that is trained or brought, prompts and completions cut to length.
 
-A prompt is a plain text, or the last message of a conversation, which the tokenizer's chat template frames. A
-completion is what the two together have more than the prompt alone, so the boundary is where TRL puts it
-(trl.DPOTrainer), up to and including EOS: of a conversation, the token that ends the template's turns. So EOS stands
-once, at the end, and padding nowhere. Where a tokenizer makes something else of a text, what comes back says so
-(``Encoded.fault``).
+Ids must say what the text says: a completion is its tokens up to and including EOS, so EOS stands once, at the end, and
+padding nowhere. Where a tokenizer makes something else of a text, what comes back says so (``Encoded.fault``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,81 +21,47 @@ if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml
 
 EOS, PADDING = "<|endoftext|>", "<|padding|>"  # as in the Pythia models
 PLAIN = {"add_special_tokens": False, "split_special_tokens": True}  # a text is text: what it spells out is no token
-FRAMED = {"add_special_tokens": False}  # what a template has written: its special tokens are tokens, BOS among them
 USUAL_EOS = (EOS, "</s>", "<eos>", "<|end_of_text|>")
 USUAL_PADDING = (PADDING, "<pad>", "<|pad|>")
-PROBE = "answer"  # what a template puts around it, it puts around every answer
-
-Before = tuple[tuple[str, str], ...]  # (role, content) of the messages before the last one of the user's
-
-
-class Asked(NamedTuple):
-    """A prompt: a text, or the last message of a conversation, with what came before it."""
-
-    text: str
-    before: Before | None = None  # None: plain text
 
 
 class Encoded(NamedTuple):
     """A text as a model gets it."""
 
     ids: np.ndarray  # int32, after the cut
-    length: int  # tokens before the cut, those that frame the text (BOS or EOS, a template's) included
-    fault: str | None  # a key of rules.ENCODED: why the ids do not say what the text says
+    length: int  # tokens before the cut, those that frame the text (BOS or EOS) included
+    fault: str | None  # "special" or "unwritten", keys of rules.ENCODED: why the ids do not say what the text says
 
 
-class Begun(NamedTuple):
-    """A prompt whose answer is to come."""
-
-    ids: list[int]
-    offsets: list[tuple[int, int]]  # of each token, and of those behind, that an answer may change: place in the text
-    text: str  # with what a template puts around it
-
-
-def encode_prompts(tokenizer: PreTrainedTokenizerFast, prompts: Iterable[Asked], longest: int) -> list[Encoded]:
+def encode_prompts(tokenizer: PreTrainedTokenizerFast, prompts, longest: int) -> list[Encoded]:
     """Each prompt in at most ``longest`` tokens: where one is too long, its middle is left out.
 
-    Of a text, the beginning stays and the whole last line ("TL;DR:", "ARGUMENT:"), which says what is asked for; of a
-    last line longer than half of ``longest``, the end. Of a conversation, the oldest turns go first, then the middle of
-    the last message; what the template puts around it stays, and ``fault`` is "framed" where that alone is too long.
+    What stays is the beginning and the whole last line ("TL;DR:", "ARGUMENT:"), which says what is asked for; of a last
+    line longer than half of ``longest``, the end.
     """
     start, written = _start(tokenizer), []
-    for batch in _batches(prompts):
-        for asked, begun, fault in zip(batch, _begun(tokenizer, batch), _faults(tokenizer, [[one] for one in batch])):
-            ids, offsets, text = begun
-            lead = start if asked.before is None else []
-            length, room = len(lead) + len(ids), longest - len(lead)
-            if asked.before is not None:
-                kept = _cut_conversation(tokenizer, asked, begun, room)
-                ids, fault = (kept, fault) if kept else (ids[:room], fault or "framed")
-            elif len(ids) > room:
-                last_line = len(text[: text.rstrip().rfind("\n") + 1].rstrip())
+    special = _special_ids(tokenizer)
+    for batch in _batches([prompt.rstrip() for prompt in prompts]):
+        encoded = tokenizer(batch, return_offsets_mapping=True, **PLAIN)
+        faults = _faults(tokenizer, special, batch, encoded.input_ids)
+        for prompt, ids, offsets, fault in zip(batch, encoded.input_ids, encoded.offset_mapping, faults):
+            length, room = len(start) + len(ids), longest - len(start)
+            if len(ids) > room:
+                last_line = len(prompt[: prompt.rfind("\n") + 1].rstrip())
                 tail = min(sum(begin >= last_line for begin, _ in offsets), room // 2)
                 ids = ids[: room - tail] + ids[len(ids) - tail :]
-            written.append(Encoded(np.array(lead + ids, dtype=np.int32), length, fault))
+            written.append(Encoded(np.array(start + ids, dtype=np.int32), length, fault))
     return written
 
 
-def encode_completions(
-    tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Asked], completions: Sequence[str], longest: int
-) -> list[Encoded]:
-    """Each completion of the prompt in its place, with EOS behind it, the first ``longest`` tokens of that.
-
-    ``fault`` is "merged" where a token reaches from the prompt into the completion: no policy could go on from there.
-    """
-    written = []
-    for batch in _batches(zip(prompts, completions)):
-        several = [asked for asked, _ in batch]
-        whole = [_whole(tokenizer, asked, answer) for asked, answer in batch]
-        once = dict.fromkeys(several)  # pairs share their prompts
-        prompt_ids = {asked: begun.ids for asked, begun in zip(once, _begun(tokenizer, [*once]))}
-        for asked, (ids, _), fault in zip(several, _tokens(tokenizer, several, whole), _faults(tokenizer, batch)):
-            prompt = prompt_ids[asked]
-            fault = fault or ("merged" if ids[: len(prompt)] != prompt else None)
-            answer = ids[len(prompt) :]
-            end = answer.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in answer else len(answer)
-            cut = np.array([*answer[:end], tokenizer.eos_token_id][:longest], dtype=np.int32)
-            written.append(Encoded(cut, end + 1, fault))
+def encode_completions(tokenizer: PreTrainedTokenizerFast, completions, longest: int) -> list[Encoded]:
+    """Each completion with a blank before it and EOS behind it, the first ``longest`` tokens of that."""
+    blank, special, written = _blank(tokenizer), _special_ids(tokenizer), []
+    for batch in _batches([blank + completion.strip() for completion in completions]):
+        encoded = tokenizer(batch, **PLAIN).input_ids
+        for ids, fault in zip(encoded, _faults(tokenizer, special, batch, encoded)):
+            cut = np.array([*ids, tokenizer.eos_token_id][:longest], dtype=np.int32)
+            written.append(Encoded(cut, len(ids) + 1, fault))
     return written
 
 
@@ -119,13 +80,11 @@ def train_tokenizer(texts, size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=EOS, bos_token=EOS, pad_token=PADDING)
 
 
-def load_tokenizer(path: Path, chat: bool = False) -> PreTrainedTokenizerFast:
-    """The tokenizer of a model folder or a tokenizer.json, with an EOS and another token for padding; with ``chat``,
-    EOS is the special token by which its chat template ends a turn, if it has one.
+def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model folder or a tokenizer.json, with an EOS and another token for padding.
 
     The token for padding is also another than that for the unknown, which texts may hold.
-    Raises UserError if there is none, or none of the usual names for EOS is in its vocabulary, or, with ``chat``, no
-    chat template that can frame a conversation.
+    Raises UserError if there is none, or none of the usual names for EOS is in its vocabulary.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -134,8 +93,6 @@ def load_tokenizer(path: Path, chat: bool = False) -> PreTrainedTokenizerFast:
     else:
         inputs.check_tokenizer(path)
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
-    if chat and (ends := _turn_end(tokenizer, path)):
-        tokenizer.eos_token = ends
     vocabulary = tokenizer.get_vocab()
     if tokenizer.eos_token is None:
         named = [token for token in USUAL_EOS if token in vocabulary]
@@ -158,104 +115,9 @@ def _special_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
     return (added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
 
 
-def _shown(tokenizer: PreTrainedTokenizerFast, asked: Asked) -> str:
-    """A prompt as a text, for an answer to go on from: without blanks at its end, which are the answer's."""
-    if asked.before is None:
-        return asked.text.rstrip(" \t")
-    shared = _shared(_framed(tokenizer, asked), _whole(tokenizer, asked, PROBE))  # as trl.apply_chat_template
-    return "".join(shared).rstrip(" \t")
-
-
-def _begun(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Asked]) -> list[Begun]:
-    """Each prompt up to where an answer begins: its tokens that stay the same once an answer stands behind them, as TRL
-    has it. GPT-NeoX's, for one, writes two line ends at an end as one token, and as two before a word."""
-    texts = [_shown(tokenizer, asked) for asked in prompts]
-    joined = _tokens(tokenizer, prompts, [_whole(tokenizer, asked, PROBE) for asked in prompts])
-    both = zip(_tokens(tokenizer, prompts, texts), joined, texts)
-    return [Begun(_shared(ids, whole), offsets, text) for (ids, offsets), (whole, _), text in both]
-
-
-def _shared(one: Iterable, other: Iterable) -> list:
-    """What two texts, or lists of tokens, have in common from their beginning on."""
-    return [mine for mine, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other))]
-
-
-def _whole(tokenizer: PreTrainedTokenizerFast, asked: Asked, answer: str) -> str:
-    """A prompt and its answer as one text: apart by the white space of the prompt's end, or else by a blank."""
-    if asked.before is not None:
-        return _framed(tokenizer, asked, answer)
-    apart = asked.text[len(asked.text.rstrip()) :] or " "
-    return asked.text.rstrip() + apart + answer.strip()
-
-
-def _framed(tokenizer: PreTrainedTokenizerFast, asked: Asked, answer: str | None = None) -> str:
-    """A conversation in the tokenizer's chat template: up to where the assistant begins, or with its answer."""
-    said = [*(asked.before or ()), ("user", asked.text), *([("assistant", answer)] if answer is not None else [])]
-    messages = [{"role": role, "content": content} for role, content in said]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None)
-
-
-def _turn_end(tokenizer: PreTrainedTokenizerFast, path: Path) -> str | None:
-    """The first special token of what the chat template puts behind an answer; None if there is none."""
-    from jinja2 import TemplateError
-
-    try:
-        framed = _framed(tokenizer, Asked("question", ()), PROBE)
-    except (ValueError, TemplateError) as error:  # transformers has a ValueError for no template at all
-        raise UserError(
-            f"{path} has no chat template that can frame a conversation ({' '.join(str(error).split())[:100]}): give a "
-            "model folder of a chat model, or prompts and completions that are plain text."
-        ) from error
-    behind = tokenizer(framed[framed.rfind(PROBE) + len(PROBE) :], **FRAMED).input_ids
-    ends = [number for number in behind if number in _special_ids(tokenizer)]
-    return tokenizer.convert_ids_to_tokens(ends[0]) if ends else None
-
-
-def _tokens(
-    tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Asked], texts: list[str]
-) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
-    """(ids, their places in the text) of each text; the prompts are all plain, or all conversations."""
-    how = PLAIN if prompts[0].before is None else FRAMED
-    encoded = tokenizer(texts, return_offsets_mapping=True, **how)
-    return zip(encoded.input_ids, encoded.offset_mapping)
-
-
-def _cut_conversation(tokenizer: PreTrainedTokenizerFast, asked: Asked, begun: Begun, room: int) -> list[int]:
-    """The ids of a conversation in at most ``room`` tokens; none where what is around its last message is too long."""
-    before = list(asked.before or ())
-    while len(begun.ids) > room and (turns := [n for n, (role, _) in enumerate(before) if role != "system"]):
-        del before[turns[0]]
-        while len(before) > turns[0] and before[turns[0]][0] != "user":
-            del before[turns[0]]  # the answer to it: templates want turns to alternate
-        asked = asked._replace(before=tuple(before))
-        (begun,) = _begun(tokenizer, [asked])
-    ids, offsets, text = begun
-    if len(ids) <= room:
-        return ids
-    first = text.rfind(asked.text.strip())
-    inside = [n for n, (begin, end) in enumerate(offsets) if first <= begin < end <= first + len(asked.text.strip())]
-    excess = len(ids) - room
-    if first < 0 or len(inside) < excess + 2:
-        return []
-    gap = inside[(len(inside) - excess) // 2]
-    return ids[:gap] + ids[gap + excess :]
-
-
-def _faults(tokenizer: PreTrainedTokenizerFast, rows: Sequence) -> list[str | None]:
-    """For each row None, "special" if a special token is among the ids of a text of it, or "unwritten" if they lose a
-    word. A row is an Asked, alone or with its answer; what was asked counts where it is alone."""
-    conversation = rows[0][0].before is not None
-    texts = [
-        [row[1]] if len(row) > 1 else [row[0].text, *(said for _, said in row[0].before or ())] for row in rows
-    ]  # fmt: skip
-    flat = [text for several in texts for text in several]
-    found = iter(_faults_of(tokenizer, flat, FRAMED if conversation else PLAIN))
-    return [next(filter(None, [next(found) for _ in several]), None) for several in texts]
-
-
-def _faults_of(tokenizer: PreTrainedTokenizerFast, texts: list[str], how: dict) -> list[str | None]:
-    unknown, found, special = tokenizer.unk_token_id, [], _special_ids(tokenizer)
-    encoded = tokenizer(texts, **how).input_ids
+def _faults(tokenizer, special: set[int], texts: list[str], encoded: list[list[int]]) -> list[str | None]:
+    """For each text's ids None, "special" if a special token is among them, or "unwritten" if they lose a word."""
+    unknown, found = tokenizer.unk_token_id, []
     for text, ids, said in zip(texts, encoded, tokenizer.batch_decode(encoded, skip_special_tokens=True)):
         if special.intersection(ids):
             found.append("special")
@@ -272,13 +134,16 @@ def _start(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return framed[: next(places, 0)]
 
 
-def _batches(rows: Iterable) -> Iterator[list]:
-    """The rows by the thousand: the tokenizers library holds much more than the ids of those it encodes at once."""
-    batch: list = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == 1000:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _blank(tokenizer: PreTrainedTokenizerFast) -> str:
+    """What a completion begins with, so that it stands a blank apart from its prompt: nothing, where the tokenizer
+    (SentencePiece) puts a blank before whatever text it gets."""
+
+    def joined(blank: str) -> str:
+        return tokenizer.decode([*tokenizer("a", **PLAIN).input_ids, *tokenizer(blank + "a", **PLAIN).input_ids])
+
+    return "" if joined(" ") != "a a" and joined("") == "a a" else " "
+
+
+def _batches(texts: list[str]) -> list[list[str]]:
+    """The texts by the thousand: the tokenizers library holds much more than the ids of those it encodes at once."""
+    return [texts[first : first + 1000] for first in range(0, len(texts), 1000)]

@@ -55,6 +55,9 @@ def of_row(row: dict, kind: str, implicit: bool) -> dict:
     elif implicit:
         texts, moved = _taken_apart(texts)
     found = {column: texts[column] for column in COLUMNS[kind]}
+    leads = {text[: len(text) - len(text.lstrip())] for text in (found[column] for column in answers)}
+    if len(leads) == 1 and "\n" in (lead := leads.pop()) and before is None:
+        found["prompt"] += lead  # else both would stand in the prompt's last line
     found |= {column: found[column].strip() for column in answers}
     for text in (*found.values(), *(content for _, content in before or ())):
         _refuse_empty(text)

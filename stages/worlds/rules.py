@@ -153,6 +153,12 @@ ENCODED = {
         "cannot be written", "a text that loses words in the tokenizer, or becomes unknown tokens: row dropped",
         "import a tokenizer that can write these texts, or set settings.{setting}.corpus.tokenizer to a number, the "
         "size of one to train"),
+    "framed": Rule(
+        "no room for a prompt", "a conversation longer than max_prompt even without its last message: row dropped",
+        "raise settings.{setting}.corpus.max_prompt"),
+    "merged": Rule(
+        "prompt and answer in one token", "a token that reaches from a prompt into its answer: row dropped",
+        "end these prompts with a line end, or import another tokenizer"),
     "alike": Rule(
         "prompts cut alike", "a prompt that max_prompt makes the same as one of a stricter split: its rows dropped",
         "raise settings.{setting}.corpus.max_prompt to {fits}"),
@@ -257,7 +263,7 @@ def on_encoded(tables: dict[str, pd.DataFrame], params, tally: Tally) -> dict[st
     Raises UserError when too much is dropped or cut.
     """
     for data, rows in tables.items():
-        for fault in ("special", "unwritten"):
+        for fault in ("special", "unwritten", "framed", "merged"):
             bad = np.any([[e.fault == fault for e in rows[f"{c}_encoded"]] for c in _texts(rows)], axis=0)
             tally.note(ENCODED[fault], data, _shown(rows[bad]), drops=True)
             rows = rows[~bad]

@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from stages.records.errors import UserError
 from stages.records.seeds import key
 from stages.records.settings import Section, Share
-from stages.worlds import encoding, rouge, rules
+from stages.worlds import encoding, rouge, rules, tokens
 from stages.worlds import inputs as data
 from stages.worlds.corpora import Corpus
 from stages.worlds.facts import Column, Facts
@@ -99,12 +99,10 @@ def build(params: Options, inputs: Path, of: tuple) -> Corpus:
 
     Raises UserError when data is missing or wrong, does not suit the reward, or leaves a split empty.
     """
-    brought = tokenizer_of(params, inputs)
+    brought_rows = _read(params, inputs, of)
+    brought = tokenizer_of(params, inputs, is_chat(brought_rows))
     tally = rules.Tally(of[0], params.max_dropped, params.max_cut)
-    given = {
-        kind: rules.on_texts(rows, kind, about(params, brought), tally)
-        for kind, rows in _read(params, inputs, of).items()
-    }
+    given = {kind: rules.on_texts(rows, kind, about(params, brought), tally) for kind, rows in brought_rows.items()}
     texts = _with_roles(given, params, of)
     _refuse_empty(texts, params, of)
     tokenizer = brought or encoding.train_tokenizer(_learnt_from(texts, of), int(params.tokenizer))
@@ -152,17 +150,31 @@ def reward(corpus: Corpus, base: Path, compute) -> Callable[[pd.DataFrame, Seque
     return score
 
 
-def tokenizer_of(params, inputs: Path) -> PreTrainedTokenizerFast | None:
-    """The tokenizer that was brought (arguments as for ``build``), None where one is to be trained.
+def is_chat(given: dict[str, list[dict]]) -> bool:
+    """Whether these data sets are conversations. Raises UserError if some are and others plain texts."""
+    found = {row["before"] is not None: kind for kind, rows in given.items() for row in rows if "fault" not in row}
+    if len(found) > 1:
+        raise UserError(f"The {found[True]} are conversations and the {found[False]} plain texts: import both as one.")
+    return True in found
 
-    Raises UserError if there is none of that name, or it leads out of the folder, or encoding.load_tokenizer does.
+
+def tokenizer_of(params, inputs: Path, chat: bool = False) -> PreTrainedTokenizerFast | None:
+    """The tokenizer that was brought (arguments as for ``build``), None where one is to be trained. chat: whether it is
+    to frame conversations.
+
+    Raises UserError if there is none of that name, or it leads out of the folder, or loading it does.
     """
     if isinstance(params.tokenizer, int):
+        if chat:
+            raise UserError(
+                f"{inputs} holds conversations, which the chat template of a model frames: `roads import {inputs.name} "
+                f"MODEL`, and write settings.{inputs.name}.corpus.tokenizer: model."
+            )
         return None
     path = data.inside(inputs, params.tokenizer)
     if not path.exists():
         raise UserError(f"{path} does not exist: import the tokenizer or model with `roads import {inputs.name} PATH`.")
-    return encoding.load_tokenizer(path)
+    return tokens.tokenizer_for_chat(path) if chat else encoding.load_tokenizer(path)
 
 
 def about(params, brought: PreTrainedTokenizerFast | None) -> rules.About:
@@ -178,11 +190,6 @@ def _read(params, inputs: Path, of: tuple) -> dict[str, list[dict]]:
             found, given[kind] = read(inputs / kind, params.group, params.strengths)
             if found != kind:
                 raise UserError(f"{inputs / kind} holds {found}: import them again with `roads import {of[0]} FILE`.")
-            if said := next((row["where"] for row in given[kind] if row.get("before") is not None), None):
-                raise UserError(
-                    f"{said} is a conversation, and no setting learns from conversations yet: import plain texts as "
-                    f"{'/'.join(data.COLUMNS[kind])}."
-                )
     needed = NEEDED[params.reward]
     if needed not in given:
         raise UserError(
@@ -241,7 +248,7 @@ def _cut(place: np.ndarray, shares: dict[str, float], rest: pd.Series) -> np.nda
 def _ordered(rows: pd.DataFrame, columns: list[str], of: tuple) -> pd.DataFrame:
     """The rows that differ in these columns, in an order that belongs to what is in them: not to that of the file."""
     rows = rows.drop_duplicates(columns)
-    order = [key("rows", *of, *row) for row in rows[columns].itertuples(index=False)]
+    order = [key("rows", *of, *map(str, row)) for row in rows[columns].itertuples(index=False)]
     return rows.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
@@ -252,10 +259,10 @@ def _demonstrations(texts: dict[str, pd.DataFrame], of: tuple) -> pd.DataFrame:
     """
     if "demonstrations" in texts:
         rows = texts["demonstrations"]
-        return _ordered(rows[rows["role"] == "demonstrations"], ["prompt", "completion"], of)
+        return _ordered(rows[rows["role"] == "demonstrations"], ["prompt", "before", "completion"], of)
     rows = texts["preferences"][texts["preferences"]["role"].isin(["train", "judge"])]
-    both = [_named(rows, ["prompt"], side, "completion") for side in ("chosen", "rejected")]
-    return _ordered(pd.concat(both), ["prompt", "completion"], of)
+    both = [_named(rows, ["prompt", "before"], side, "completion") for side in ("chosen", "rejected")]
+    return _ordered(pd.concat(both), ["prompt", "before", "completion"], of)
 
 
 def _named(rows: pd.DataFrame, columns: list[str], answer: str, name: str) -> pd.DataFrame:
@@ -290,13 +297,16 @@ def _learnt_from(texts: dict[str, pd.DataFrame], of: tuple) -> pd.Series:
 
 def _encoded(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, params) -> pd.DataFrame:
     """The rows with what a model gets of each text, for rules.on_encoded."""
-    prompts = rows["prompt"].drop_duplicates()  # pairs share them
-    known = dict(zip(prompts, encoding.encode_prompts(tokenizer, prompts, params.max_prompt)))
-    answers = [column for column in data.ANSWERS if column in rows]
-    return rows.assign(
-        prompt_encoded=[known[prompt] for prompt in rows["prompt"]],
-        **{f"{c}_encoded": encoding.encode_completions(tokenizer, rows[c], params.max_completion) for c in answers},
-    )
+    asked = [tokens.Asked(*one) for one in zip(rows["prompt"], rows["before"])]
+    once = [*dict.fromkeys(asked)]  # pairs share their prompts
+    known = dict(zip(once, tokens.encode_prompts(tokenizer, once, params.max_prompt)))
+    longest = params.max_completion
+    answers = {
+        f"{column}_encoded": tokens.encode_completions(tokenizer, asked, rows[column], longest)
+        for column in data.ANSWERS
+        if column in rows
+    }
+    return rows.assign(prompt_encoded=[known[one] for one in asked], **answers)
 
 
 def _pairs(pairs: pd.DataFrame, prompts: pd.DataFrame, of: tuple) -> pd.DataFrame:

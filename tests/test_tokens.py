@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
 from stages.records.errors import UserError
-from stages.worlds import encoding
-from stages.worlds.encoding import Asked
+from stages.worlds import encoding, tokens
+from stages.worlds.tokens import Asked
 
 CASES = Path(__file__).parent / "cases"
 PYTHIA = Path(__file__).parents[2] / "shared/data/gpt_neox_20b_tokenizer.json"
@@ -104,8 +104,8 @@ def of_trl(tokenizer, rows: list[dict]) -> list[dict]:
 
 
 def ours(tokenizer, prompts: list[Asked], chosen: list[str], rejected: list[str]) -> list[dict]:
-    written = encoding.encode_prompts(tokenizer, prompts, 500)
-    answers = [encoding.encode_completions(tokenizer, prompts, texts, 500) for texts in (chosen, rejected)]
+    written = tokens.encode_prompts(tokenizer, prompts, 500)
+    answers = [tokens.encode_completions(tokenizer, prompts, texts, 500) for texts in (chosen, rejected)]
     assert not [one for encoded in (written, *answers) for one in encoded if one.fault]
     return [
         {"prompt_ids": p.ids.tolist(), "chosen_ids": c.ids.tolist(), "rejected_ids": r.ids.tolist()}
@@ -146,6 +146,8 @@ def test_plain_texts_are_what_trl_makes_of_them(kind, apart):
 
 CHATS = {
     "ChatML": lambda: byte_level(("<|im_start|>", "<|im_end|>", "</s>"), template=CHATML),
+    "ChatML, pad is a turn's end": lambda: byte_level(
+        ("<|im_start|>", "<|im_end|>", "</s>"), pad="<|im_end|>", template=CHATML),
     "ChatML, pad is EOS": lambda: byte_level(("<|im_start|>", "<|im_end|>"), "<|im_end|>", pad="<|im_end|>",
                                              template=CHATML),
     "a turn ends in several tokens": lambda: byte_level(("<|a|>", "<|b|>", "</s>", "<s>"), bos="<s>", template=MANY),
@@ -160,7 +162,7 @@ CHATS = {
 def chat(request, tmp_path):
     """A tokenizer with a chat template, as its folder gives it."""
     CHATS[request.param]().save_pretrained(tmp_path)
-    return encoding.load_tokenizer(tmp_path, chat=True)
+    return tokens.tokenizer_for_chat(tmp_path)
 
 
 def test_conversations_are_what_trl_makes_of_them_up_to_the_end_of_the_turn(chat):
@@ -200,11 +202,12 @@ def test_a_turn_s_end_is_eos(tmp_path):
     ends = {}
     for name, make in CHATS.items():
         make().save_pretrained(tmp_path / name)
-        tokenizer = encoding.load_tokenizer(tmp_path / name, chat=True)
+        tokenizer = tokens.tokenizer_for_chat(tmp_path / name)
         ends[name] = tokenizer.eos_token
         assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert ends == {
         "ChatML": "<|im_end|>",
+        "ChatML, pad is a turn's end": "<|im_end|>",
         "ChatML, pad is EOS": "<|im_end|>",
         "a turn ends in several tokens": "<|a|>",
         "a turn ends in words": "</s>",
@@ -216,7 +219,7 @@ def test_a_turn_s_end_is_eos(tmp_path):
 def test_without_a_chat_template_a_conversation_is_refused(tmp_path):
     byte_level().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="has no chat template that can frame a conversation"):
-        encoding.load_tokenizer(tmp_path, chat=True)
+        tokens.tokenizer_for_chat(tmp_path)
 
 
 def test_a_conversation_loses_old_turns_then_the_middle_of_its_last_message(chat):
@@ -228,18 +231,18 @@ def test_a_conversation_loses_old_turns_then_the_middle_of_its_last_message(chat
         ("assistant", SAID[3]),
     )
     asked = Asked(" ".join([SAID[0]] * 5), before)
-    (whole,) = encoding.encode_prompts(chat, [asked], 1000)
-    (without,) = encoding.encode_prompts(chat, [asked._replace(before=before[:1])], 1000)
-    (shorter,) = encoding.encode_prompts(chat, [asked], len(without.ids))
+    (whole,) = tokens.encode_prompts(chat, [asked], 1000)
+    (without,) = tokens.encode_prompts(chat, [asked._replace(before=before[:1])], 1000)
+    (shorter,) = tokens.encode_prompts(chat, [asked], len(without.ids))
     assert shorter.ids.tolist() == without.ids.tolist() and shorter.length == len(whole.ids) == whole.length
-    (cut,) = encoding.encode_prompts(chat, [asked], len(without.ids) - 15)
+    (cut,) = tokens.encode_prompts(chat, [asked], len(without.ids) - 15)
     assert len(cut.ids) == len(without.ids) - 15 and cut.fault is None
     kept, full = cut.ids.tolist(), without.ids.tolist()
     same = next(n for n, (one, other) in enumerate(zip(kept, full)) if one != other)
     assert kept == full[:same] + full[same + 15 :]
     text = chat.decode(full)
     assert chat.decode(full[:same]).count("number") >= 1 and text.endswith(chat.decode(full[-3:]))
-    (no_room,) = encoding.encode_prompts(chat, [asked], 6)
+    (no_room,) = tokens.encode_prompts(chat, [asked], 6)
     assert no_room.fault == "framed" and len(no_room.ids) == 6
 
 
@@ -250,8 +253,8 @@ def test_what_a_message_spells_out_is_no_token():
         Asked("go on", (("user", "a<|im_start|>"), ("assistant", "b"))),
         Asked("go", ()),
     ]
-    assert [one.fault for one in encoding.encode_prompts(tokenizer, spelled, 100)] == ["special", "special", None]
-    answers = encoding.encode_completions(tokenizer, spelled[2:] * 2, ["yes<|im_end|>", "yes"], 100)
+    assert [one.fault for one in tokens.encode_prompts(tokenizer, spelled, 100)] == ["special", "special", None]
+    answers = tokens.encode_completions(tokenizer, spelled[2:] * 2, ["yes<|im_end|>", "yes"], 100)
     assert [one.fault for one in answers] == ["special", None]
 
 
@@ -259,7 +262,7 @@ def test_a_token_that_reaches_from_the_prompt_into_the_answer_is_a_fault():
     tokenizer = byte_level()
     tokenizer.add_tokens(["0. lan"])
     asked = [Asked(SAID[0])] * 2
-    assert [one.fault for one in encoding.encode_completions(tokenizer, asked, [SAID[1], SAID[2]], 100)] == [
+    assert [one.fault for one in tokens.encode_completions(tokenizer, asked, [SAID[1], SAID[2]], 100)] == [
         "merged",
         None,
     ]
