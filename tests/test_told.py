@@ -1,7 +1,9 @@
 """What README.md and RESULTS.md tell in numbers is in the reports and published studies, and so are the constants."""
 
 import json
+import math
 import re
+import subprocess
 from statistics import fmean
 
 import pytest
@@ -9,6 +11,8 @@ from conftest import ROOT
 
 from stages.records import reading, resolver
 
+FORMER = "24839fc"  # the last commit with what the first plan had published
+STUDIES = ["evidence", "data", "cues", "dial"]
 WORLDS = ROOT / "data/studies/tuning/replicates"
 SETTINGS = ("gap", "short", "hidden")
 
@@ -71,3 +75,37 @@ def test_the_constants_of_the_evidence_are_those_of_the_best_trials(trials):
     assert len(chosen) == 30
     for (setting, arm), said in chosen.items():
         assert (said["learning_rate"], said["beta"]) == best(trials, setting, arm), (setting, arm)
+
+
+def shown(row: dict) -> list[str]:
+    """Estimate with interval, and verdict, of a claim in the table."""
+    digits = max(2, 1 - math.floor(math.log10(row["margin"])))  # one more than the margin has
+    said = [
+        f"{row[name]:+.{digits}f}".replace("-", "−") for name in ("estimate", "low", "high") if row[name] is not None
+    ]
+    return [f"{said[0]} ({said[1]} to {said[2]})" if len(said) > 1 else said[0], row["verdict"]]
+
+
+def test_the_table_of_claims_is_what_the_first_plan_found_and_what_is_found_now():
+    asked = ["git", "show", f"{FORMER}:data/report/claims.json"]
+    former = subprocess.run(asked, cwd=ROOT, capture_output=True)
+    if former.returncode:
+        pytest.skip("this clone has not the whole history, in which the first plan's verdicts are")
+    tables = [json.loads(former.stdout), json.loads((ROOT / "data/report/claims.json").read_text())]
+    before, now = ({row["id"]: row for row in rows} for rows in tables)
+    declared = sorted(reading.claims(ROOT).items(), key=lambda of: [*STUDIES, of[1].study].index(of[1].study))
+    statements = {name: claim.statement for name, claim in declared}
+    statements |= {name: row["statement"] for name, row in before.items() if name not in statements}
+    rows = [
+        [
+            name,
+            said,
+            *(shown(before[name]) if name in before else ["", ""]),
+            *(shown(now[name]) if name in now else ["", ""]),
+        ]
+        for name, said in statements.items()
+    ]
+    written = [f"| {' | '.join(row)} |" for row in rows]
+    section = (ROOT / "RESULTS.md").read_text().split("## The claims, before and now")[1].split("\n## ")[0]
+    told = [line for line in section.splitlines() if re.match(r"\| \w+ \| [A-Z]", line)]
+    assert told == written, "\n".join(["write:", *written])
