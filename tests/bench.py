@@ -2,8 +2,8 @@
 
 Run it on a machine that does nothing else. The sampler is compared with transformers' generate on the same model and
 prompts; a step of training with TRL as shipped and with a bare loop (bench_steps.py); `roads` with DVC's own status of
-the same graph; portable numerics with native ones, by processor time; `roads verify --all` with sha256sum of the same
-bytes. A ratio is the other's time divided by ours.
+the same graph; portable numerics with native ones, by processor time; a statement with the stage that it is about;
+`roads verify --all` with sha256sum of the same bytes. A ratio is the other's time divided by ours.
 """
 
 import json
@@ -145,6 +145,28 @@ def prices(project: Path) -> None:
         )
 
 
+STATED = """
+import time
+from stages import {stage}
+from stages.provenance.statements import Statement, declared
+begun = time.perf_counter()
+Statement(declared("{stage}", "gap-0-{stage}"), "python -m stages.{stage}").write()
+print(time.perf_counter() - begun)
+"""
+
+
+def stating(project: Path) -> None:
+    """The statement of a stage of ``gap``, as the first and only one of its process, beside the stage's work."""
+    for stage in TRAINED:
+        alone = [sys.executable, "-c", STATED.format(stage=stage)]
+        spent = [
+            float(subprocess.run(alone, cwd=project, check=True, capture_output=True, text=True).stdout)
+            for _ in range(5)
+        ]
+        ours, whole = statistics.median(spent), run_stage(project, stage, "--cell", f"gap-0-{stage}")
+        print(f"the statement of {STEPS} {stage} steps: {1000 * ours:.0f} ms, of {whole:.2f} s: {ours / whole:.1%}")
+
+
 def run_stage(project: Path, stage: str, *words: str) -> float:
     """Seconds of processor time of a stage without its imports."""
     events = project / "events"
@@ -189,11 +211,16 @@ def main() -> None:
     status = command("-c", STATUS)
     compare("roads status", command("-m", "flows", "status"), status, "in-process DVC status")
     compare("roads run with nothing to do", command("-m", "flows", "run"), status, "in-process DVC status")
+    compare(
+        "roads why of a stage", command("-m", "flows", "why", "online@gap-0-online"), status, "in-process DVC status"
+    )
+    compare("roads lineage of a claim", command("-m", "flows", "lineage", "main_gap"), status, "in-process DVC status")
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
         prepare(project)
         steps(project)
         prices(project)
+        stating(project)
         verifying(Path(folder) / "big")
 
 
