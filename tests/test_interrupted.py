@@ -58,7 +58,7 @@ def stages(micro, tmp_path_factory):
 def wait_for(condition) -> None:
     end = time.monotonic() + 60
     while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(

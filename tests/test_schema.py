@@ -33,7 +33,7 @@ def wrong(tmp_path, text: str) -> str:
 
 def test_the_target_is_right():
     found = reading.load(ROOT / "params.yaml")
-    assert found.settings["short"].arms["online"].beta == 3.0 and found.settings["short"].corpus.horizon == 1
+    assert found.settings["short"].arms["offline"].beta == 5.0 and found.settings["short"].corpus.horizon == 1
     assert found.settings["gap"].verifiers.local.beta == 0.5
 
 
@@ -248,7 +248,7 @@ def test_a_stage_is_given_its_cell_and_what_it_asks_for_and_nothing_else(project
     names = ("arms.{arm}", "compute.numerics", "preferences.noise", "verifiers.local", "curve")
     cell, options = sections.asked("online", "short-1-online", *names)
     assert (cell.setting, cell.seed, cell.arm, cell.base) == ("short", 1, "online", "data/base/short")
-    assert options.arms["online"].beta == 3.0 and options.compute.numerics == "portable" and options.curve.points == 12
+    assert options.arms["online"].beta == 1.5 and options.compute.numerics == "portable" and options.curve.points == 12
     assert options.verifiers.local.beta == 0.5 and not hasattr(options.verifiers, "global")
     assert not hasattr(options, "sample") and not hasattr(options.compute, "threads")
     with pytest.raises(UserError, match=r"--cell names short-1-onlin, .*; the nearest is short-1-online"):

@@ -1,5 +1,6 @@
 """DVC's comparison of params, without what makes it slow."""
 
+import copy
 import functools
 from typing import Any
 
@@ -23,7 +24,7 @@ def parse_once() -> None:
             if not isinstance(at, dict) or key not in at:
                 return search(found, glob, separator=separator, **more)  # a pattern, a place in a list, or nothing
             at = at[key]
-        return at
+        return copy.deepcopy(at)  # each stage its own, as dvc.lock would else get YAML's anchors
 
     LOADERS[".yaml"], dpath.get = _load, get  # type: ignore[assignment]
 
