@@ -74,10 +74,9 @@ def new_project(folder: Path, study: str) -> Path:
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
     )
-    results = ("tests/", "data/report/", "data/made.json", "dvc.lock")
-    results += tuple(f"data/studies/{path.stem}/" for path in (ROOT / "studies").glob("*.yaml"))
+    results = ("tests/", "data/report/", "data/studies/", "data/made.json", "dvc.lock")
     for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(results):
+        if (ROOT / name).is_file() and (name.endswith("/.gitkeep") or not name.startswith(results)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     params = reading.prepare(study, ROOT)

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stages.records.errors import UserError
-from stages.worlds.encoding import PADDING, PLAIN, Encoded, _special_ids, _start, load_tokenizer
-from stages.worlds.rouge import words
+from stages.worlds.encoding import PADDING, PLAIN, Encoded, _batches, _faults, _special_ids, _start, load_tokenizer
 
 if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, a world's Options, does not have
     from transformers import PreTrainedTokenizerFast
@@ -76,8 +75,9 @@ def encode_prompts(tokenizer: PreTrainedTokenizerFast, prompts: Iterable[Asked],
     the last message; what the template puts around it stays, and ``fault`` is "framed" where that alone is too long.
     """
     start, written = _start(tokenizer), []
-    for batch in _batches(prompts):
-        for asked, begun, fault in zip(batch, _begun(tokenizer, batch), _faults(tokenizer, [[one] for one in batch])):
+    for batch in _batches([*prompts]):
+        said = [[asked.text, *(content for _, content in asked.before or ())] for asked in batch]
+        for asked, begun, fault in zip(batch, _begun(tokenizer, batch), _first_faults(tokenizer, _how(batch), said)):
             ids, offsets, text = begun
             lead = start if asked.before is None else []
             length, room = len(lead) + len(ids), longest - len(lead)
@@ -100,12 +100,13 @@ def encode_completions(
     ``fault`` is "merged" where a token reaches from the prompt into the completion: no policy could go on from there.
     """
     written = []
-    for batch in _batches(zip(prompts, completions)):
+    for batch in _batches([*zip(prompts, completions)]):
         several = [asked for asked, _ in batch]
         whole = [_whole(tokenizer, asked, answer) for asked, answer in batch]
         once = dict.fromkeys(several)  # pairs share their prompts
         prompt_ids = {asked: begun.ids for asked, begun in zip(once, _begun(tokenizer, [*once]))}
-        for asked, (ids, _), fault in zip(several, _tokens(tokenizer, several, whole), _faults(tokenizer, batch)):
+        faults = _first_faults(tokenizer, _how(several), [[answer] for _, answer in batch])
+        for asked, (ids, _), fault in zip(several, _tokens(tokenizer, several, whole), faults):
             prompt = prompt_ids[asked]
             fault = fault or ("merged" if ids[: len(prompt)] != prompt else None)
             answer = ids[len(prompt) :]
@@ -152,12 +153,16 @@ def _framed(tokenizer: PreTrainedTokenizerFast, asked: Asked, answer: str | None
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None)
 
 
+def _how(prompts: Sequence[Asked]) -> dict[str, bool]:
+    """How the texts of these prompts become tokens, which are all plain or all conversations."""
+    return PLAIN if prompts[0].before is None else FRAMED
+
+
 def _tokens(
     tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Asked], texts: list[str]
 ) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
-    """(ids, their places in the text) of each text; the prompts are all plain, or all conversations."""
-    how = PLAIN if prompts[0].before is None else FRAMED
-    encoded = tokenizer(texts, return_offsets_mapping=True, **how)
+    """(ids, their places in the text) of each of the prompts' texts."""
+    encoded = tokenizer(texts, return_offsets_mapping=True, **_how(prompts))
     return zip(encoded.input_ids, encoded.offset_mapping)
 
 
@@ -182,37 +187,8 @@ def _cut_conversation(tokenizer: PreTrainedTokenizerFast, asked: Asked, begun: B
     return ids[:gap] + ids[gap + excess :]
 
 
-def _faults(tokenizer: PreTrainedTokenizerFast, rows: Sequence) -> list[str | None]:
-    """For each row None, "special" if a special token is among the ids of a text of it, or "unwritten" if they lose a
-    word. A row is an Asked, alone or with its answer; what was asked counts where it is alone."""
-    conversation = rows[0][0].before is not None
-    texts = [
-        [row[1]] if len(row) > 1 else [row[0].text, *(said for _, said in row[0].before or ())] for row in rows
-    ]  # fmt: skip
-    flat = [text for several in texts for text in several]
-    found = iter(_faults_of(tokenizer, flat, FRAMED if conversation else PLAIN))
-    return [next(filter(None, [next(found) for _ in several]), None) for several in texts]
-
-
-def _faults_of(tokenizer: PreTrainedTokenizerFast, texts: list[str], how: dict) -> list[str | None]:
-    unknown, found, special = tokenizer.unk_token_id, [], _special_ids(tokenizer)
-    encoded = tokenizer(texts, **how).input_ids
-    for text, ids, said in zip(texts, encoded, tokenizer.batch_decode(encoded, skip_special_tokens=True)):
-        if special.intersection(ids):
-            found.append("special")
-        else:
-            lost = not ids or unknown in ids or (said.strip() != text.strip() and words(said) != words(text))
-            found.append("unwritten" if lost else None)
-    return found
-
-
-def _batches(rows: Iterable) -> Iterator[list]:
-    """The rows by the thousand: the tokenizers library holds much more than the ids of those it encodes at once."""
-    batch: list = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == 1000:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _first_faults(tokenizer: PreTrainedTokenizerFast, how: dict[str, bool], rows: list[list[str]]) -> list[str | None]:
+    """For each row of texts the first fault that one of them has, as encoding knows them; None without any."""
+    texts = [text for row in rows for text in row]
+    found = iter(_faults(tokenizer, _special_ids(tokenizer), texts, tokenizer(texts, **how).input_ids))
+    return [next(filter(None, [next(found) for _ in row]), None) for row in rows]
