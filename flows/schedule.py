@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.pipeline.graph import Graph
+from flows.pipeline.graph import Graph, upstream
 from flows.plan import Plan
 from flows.runners import Job, Runner
 from flows.runners.processes import Processes, Stopped
@@ -42,9 +42,7 @@ def in_turn(graph: Graph) -> dict[str, int]:
     finished one after another, and a stop loses those alone that are at work."""
     found: dict[str, int] = {}
     for place, name in enumerate(name for name, stage in graph.stages.items() if stage.meta.get("publishes")):
-        before = [name]
-        for one in before:  # grows meanwhile
-            before += [up for up in graph.stages[one].upstream if up not in found and up not in before]
+        for one in upstream(graph.stages, [name]):
             found.setdefault(one, place)
     return found
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,16 @@ class Stage:
     def labels(self) -> dict[str, str]:
         """Whose it is: what there is of setting, seed, arm and verifier."""
         return labels(self.meta)
+
+
+def upstream(stages: Mapping[str, Stage], names: Iterable[str]) -> list[str]:
+    """These stages and all that they come from, tracked inputs too, in the order of ``stages``."""
+    found, waiting = set(), list(names)
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
+            waiting += stages[name].upstream
+    return [name for name in stages if name in found]
 
 
 class Graph:

@@ -6,7 +6,7 @@ made or a declared source, and if the code was that of a commit. Files are compa
 statement that belongs to an entry of dvc.lock. Each link is judged by itself, so that a fault shows where it is.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -42,16 +42,6 @@ class Link:
     why: str = ""
     stated: Stated | None = None
     key: str = ""
-
-
-def upstream(graph: Graph, names: Iterable[str]) -> list[str]:
-    """These stages and all that they come from, tracked inputs too, in the order of `dvc repro`."""
-    found, waiting = set(), list(names)
-    while waiting:
-        if (name := waiting.pop()) not in found:
-            found.add(name)
-            waiting += graph.stages[name].upstream
-    return [name for name in graph.stages if name in found]
 
 
 def of_graph(

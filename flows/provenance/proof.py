@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.pipeline.changes import some
-from flows.pipeline.graph import Graph
+from flows.pipeline.graph import Graph, upstream
 from flows.pipeline.reading import overlap
 from flows.pipeline.verify import Found, unlike_published, verify
 from flows.places import MIRRORED
@@ -67,7 +67,7 @@ def prove(graph: Graph, path: str | None, everything: bool, links: bool) -> Proo
     checkout = graph.root.parents[1] if own else graph.root
     published = replicates.studies(graph.root)
     studies = [folder for folder in published if place and _is_at(graph.root / place, folder)]
-    names = [] if studies else chain.upstream(graph, _made(graph, place) if place else graph.stages)
+    names = [] if studies else upstream(graph.stages, _made(graph, place) if place else graph.stages)
     if any(dep.fs_path == str(graph.root / PUBLISHED) for name in names for dep in graph.dvc_stage(name).deps):
         studies = published
     found = verify(graph, None if everything else {*names}) if names else Found([], _hashed(studies), set(), {})

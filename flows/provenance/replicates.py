@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import kept
-from flows.pipeline.graph import Graph
+from flows.pipeline.graph import Graph, upstream
 from flows.provenance import keys, origins, statements
 from stages.provenance.git import source
 from stages.records import artifacts, plain, resolver
@@ -50,7 +50,7 @@ def publish(graph: Graph, name: str, study: str, project: Path) -> str:
     decided_by = key(of, found, origins.written_digests(graph.root), graph.root)
     if (before := read(folder, of)) and before["key"] == decided_by:
         return ""
-    stages = upstream(graph, name)
+    stages = [one for one in upstream(graph.stages, [name]) if graph.stages[one].command]
     outs = {one["path"]: f"md5 {one['md5']}" for stage in stages for one in graph.record(stage)["outs"]}
     commit, clean = source(graph.root)
     record = {"key": decided_by, "commit": commit, "clean": clean, "artifacts": outs}
@@ -171,14 +171,6 @@ def restored(folder: Path) -> list[list[str]]:
     whole = statements.unpack(folder / statements.PUBLISHED).get("report")
     at_last = whole.params.get("resolved", {}).get("study", {}).get("restored", []) if whole else []
     return [*(record["restored"] for record in records if record), at_last]
-
-
-def upstream(graph: Graph, name: str) -> list[str]:
-    """The stage and all that it goes back to."""
-    found = [name]
-    for one in found:  # grows meanwhile
-        found += [up for up in graph.stages[one].upstream if up not in found and graph.stages[up].command]
-    return found
 
 
 def stated(

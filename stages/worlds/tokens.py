@@ -9,7 +9,7 @@ once, at the end, and padding nowhere. Where a tokenizer makes something else of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stages.records.errors import UserError
-from stages.worlds.encoding import PADDING, PLAIN, Encoded, _batches, _faults, _special_ids, _start, load_tokenizer
+from stages.worlds import encoding
+from stages.worlds.encoding import PADDING, PLAIN, Encoded, _faults, _special_ids, _start, load_tokenizer
 
 if TYPE_CHECKING:  # importing it takes seconds, which the schema of params.yaml, a world's Options, does not have
     from transformers import PreTrainedTokenizerFast
 
 FRAMED = {"add_special_tokens": False}  # what a template has written: its special tokens are tokens, BOS among them
+_batches: Callable[[list], list[list]] = encoding._batches  # of any rows, though its own are texts
 PROBE = "answer"  # what a template puts around it, it puts around every answer
 
 Before = tuple[tuple[str, str], ...]  # (role, content) of the messages before the last one of the user's
