@@ -32,7 +32,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a per
         reproduce.doctor,
     ],
     "Prove": [prove.verify, prove.keys],
-    "Bring your own": [bring.import_command, bring.export],
+    "Bring your own": [bring.new, bring.import_command, bring.export],
 }
 for question, commands in COMMANDS.items():
     for command in commands:
