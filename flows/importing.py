@@ -278,6 +278,7 @@ def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
             subprocess.run(untrack, cwd=root, check=True)
             keep.unlink()
         with Repo(str(root)) as repo:
+            repo.scm_context.quiet = True  # what to commit, import_input says
             if not (root / f"{folder}.dvc").exists():
                 if any(path.name != name for path in (root / folder).iterdir()):
                     raise UserError(f"{_unrecorded(folder)} Else remove it; then import again.")
