@@ -15,8 +15,6 @@ from stages.records import reading
 from stages.records.errors import UserError
 from stages.worlds import encoding
 
-FEW_HELD = {"draw": 0, "held_out": 0.02}
-
 
 def state(root: Path) -> tuple[dict, str]:
     """All that `roads new` may change, and what git makes of it."""
@@ -82,7 +80,7 @@ def test_a_model_of_one_s_own_brings_its_tokenizer_and_gentle_rates(project, tmp
         ("mine", lines([{"text": "a"}] * 10), "whole texts alone"),
         ("mine", lines([row | {"rejected": row["chosen"]} for row in PAIRS]), "rows of preferences would be dropped"),
         ("mine", lines([{"prompt": 1, "chosen": "a", "rejected": "b"}] * 10), "has no row that is fit"),
-        ("mine", (CASES / "chat.jsonl").read_bytes() if (CASES / "chat.jsonl").exists() else b"", "mine.jsonl"),
+        ("mine", (CASES / "chat_explicit.jsonl").read_bytes(), "say --model"),
     ],
 )
 def test_what_is_wrong_is_said_and_changes_nothing(project, tmp_path, name, content, complaint):  # noqa: F811
@@ -133,7 +131,7 @@ def test_the_size_of_a_model_is_that_of_its_weights(tmp_path):
     assert found.parameters == sum(one.numel() for one in network.parameters())
     assert (found.layers, found.hidden, found.vocabulary) == (2, 32, 100)
     rough = estimated.of_network({"hidden_size": 32, "layers": 2, "heads": 4}, 100)
-    assert rough.parameters == pytest.approx(found.parameters, rel=0.2)
+    assert rough.parameters == pytest.approx(found.parameters, rel=0.4)
 
 
 def test_less_memory_takes_smaller_pieces(monkeypatch):
@@ -143,7 +141,7 @@ def test_less_memory_takes_smaller_pieces(monkeypatch):
     for gigabytes in (8, 16, 32, 128):
         monkeypatch.setattr(estimated, "memory", lambda there=gigabytes: there)
         found.append(estimated.at_once(size, 200, 16))
-    assert found[0] == 1 and found == sorted(found[:-1]) + [0], "0: the whole batch"
+    assert found[0] == 1 and found == [*sorted(found[:-1]), 0], "0: the whole batch"
 
 
 def test_time_grows_with_the_network_and_the_steps():
