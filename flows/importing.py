@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,20 +57,42 @@ def import_input(
     """
     from flows import sources
 
-    corpus = _text_corpus(setting, root)
+    _text_corpus(setting, root)
+    with scratch(root, source) as folder:
+        given = sources.found(source, folder, config, split)
+        return place(given, setting, folder, root, licence=licence, origin=origin)
+
+
+@contextlib.contextmanager
+def scratch(root: Path, source: str) -> Iterator[Path]:
+    """A folder for what is fetched and copied, gone at the end; what the disk refuses is said in one sentence."""
     (root / ".roads").mkdir(exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=root / ".roads", prefix="import-") as scratch:
-            given = sources.found(source, Path(scratch), config, split)
-            name, files, what, ruled = _checked(given, setting, corpus, root)
-            new, digest = _copied(files, Path(scratch) / "new")
-            with _placed(new / name if name == TOKENIZER else new, root / INPUTS / setting / name, Path(scratch)):
-                told = {"licence": " ".join(licence.split()), "from": " ".join(origin.split())}
-                known = given.origin | {"sha256": digest} | {key: words for key, words in told.items() if words}
-                _track(root, INPUTS / setting, name, known)
+        with tempfile.TemporaryDirectory(dir=root / ".roads", prefix="import-") as folder:
+            yield Path(folder)
     except OSError as error:
         what = "no disk space left" if error.errno == errno.ENOSPC else f"{error.filename}: {error.strerror}"
         raise UserError(f"{source} was not imported, nothing changed ({what}): put it right and try again.") from error
+
+
+def place(
+    given: Found,
+    setting: str,
+    folder: Path,
+    root: Path,
+    licence: str = "",
+    origin: str = "",
+    known_rows: tuple[str, list[dict]] | None = None,
+) -> str:
+    """As ``import_input``, of a source that was found; folder: for copies; known_rows: of ``read_rows``, if that was
+    done already."""
+    corpus = _text_corpus(setting, root)
+    name, files, what, ruled = _checked(given, setting, corpus, root, known_rows)
+    new, digest = _copied(files, folder / f"{name}-new")
+    with _placed(new / name if name == TOKENIZER else new, root / INPUTS / setting / name, folder):
+        told = {"licence": " ".join(licence.split()), "from": " ".join(origin.split())}
+        known = given.origin | {"sha256": digest} | {key: words for key, words in told.items() if words}
+        _track(root, INPUTS / setting, name, known)
     found = given.origin
     chosen = f" (splits {found['splits']})" if "splits" in found else ""
     fetched = f", {found['source']} at commit {found['revision']} of the hub" if "revision" in found else ""
@@ -122,14 +144,33 @@ def _text_corpus(setting: str, root: Path):
     return found.corpus
 
 
-def _checked(given: Found, setting: str, corpus, root: Path) -> tuple[str, list[tuple[Path, str]], str, str]:
+def read_rows(given: Found, group: str | None = None, strength: Sequence[str] = ()) -> tuple[str, list[dict]]:
+    """What kind of data was found, and its rows (stages/worlds/rows.py). Raises UserError."""
+    from stages.worlds import files, rows
+
+    placed = None
+    if given.splits is not None:
+        placed = [(file, files.split_of_file(Path(name))) for file, name in _named(given)]
+    with _without_collector():
+        return rows.read(given.path, group, strength, placed)
+
+
+def _named(given: Found) -> list[tuple[Path, str]]:
+    from flows import sources
+
+    return [(given.path, given.path.name)] if given.splits is None else sources.named(given.splits, given.path)
+
+
+def _checked(
+    given: Found, setting: str, corpus, root: Path, known_rows: tuple[str, list[dict]] | None
+) -> tuple[str, list[tuple[Path, str]], str, str]:
     """Name below the setting's folder, files to copy and their names, what it is in words, and what rules do to it;
     raises UserError.
 
     corpus: stages.worlds.text.Options.
     """
     from flows import sources
-    from stages.worlds import files, inputs, rows, rules, text
+    from stages.worlds import inputs, rows, rules, text
 
     path = given.path
     if path.is_dir() and (path / "config.json").exists():
@@ -140,16 +181,14 @@ def _checked(given: Found, setting: str, corpus, root: Path) -> tuple[str, list[
     if path.is_file() and _is_tokenizer(path):
         inputs.check_tokenizer(path)
         return TOKENIZER, [(path, TOKENIZER)], "a tokenizer", ""
-    named = [(path, path.name)] if given.splits is None else sources.named(given.splits, path)
-    placed = [(file, files.split_of_file(Path(name))) for file, name in named]
     folder = root / INPUTS / setting
     known = isinstance(corpus.tokenizer, str) and (folder / corpus.tokenizer).exists()
     about = text.about(corpus, text.tokenizer_of(corpus, folder) if known else None)
     tally = rules.Tally(setting, corpus.max_dropped, corpus.max_cut)
+    kind, read = known_rows or read_rows(given, corpus.group, corpus.strengths)
     with _without_collector():
-        kind, read = rows.read(path, corpus.group, corpus.strengths, None if given.splits is None else placed)
         rules.on_texts(read, kind, about, tally)
-        return kind, named, rows.in_words(kind, read), tally.said()
+    return kind, _named(given), rows.in_words(kind, read), tally.said()
 
 
 @contextlib.contextmanager
@@ -239,6 +278,7 @@ def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:
             subprocess.run(untrack, cwd=root, check=True)
             keep.unlink()
         with Repo(str(root)) as repo:
+            repo.scm_context.quiet = True  # what to commit, import_input says
             if not (root / f"{folder}.dvc").exists():
                 if any(path.name != name for path in (root / folder).iterdir()):
                     raise UserError(f"{_unrecorded(folder)} Else remove it; then import again.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flows.pipeline.changes import Piece, expected, without_digests
@@ -49,6 +49,10 @@ class Plan:
             if reached.intersection(self.graph.stages[name].upstream):
                 reached.add(name)
         return [name for name in self.names if name in reached and name not in due]
+
+    def carried_out(self) -> Plan:
+        """The same once all of it is done."""
+        return replace(self, status={}, code={}, forced=set(), mended={})
 
 
 def plan(graph: Graph, chosen: set[str], forced: Iterable[str] = (), bring: bool = False) -> Plan:

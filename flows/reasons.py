@@ -129,8 +129,13 @@ def describe(plan: Plan) -> str:
     for name in plan.maybe_due:
         upstream = [up for up in plan.graph.stages[name].upstream if up in expected or up in plan.mended]
         lines.append(f"{name}: may run ({clock(expected[name])}), if what {' or '.join(upstream)} makes is different")
-    ways = plan.timings.ways(plan.graph, set(expected))
-    unknown = sum(seconds is None for seconds in expected.values())
-    total = clock(left(ways, list(expected.values()), cores()))
+    return "\n".join([*lines, f"{len(to_run)} to run, {len(plan.maybe_due)} that may; at most {duration(plan)}."])
+
+
+def duration(plan: Plan) -> str:
+    """How long what is out of date takes by earlier runs, in words."""
+    to_run = [name for name in [*plan.due, *plan.maybe_due] if name not in plan.mended]
+    expected = [plan.timings.expected(plan.graph.stages[name]) for name in to_run]
+    unknown = sum(seconds is None for seconds in expected)
     note = f" ({unknown} stages have never been timed)" if unknown else ""
-    return "\n".join([*lines, f"{len(to_run)} to run, {len(plan.maybe_due)} that may; at most about {total}{note}."])
+    return f"about {clock(left(plan.timings.ways(plan.graph, set(to_run)), expected, cores()))}{note}"

@@ -1,4 +1,4 @@
-"""Commands for a person's own data and models: import, export."""
+"""Commands for a person's own data and models: new, import, export."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,28 @@ import typer
 
 from flows import completion
 from flows.commands import StudyName, go_to
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="The name of the study, and of its setting.")],
+    data: Annotated[str, typer.Option(help="A file, a folder, or the id of a data set on the hub.")],
+    model: Annotated[str, typer.Option(help="A model folder, or the id of a model; without it, a small new one.")] = "",
+    config: Annotated[str, typer.Option(help="Of a data set with several configurations, the one to take.")] = "",
+    split: Annotated[str, typer.Option(help="Of its splits those to take, as train_prefs,test_prefs.")] = "",
+    licence: Annotated[str, typer.Option(help="The data's licence, as CC-BY-4.0; model cards say it.")] = "",
+    origin: Annotated[str, typer.Option("--source", help="Where the data come from, in words.")] = "",
+) -> None:
+    """Begin a study of your own data and model: look at both, choose sizes that fit, import them.
+
+    Writes studies/NAME.yaml, with the reason for each size beside it, and says how long stages take and what comes
+    next. Preferences are judged by a reward model on other prompts, demonstrations by their overlap with the reference.
+
+    Example: roads new chat --data preferences.jsonl --model models/SmolLM2-135M-Instruct
+    """
+    from flows.starting import start
+
+    for line in start(name, data, model, Path(), config, split, licence, origin):
+        typer.echo(line)
 
 
 def import_command(

@@ -83,6 +83,8 @@ def run(
             code = carry_out(todo, asked, checked, here, runner)
             if deciding and code == 0 and (warning := write(graph.root).warning):
                 typer.echo(warning)
+            if code == 0:
+                _advise(plan(graph, set(graph.stages)) if any(selection.values()) else todo.carried_out(), study, here)
         else:
             typer.echo(_nothing_to_do(todo, begun))
             _say(remarks(todo))
@@ -93,6 +95,40 @@ def run(
                 typer.echo(published)
         if code:
             raise typer.Exit(code)
+
+
+def advise(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies),
+    ] = None,
+) -> None:
+    """Say whether going online is worth it, before any policy is trained: from reward models and samples alone.
+
+    Runs what these need and is not up to date, then writes data/report/advice.html: the gap between judging and
+    generating, what picking among samples gains, which lead the published studies predict from that, and what each
+    road costs. Exit codes as of `roads run`.
+
+    Example: roads advise ukp
+    """
+    here = Path.cwd()
+    go_to(name)
+    from flows.pages import advice
+    from flows.pipeline.graph import Graph
+    from flows.plan import plan
+    from stages.records import reading
+
+    checked, graph = reading.load(), Graph(publishing=bool(name))
+    with graph.alone():
+        todo, code = plan(graph, advice.before_training(graph), bring=True), 0
+        if todo.due:
+            from flows.run import run as carry_out
+
+            asked = {"study": name or "study", "settings": [], "seeds": [], "stages": [], "force": []}
+            code = carry_out(todo, asked, checked, here, "local")
+        if code:
+            raise typer.Exit(code)
+        _advise(plan(graph, set(graph.stages)), name, here)
 
 
 def status(study: StudyName = None) -> None:
@@ -174,6 +210,16 @@ def log(study: StudyName = None) -> None:
 def _say(lines: list[str]) -> None:
     for line in lines:
         typer.echo(line)
+
+
+def _advise(todo: "Plan", study: str | None, here: Path) -> None:
+    """Write the page with the answer of a study, if it has reward models, and say it; todo: what is left to do."""
+    from flows.pages import advice
+
+    if not advice.before_training(todo.graph):
+        return
+    _say(advice.write(todo, f"roads run --study {study}" if study else "roads run"))
+    typer.echo(f"Should you go online? {os.path.relpath(todo.graph.root / f'{advice.PAGE}.html', here)}")
 
 
 def _nothing_to_do(todo: "Plan", begun: float) -> str:

@@ -57,6 +57,7 @@ class Options(Section):
     judge: Share = 0.0
     validation: Share
     test: Share
+    used: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the prompts that is used at all
     max_dropped: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the rows that rules may drop
     max_cut: Share = 0.5  # share of the prompts, and of the completions, that may be longer than the maximum
     group: str | None = None
@@ -187,7 +188,8 @@ def _read(params, inputs: Path, of: tuple) -> dict[str, list[dict]]:
     given = {}
     for kind in data.COLUMNS:
         if (inputs / kind).exists():
-            found, given[kind] = read(inputs / kind, params.group, params.strengths)
+            found, rows = read(inputs / kind, params.group, params.strengths)
+            given[kind] = [row for row in rows if "fault" in row or _is_used(row["key"], params, of)]
             if found != kind:
                 raise UserError(f"{inputs / kind} holds {found}: import them again with `roads import {of[0]} FILE`.")
     needed = NEEDED[params.reward]
@@ -197,6 +199,11 @@ def _read(params, inputs: Path, of: tuple) -> dict[str, list[dict]]:
             f"with {'/'.join(data.COLUMNS[needed])} rows, or change settings.{of[0]}.corpus.reward."
         )
     return given
+
+
+def _is_used(prompt: str, params, of: tuple) -> bool:
+    """Whether a prompt is of the share that is used: by its hash, so that another share keeps what both have."""
+    return params.used == 1 or key("roles", "used", *of, prompt) / 2**63 < params.used
 
 
 def _with_roles(given: dict[str, pd.DataFrame], params, of: tuple) -> dict[str, pd.DataFrame]:

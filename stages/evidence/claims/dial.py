@@ -38,12 +38,13 @@ class Line(NamedTuple):
     points: list[Point]
     prompts: int  # of all settings
 
-    def at(self, gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(height, half width of the 95% interval) of the line at these gaps."""
+    def at(self, gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(height, lower end, upper end of the 95% interval) of the line at these gaps."""
         away = gaps - self.centre[0]
         quantile = stats.t.ppf((1 + statistics.LEVEL) / 2, self.slope.freedom)
         half = quantile * np.sqrt(self.error**2 + (away * self.slope.error) ** 2)
-        return self.centre[1] + away * self.slope.mean, half
+        height = self.centre[1] + away * self.slope.mean
+        return height, height - half, height + half
 
 
 def measured_gap(row: dict) -> tuple[float, bool]:

@@ -106,17 +106,18 @@ def dial(
 
 
 @drawing
-def fitted(points: Sequence[tuple], line: tuple[np.ndarray, np.ndarray, np.ndarray], x: str, unit: str) -> str:
+def fitted(points: Sequence[tuple], line: tuple[np.ndarray, ...], x: str, unit: str, level: float = 0.0) -> str:
     """A line with its 95% interval through points with theirs, each named.
 
-    points: (name, Estimate of x, Estimate of y, whether to draw it open). line: (x values, heights, half widths).
+    points: (name, Estimate of x, Estimate of y, whether to draw it open). line: (x values, heights, lower ends, upper
+    ends). level: where neither side is ahead.
     """
     figure, axes = axes_of(6.4, 4.2, left=0.5, bottom=0.5, right=0.15, top=0.25)
     colour = STANDINS["online-0"]
-    xs, heights, half = line
-    axes.fill_between(xs, heights - half, heights + half, color=colour, alpha=0.12, linewidth=0)
+    xs, heights, low, high = line
+    axes.fill_between(xs, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.plot(xs, heights, color=colour, linewidth=2)
-    axes.axhline(0, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.axhline(level, color=STANDINS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
     for _, across, up, is_open in points:
         axes.errorbar(
             across.mean,

@@ -125,7 +125,11 @@ class Cell:
 
 def read_study() -> Study:
     """The study of cells.yaml. Raises UserError when the file is missing or wrong."""
-    found = plain.fast(CELLS)
+    return study_of(plain.fast(CELLS))
+
+
+def study_of(found: dict) -> Study:
+    """The study of the content of cells.yaml."""
     study = found["resolved"]["study"]
     params = {setting: found["resolved"]["settings"][setting] for setting in study["settings"]}
     return Study(
@@ -154,7 +158,11 @@ def read_judge(study: Study, setting: str) -> tuple[dict, pd.DataFrame]:
     """How well a setting's judge predicts labels that nothing has learned from, as the stage base wrote it: its
     numbers; by prompt_id log_loss and accuracy (no row where there are no such labels)."""
     made, (_, kept) = next(iter(shared(study, "base", setting).items()))
-    folder, stage = kept / "base", maker(made)
+    return measured_judge(kept / "base", maker(made))
+
+
+def measured_judge(folder: Path, stage: str) -> tuple[dict, pd.DataFrame]:
+    """The same of a folder with what the ``stage`` base has found out."""
     numbers = _json(folder / "metrics.json")["judge"]
     refuse_infinite(numbers, folder / "metrics.json", stage)
     if not numbers["pairs"]:
@@ -197,11 +205,15 @@ def read_judged(study: Study, setting: str, seed: int, verifier: str, *arm: str)
     of its completions. Raises UserError as ``read_cell``."""
     name = "-".join([verifier, *arm])
     kept, stage = study.replicate(setting, seed), f"judge@{setting}-{seed}-{name}"
-    folder = kept / "judge" / name
+    return judged(kept / "judge" / name, stage, _made(kept, f"data/judge/{setting}/{seed}/{name}"))
+
+
+def judged(folder: Path, stage: str, made: dict[str, str]) -> Cell:
+    """The same of a folder with what the ``stage`` judge has found out; made: as in ``Cell``."""
     metrics = _json(folder / "metrics.json")
     for part, numbers in metrics.items():
         refuse_infinite(numbers, f"{folder / 'metrics.json'}, {part}", stage)
-    made, line = _made(kept, f"data/judge/{setting}/{seed}/{name}"), _json(folder / artifacts.VERIFIER)["line"]
+    line = _json(folder / artifacts.VERIFIER)["line"]
     return Cell(made, metrics, pd.DataFrame(), pd.DataFrame(), _by_prompt(folder, stage), None, line)
 
 
