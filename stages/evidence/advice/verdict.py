@@ -13,6 +13,7 @@ from stages.evidence.advice.signs import Lead, Signs
 from stages.evidence.study.truth import beats_chance
 
 CHANCE = 0.5  # a win rate that favours neither road
+MARGIN = 0.05  # how far a win rate must be able to lie from it to be worth a longer road
 Interval = tuple[float, float, float]  # mean, low, high of a win rate
 
 
@@ -119,6 +120,8 @@ def _measured(lead: Lead, found: Signs) -> str:
         return f"Not decided: {said}."
     if win.mean < CHANCE:
         return f"No: {said}."
+    if win.high < CHANCE + MARGIN:
+        return f"Hardly: {said}, so it is ahead, but by less than {MARGIN:.0%} of them."
     if not _judges(found):
         return f"Not decided: {said}, but its reward model is not shown to be better than chance."
     return f"Yes: {said}."
