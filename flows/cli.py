@@ -21,7 +21,7 @@ app = typer.Typer(
     help="From one preference data set to policies by every road, and to a report that compares them.",
 )
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a person has, in the order of `roads --help`
-    "Run": [run.run, run.advise, run.status, run.study, run.extend, run.log, run.ui],
+    "Run": [run.run, run.advise, run.tune, run.status, run.study, run.extend, run.log, run.ui],
     "Understand": [understand.why, understand.lineage, understand.diff, understand.claims],
     "Reproduce": [
         reproduce.reproduce,

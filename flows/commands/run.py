@@ -83,8 +83,8 @@ def run(
             code = carry_out(todo, asked, checked, here, runner)
             if deciding and code == 0 and (warning := write(graph.root).warning):
                 typer.echo(warning)
-            if code == 0:
-                _advise(plan(graph, set(graph.stages)) if any(selection.values()) else todo.carried_out(), study, here)
+            if code == 0 and not any(selection.values()):
+                _advise(todo.carried_out(), study, here)
         else:
             typer.echo(_nothing_to_do(todo, begun))
             _say(remarks(todo))
@@ -129,6 +129,26 @@ def advise(
         if code:
             raise typer.Exit(code)
         _advise(plan(graph, set(graph.stages)), name, here)
+
+
+def tune(
+    name: Annotated[str, typer.Argument(help="A study of studies/.", autocompletion=completion.studies)],
+) -> None:
+    """Choose learning rate and beta of a study's two compared arms by trials on a seed that no result uses.
+
+    The trials are a study of their own, studies/NAME_tuning.yaml; the best on validation prompts go into
+    studies/NAME.yaml. Exit codes as of `roads run`.
+
+    Example: roads tune ukp
+    """
+    from flows import tuning
+
+    project = Path.cwd()
+    trials = tuning.declare(name)
+    run(study=trials, stages="evaluate")
+    found = tuning.winners(name, Path.cwd(), project)
+    tuning.write(name, found, project)
+    _say([*tuning.told(found, trials), f"studies/{name}.yaml has them now: commit it and studies/{trials}.yaml."])
 
 
 def status(study: StudyName = None) -> None:
