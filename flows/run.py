@@ -66,7 +66,7 @@ def run(plan: Plan, asked: dict[str, Any], params: Params, here: Path, runner: s
             schedule.listeners += [terminal.listen, tracker.listen, functools.partial(makings.listen, schedule)]
             if (root / MIRRORED).exists():
                 schedule.listeners.append(functools.partial(publish, plan.graph, asked["study"], here, terminal))
-            tracker.schedule = schedule
+            tracker.schedule, terminal.progress.events = schedule, schedule.events
             work = in_background(lambda: carry_out(schedule, asked, tracker, terminal), faults)
             while work.is_alive() and not interrupt.older_than(STOPPING):
                 work.join(0.1)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.plan import Plan
+from flows.progress import Progress
 from flows.schedule import Outcome
 from flows.timings import clock, left
 
@@ -31,6 +32,7 @@ class Terminal:
         self.running: dict[str, float] = {}
         self.ended: dict[str, Outcome] = {}
         self.note = ""
+        self.progress = Progress()
         self._mutex = threading.Lock()
         self._live = Live(console=self.console, get_renderable=self._table, refresh_per_second=4, transient=True)
 
@@ -87,7 +89,7 @@ class Terminal:
     def _table(self) -> Table:
         with self._mutex:
             table = Table(box=None, pad_edge=False)
-            for heading in ("stage", "state", "time", "usually"):
+            for heading in ("stage", "state", "time", "usually", "steps"):
                 table.add_column(heading, justify="left" if heading in ("stage", "state") else "right")
             space = max(self.console.height - len(self.running) - 6, 4)
             recent = [(n, o) for n, o in self.ended.items() if o.message != "up to date"][-(space * 2 // 3) :]
@@ -96,7 +98,9 @@ class Terminal:
                 table.add_row(name, Text(outcome.state, STYLES[outcome.state]), seconds, "")
             for name, since in self.running.items():
                 usual = clock(self.plan.timings.expected(self.plan.graph.stages[name]))
-                table.add_row(Text(name, "bold"), Text("running", "bold blue"), clock(time.monotonic() - since), usual)
+                steps = self.progress.told(name)
+                running, passed = Text("running", "bold blue"), clock(time.monotonic() - since)
+                table.add_row(Text(name, "bold"), running, passed, usual, steps)
             waiting = [n for n in self.plan.due + self.plan.maybe_due if n not in self.ended and n not in self.running]
             for name in waiting[: space // 3]:
                 table.add_row(Text(name, "dim"), Text("waiting", "dim"), "", clock(self._usual(name)))
@@ -121,7 +125,13 @@ class Terminal:
             made = any(out["path"] == REPORT for name in current for out in self.plan.graph.record(name)["outs"])
             shown = self._shown(self.plan.graph.root / REPORT)
             seen = f" Report: {shown}" if made and not interrupted else " The report is of an earlier run."
-        return f"{', '.join(parts)} in {clock(time.monotonic() - self.begun)}.{seen}"
+        kept = ""
+        if interrupted:
+            kept = (
+                " What is done is kept: the same command goes on from there, and a stopped stage from its last "
+                "checkpoint."
+            )
+        return f"{', '.join(parts)} in {clock(time.monotonic() - self.begun)}.{kept}{seen}"
 
     def _shown(self, path: Path | None) -> str:
         """A path as short as it can be used from where the user is."""

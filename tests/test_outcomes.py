@@ -70,6 +70,15 @@ def test_a_run_whose_reader_has_gone_can_be_stopped(project, number):
     assert not [pid for pid in Path("pids").read_text().split() if small.alive(int(pid))]
 
 
+def test_an_interrupted_run_says_what_is_kept_and_how_to_go_on(project):
+    Path("slow").write_text("60")
+    process = begin(stdout=subprocess.PIPE, text=True)
+    wait_for(process, "pids")
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on from there" in said.splitlines()[-1]
+
+
 def test_a_second_signal_ends_a_run_that_nobody_reads(project):
     """Its pipe is full, so that whatever it says next waits for ever; the first signal asks, the second does not."""
     Path("slow").write_text("3")
