@@ -139,6 +139,7 @@ def test_before_any_policy_is_trained_the_answer_is_what_reward_models_and_sampl
         pd.read_parquet(micro_copy / f"data/evaluation/micro/0/{arm}/completions.parquet").query("split == 'test'")
         for arm in ("offline", "online")
     )
+    offline, online = (table[table["sample"] == 0] for table in (offline, online))
     merged = online.merge(offline, on="prompt_id")
     pairs = (np.sign(merged["true_reward_x"] - merged["true_reward_y"]) + 1) / 2
     measured = pairs.groupby(merged["prompt_id"]).mean()

@@ -236,7 +236,7 @@ def _advise(todo: "Plan", study: str | None, here: Path) -> None:
     """Write the page with the answer of a study, if it has reward models, and say it; todo: what is left to do."""
     from flows.pages import advice
 
-    if not advice.before_training(todo.graph):
+    if not advice.applies(todo.graph):
         return
     _say(advice.write(todo, f"roads run --study {study}" if study else "roads run"))
     typer.echo(f"Should you go online? {os.path.relpath(todo.graph.root / f'{advice.PAGE}.html', here)}")

@@ -71,6 +71,11 @@ def write(todo: Plan, command: str) -> list[str]:
     return [f"{one.setting}: {one.answer}" for one in advices]
 
 
+def applies(graph: Graph) -> bool:
+    """Whether a study has reward models, to be trained here or as they were published."""
+    return bool(before_training(graph) or plain.fast(graph.root / plain.CELLS)["resolved"]["study"].get("restored"))
+
+
 def before_training(graph: Graph) -> set[str]:
     """The stages that measure reward models on what was there before any policy: their meta says what they measure."""
     measuring = {name for name, stage in graph.stages.items() if {"verifier", "measures"} <= stage.meta.keys()}

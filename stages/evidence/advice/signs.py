@@ -44,7 +44,7 @@ class Signs(NamedTuple):
 class Lead(NamedTuple):
     """Online against offline, both trained."""
 
-    win: Estimate  # how often an answer of online beats one of offline to the same test prompt, ties counting half
+    win: Estimate  # how often online's first answer to a test prompt beats offline's, ties counting half
     needed: int | None  # seeds with an even chance to show such a lead; None where that cannot be known
 
     @property
@@ -118,10 +118,12 @@ def _by_seed(study: Study, found: list[pd.Series]) -> np.ndarray:
 
 
 def _completions(folder: Path) -> pd.DataFrame:
-    """Test completions with their true reward: all of them, or of what was published the first of each prompt."""
+    """The first completion of each test prompt with its true reward: what is kept of a published replicate too, so that
+    one lead is the same number wherever it is read."""
     path = folder / "completions.parquet"
     table = pd.read_parquet(path if path.exists() else folder / "first.parquet")
-    return table[table["split"] == "test"]
+    test = table[table["split"] == "test"]
+    return test.sort_values("sample", kind="stable").drop_duplicates("prompt_id")
 
 
 def _best_of(study: Study, setting: str, judged: list[Cell] | None) -> tuple[int, float, Estimate | None]:
