@@ -21,8 +21,8 @@ app = typer.Typer(
     help="From one preference data set to policies by every road, and to a report that compares them.",
 )
 COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a person has, in the order of `roads --help`
-    "Run": [run.run, run.advise, run.tune, run.status, run.study, run.extend, run.log, run.ui],
-    "Understand": [understand.why, understand.lineage, understand.diff, understand.claims],
+    "Run": [run.run, run.status, run.study, run.extend, run.log, run.ui],
+    "Understand": [understand.why, understand.lineage, understand.diff, understand.claims, understand.advise],
     "Reproduce": [
         reproduce.reproduce,
         reproduce.replay,
@@ -32,7 +32,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {  # by the question that a per
         reproduce.doctor,
     ],
     "Prove": [prove.verify, prove.keys],
-    "Bring your own": [bring.new, bring.import_command, bring.export],
+    "Bring your own": [bring.new, bring.tune, bring.import_command, bring.export],
 }
 for question, commands in COMMANDS.items():
     for command in commands:

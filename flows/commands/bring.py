@@ -1,4 +1,4 @@
-"""Commands for a person's own data and models: new, import, export."""
+"""Commands for a person's own data and models: new, tune, import, export."""
 
 import json
 from pathlib import Path
@@ -30,6 +30,29 @@ def new(
 
     for line in start(name, data, model, Path(), config, split, licence, origin):
         typer.echo(line)
+
+
+def tune(
+    name: Annotated[str, typer.Argument(help="A study of studies/.", autocompletion=completion.studies)],
+) -> None:
+    """Choose learning rate and beta of a study's two compared arms by trials on a seed that no result uses.
+
+    The trials are a study of their own, studies/NAME_tuning.yaml; the best on validation prompts go into
+    studies/NAME.yaml. Exit codes as of `roads run`.
+
+    Example: roads tune ukp
+    """
+    from flows import tuning
+    from flows.commands import run
+
+    project = Path.cwd()
+    trials = tuning.declare(name)
+    run.run(study=trials, stages="evaluate")
+    found = tuning.winners(name, Path.cwd(), project)
+    tuning.write(name, found, project)
+    for line in tuning.told(found, trials):
+        typer.echo(line)
+    typer.echo(f"studies/{name}.yaml has them now: commit it and studies/{trials}.yaml.")
 
 
 def import_command(

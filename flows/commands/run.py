@@ -84,7 +84,9 @@ def run(
             if deciding and code == 0 and (warning := write(graph.root).warning):
                 typer.echo(warning)
             if code == 0 and not any(selection.values()):
-                _advise(todo.carried_out(), study, here)
+                from flows.pages import advice
+
+                _say(advice.told(todo.carried_out(), study, here))
         else:
             typer.echo(_nothing_to_do(todo, begun))
             _say(remarks(todo))
@@ -95,60 +97,6 @@ def run(
                 typer.echo(published)
         if code:
             raise typer.Exit(code)
-
-
-def advise(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies),
-    ] = None,
-) -> None:
-    """Say whether going online is worth it, before any policy is trained: from reward models and samples alone.
-
-    Runs what these need and is not up to date, then writes data/report/advice.html: the gap between judging and
-    generating, what picking among samples gains, which lead the published studies predict from that, and what each
-    road costs. Exit codes as of `roads run`.
-
-    Example: roads advise ukp
-    """
-    here = Path.cwd()
-    go_to(name)
-    from flows.pages import advice
-    from flows.pipeline.graph import Graph
-    from flows.plan import plan
-    from stages.records import reading
-
-    checked, graph = reading.load(), Graph(publishing=bool(name))
-    with graph.alone():
-        todo, code = plan(graph, advice.before_training(graph), bring=True), 0
-        if todo.due:
-            from flows.run import run as carry_out
-
-            asked = {"study": name or "study", "settings": [], "seeds": [], "stages": [], "force": []}
-            code = carry_out(todo, asked, checked, here, "local")
-        if code:
-            raise typer.Exit(code)
-        _advise(plan(graph, set(graph.stages)), name, here)
-
-
-def tune(
-    name: Annotated[str, typer.Argument(help="A study of studies/.", autocompletion=completion.studies)],
-) -> None:
-    """Choose learning rate and beta of a study's two compared arms by trials on a seed that no result uses.
-
-    The trials are a study of their own, studies/NAME_tuning.yaml; the best on validation prompts go into
-    studies/NAME.yaml. Exit codes as of `roads run`.
-
-    Example: roads tune ukp
-    """
-    from flows import tuning
-
-    project = Path.cwd()
-    trials = tuning.declare(name)
-    run(study=trials, stages="evaluate")
-    found = tuning.winners(name, Path.cwd(), project)
-    tuning.write(name, found, project)
-    _say([*tuning.told(found, trials), f"studies/{name}.yaml has them now: commit it and studies/{trials}.yaml."])
 
 
 def status(study: StudyName = None) -> None:
@@ -230,16 +178,6 @@ def log(study: StudyName = None) -> None:
 def _say(lines: list[str]) -> None:
     for line in lines:
         typer.echo(line)
-
-
-def _advise(todo: "Plan", study: str | None, here: Path) -> None:
-    """Write the page with the answer of a study, if it has reward models, and say it; todo: what is left to do."""
-    from flows.pages import advice
-
-    if not advice.applies(todo.graph):
-        return
-    _say(advice.write(todo, f"roads run --study {study}" if study else "roads run"))
-    typer.echo(f"Should you go online? {os.path.relpath(todo.graph.root / f'{advice.PAGE}.html', here)}")
 
 
 def _nothing_to_do(todo: "Plan", begun: float) -> str:

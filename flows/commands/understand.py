@@ -1,4 +1,4 @@
-"""Commands that say where results come from and what they mean: why, diff, lineage, claims."""
+"""Commands that say where results come from and what they mean: why, diff, lineage, claims, advise."""
 
 import json
 from pathlib import Path
@@ -105,3 +105,38 @@ def lineage(
         typer.echo(drawn.prov(found) if form else drawn.as_json(found))
     else:
         typer.echo(drawn.tree(found))
+
+
+def advise(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies),
+    ] = None,
+) -> None:
+    """Say whether going online is worth it, before any policy is trained: from reward models and samples alone.
+
+    Runs what these need and is not up to date, then writes data/report/advice.html: the gap between judging and
+    generating, what picking among samples gains, which lead the published studies predict from that, and what each
+    road costs. Exit codes as of `roads run`.
+
+    Example: roads advise ukp
+    """
+    here = Path.cwd()
+    go_to(name)
+    from flows.pages import advice
+    from flows.pipeline.graph import Graph
+    from flows.plan import plan
+    from stages.records import reading
+
+    checked, graph = reading.load(), Graph(publishing=bool(name))
+    with graph.alone():
+        todo, code = plan(graph, advice.before_training(graph), bring=True), 0
+        if todo.due:
+            from flows.run import run as carry_out
+
+            asked = {"study": name or "study", "settings": [], "seeds": [], "stages": [], "force": []}
+            code = carry_out(todo, asked, checked, here, "local")
+        if code:
+            raise typer.Exit(code)
+        for line in advice.told(plan(graph, set(graph.stages)), name, here):
+            typer.echo(line)

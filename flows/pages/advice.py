@@ -8,6 +8,7 @@ of other studies, on which the outs of this one must not depend, so this page is
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,6 +52,16 @@ class Advice(NamedTuple):
     answer: str
     why: list[str]  # sentences, the most important first
     roads: list[Road]
+
+
+def told(todo: Plan, study: str | None, here: Path) -> list[str]:
+    """The answers of a study and where the page with the reasons is, which is written; nothing for a study without
+    reward models. As ``write``, with the name of the study, and the folder that the user is in."""
+    if not applies(todo.graph):
+        return []
+    page = os.path.relpath(todo.graph.root / f"{PAGE}.html", here)
+    answers = write(todo, f"roads run --study {study}" if study else "roads run")
+    return [*answers, f"Should you go online? {page}"]
 
 
 def write(todo: Plan, command: str) -> list[str]:
