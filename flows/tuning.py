@@ -85,7 +85,7 @@ def write(name: str, found: list[Winner], project: Path = Path()) -> None:
     """Put the winners into studies/<name>.yaml, where the arm says its constants, or else into the section of its kind;
     comments stay."""
     path, yaml = project / plain.STUDIES / f"{name}.yaml", YAML()
-    yaml.preserve_quotes, yaml.width = True, 120
+    yaml.preserve_quotes, yaml.width = True, 4096  # lists stay as they are
     content = yaml.load(path.read_text(encoding="utf-8"))
     for one in found:
         setting = content.setdefault("settings", {}).setdefault(one.setting, {})
