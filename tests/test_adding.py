@@ -103,7 +103,7 @@ def test_they_run(project):
     done = roads(project, "run", "--study", "added", "--runner", "polite", "--stages", "corpus@echo", **NO_PREFECT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list(logs.glob("*/stage-server.log")), "what the new runner starts is not served"
-    done = roads(project, "run", "--study", "added")  # the rest is, which saves minutes of imports
+    done = roads(project, "run", "--study", "added", **NO_PREFECT)  # the rest is, which saves minutes of imports
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(logs.glob("*/stage-server.log"))
     data = project / "runs/added/data"

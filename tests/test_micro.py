@@ -135,7 +135,7 @@ def test_touching_one_param_reruns_exactly_what_reads_it_or_follows_from_it(micr
     said = roads(micro_copy, "run", "--dry")
     assert "offline@micro_half-0-offline" in said.stdout, said.stdout
     assert f"settings.micro_half.arms.offline.learning_rate: {rate} -> {2 * rate}" in said.stdout, said.stdout
-    done = roads(micro_copy, "run")
+    done = roads(micro_copy, "run", **NO_PREFECT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ran(done.stdout) == expected
     (micro_copy / "params.yaml").write_bytes(before)
@@ -174,14 +174,23 @@ def test_mlflow_has_curves_data_and_the_chain_of_models(micro):
 
 
 def test_a_broken_stage_stops_only_what_depends_on_it(micro_copy):
+    """It diverges, so it ends with a sentence, and no report is made of what was there before."""
+
     def break_it(data):
-        data["settings"]["micro"]["arms"]["online_batch"]["learning_rate"] = 1.0e8  # it diverges
-        data["settings"]["micro"]["evaluate"]["completions"] = 3
+        data["settings"]["micro"]["arms"]["offline"] = {"learning_rate": 1.0e8}
+        data["settings"]["micro"]["arms"]["online_batch"]["learning_rate"] = 1.0e-3  # runs
 
     edit_params(micro_copy, break_it)
-    done = roads(micro_copy, "run")
-    assert done.returncode in (1, 2), done.stdout
-    assert "online_batch: Failed" in done.stdout and ".roads/logs/" in done.stdout
-    assert ran(done.stdout) >= {"evaluate@micro-0-base", "evaluate@micro-0-online"}
-    assert "report" not in ran(done.stdout)
-    assert (micro_copy / "data/report/report.html").exists() or "report: NotRun" in done.stdout
+    report, policy = (micro_copy / "data" / name for name in ("report/results.json", "policy/micro/0/offline"))
+    report.unlink()
+    before = (policy / "model.safetensors").read_bytes()
+    done = roads(micro_copy, "run", **NO_PREFECT)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode in (1, 2) and "offline: Failed" in done.stdout and ".roads/logs/" in done.stdout
+    assert "data/policy/micro/0/offline, after step" in said and "at the learning rate 1e+08: the loss is nan" in said
+    assert ran(done.stdout) >= {"online@micro-0-online_batch", "evaluate@micro-0-online_batch"}
+    assert "online@micro-0-online_after: NotRun" in done.stdout, "it starts from the one that diverged"
+    assert "report: NotRun" in done.stdout and not report.exists()
+    assert (policy / "model.safetensors").read_bytes() == before, "what was there is there again, and out of date"
+    changed = r"^offline@micro-0-offline: \S*settings\.micro\.arms\.offline\.learning_rate: 0\.0001 -> 100000000"
+    assert re.search(changed, roads(micro_copy, "status").stdout, re.M)

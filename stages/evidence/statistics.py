@@ -41,7 +41,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from stages.records.seeds import generator
 
@@ -174,6 +173,8 @@ def total(parts: Sequence[Estimate]) -> Estimate:
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """P-values adjusted for their number, in the same order (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests  # it takes a second, which only verdicts need
+
     return multipletests(p_values, method="holm")[1] if len(p_values) else np.empty(0)
 
 
