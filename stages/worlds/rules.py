@@ -245,7 +245,8 @@ def on_texts(rows: list[dict], data: str, about: About, tally: Tally) -> pd.Data
     strictest = _strictest(current)
     current = _without(current, [row["split"] != strictest[row["key"]] for row in current], LEAK, data, about, tally)
     if data == "preferences":
-        turned = _turned([(row["key"], row["chosen"], row["rejected"]) for row in current])
+        asked = (((row["before"], row["prompt"]), row["chosen"], row["rejected"]) for row in current)
+        turned = _turned([*asked])
         current = _without(current, turned, CONTRADICTED, data, about, tally)
     tally.refuse_drops(data)
     left = pd.DataFrame(current).drop(columns="moved")
@@ -352,8 +353,10 @@ def _note_cuts(tables: dict[str, pd.DataFrame], params, tally: Tally) -> None:
         texts = {}  # each once, as the same prompt may be in many rows
         for rows in tables.values():
             for column in (c for c in columns if c in rows):
-                for text, encoded, where in zip(rows[column], rows[f"{column}_encoded"], rows["where"]):
-                    texts.setdefault(text, (encoded.length, f"{Path(where).name}: {column} of {encoded.length} tokens"))
+                several = zip(rows["before"], rows[column], rows[f"{column}_encoded"], rows["where"])
+                for before, text, encoded, where in several:
+                    said = f"{Path(where).name}: {column} of {encoded.length} tokens"
+                    texts.setdefault((before if key == "prompt" else None, text), (encoded.length, said))
         lengths = np.array([length for length, _ in texts.values()])
         hits = [example for length, example in texts.values() if length > limits[key]]
         tally.note_cuts(key, lengths, hits, limits[key])
