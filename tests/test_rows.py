@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from datasets import Dataset, disable_progress_bars
+from datasets import ClassLabel, Dataset, Features, Json, List, Value, disable_progress_bars
 
 from stages.records.errors import UserError
 from stages.worlds import files, forms, inputs, rows, rules
@@ -90,8 +90,28 @@ MALFORMED = [
     ("a.csv.gz", b"plain", r"a\.csv\.gz is not a whole gzip file"),
     ("a.csv", CSV + b"a,b,c\n" + CSV, "row 11 has 3 fields, more than the 2 columns"),
     ("a.csv", b"prompt,completion\na,b,c\n" * 9, "row 1 has 3 fields, more than the 2 columns"),
-    ("a.csv", CSV + b'a,"b\n' + CSV, r"row 11 cannot be read \(.*quotation mark that is not closed"),
+    ("a.csv", CSV + b'a,"b\n' + CSV, "row 11 cannot be read: look for a quotation mark that is not closed"),
     ("a.csv", b"prompt,completion,prompt\na,b,c\n", "has the column 'prompt' twice"),
+    (
+        "a.csv",
+        CSV + b'p100,"good,bad\n' + CSV[18:] + b'p200,"x",y\n',
+        "row 11 cannot be read: look for a quotation mark",
+    ),
+    ("a.csv", CSV + b'7,"He said "yes" and "no, never" ok"\n', "row 11 cannot be read: .* not doubled within"),
+    ("a.csv", CSV + b'7,"say \\"hi\\" now"\n', "row 11 cannot be read"),
+    (
+        "a.csv",
+        CSV.replace(b"completion", b"completion,n") + b'7, "so, no"\n',
+        "row 1 has 2 fields, fewer than the 3 co",
+    ),
+    ("a.csv", b"prompt,completion,n\n" + b'7, "so, no"\n' * 9, "row 1 has a blank before a quotation mark"),
+    ("a.csv", b"prompt,completion,n\n" + b"7,first\nsecond,1\n" * 9, "row 1 has 2 fields, fewer than the 3 columns"),
+    ("a.csv", b"prompt,completion,\n" + b"a,b,c\n" * 9, "row 1 has a text in column 3, which has no name"),
+    (
+        "a.csv",
+        pd.DataFrame([{"prompt": [user("p")], "completion": [assistant("c")]}] * 9).to_csv(index=False).encode(),
+        '9 of 9 rows .*"messages as text".*: save the data set as jsonl or parquet',
+    ),
     ("a.csv", CSV.replace(b",", b";"), "lacks a column: it has prompt;completion and needs prompt/completion"),
     ("a.parquet", b"PAR1 but no more", r"a\.parquet is not a whole parquet file"),
     ("a.arrow", b"ARROW1 but no more", r"a\.arrow is not a whole arrow file"),
@@ -141,7 +161,7 @@ def test_tables_with_text_that_is_not_utf8(tmp_path):
         stream.write_table(table)
     with pytest.raises(UserError, match=r"a\.parquet, row 11 is not UTF-8"):
         rows.read(tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.arrow is not a whole arrow file .*[Ii]nvalid UTF8"):
+    with pytest.raises(UserError, match=r"a\.arrow, row 11 is not UTF-8"):
         rows.read(tmp_path / "a.arrow")
 
 
@@ -183,6 +203,82 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
     for name, content in (("a.jsonl", lines(GOOD)), ("b.json", json.dumps(GOOD).encode()), ("c.csv", CSV)):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content)
         assert len(fit(tmp_path / name)[1]) == 10
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pd.DataFrame(GOOD).to_csv().encode(),  # with the index
+        CSV.replace(b"completion", b"completion,"),
+        CSV.replace(b"\n", b",\n"),
+        b"  \n" + CSV,
+    ],
+    ids=["index", "comma in the header", "comma in every line", "blank line"],
+)
+def test_csv_with_what_is_no_column(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    found = [{column: row[column] for column in GOOD[0]} for row in rows.read(tmp_path / "a.csv")[1]]
+    assert found == GOOD
+
+
+def of_datasets(folder: Path, name: str, table: Dataset) -> Path:
+    if name.endswith("parquet"):
+        table.to_parquet(folder / name)
+    else:
+        table.save_to_disk(folder / "disk", num_shards=1)
+        (folder / "disk/data-00000-of-00001.arrow").rename(folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "b.arrow"])
+def test_tables_say_what_their_values_mean(tmp_path, name):
+    """JSON in columns of mixed types is no text; classes are their names, not their numbers."""
+    parts = [{"type": "text", "text": "q"}]
+    said = [{"prompt": [user("q" if i % 2 else parts)], "completion": [assistant(f"a{i}")]} for i in range(10)]
+    whole = Features({"prompt": Json(), "completion": List(Json())})
+    bad = ClassLabel(names=["good", "bad"])
+    for number, table in enumerate(
+        [
+            Dataset.from_list(said, features=whole),
+            Dataset.from_list(
+                said,
+                features=Features(
+                    {c: List({"role": Value("string"), "content": Json()}) for c in ("prompt", "completion")}
+                ),
+            ),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        _, read = rows.read(of_datasets(tmp_path / str(number), name, table))
+        assert [(row["prompt"], row["completion"], row["before"]) for row in read] == [
+            ("q", f"a{i}", ()) for i in range(10)
+        ]
+    split = ClassLabel(names=["train", "test"])
+    table = Dataset.from_list([row | {"label": i > 7, "split": i % 2} for i, row in enumerate(GOOD)])
+    table = table.cast_column("label", Value("int64")).cast_column("label", bad).cast_column("split", split)
+    _, read = rows.read(of_datasets(tmp_path, name, table))
+    assert [row.get("fault") for row in read] == [None] * 8 + ["label"] * 2
+    assert [row["split"] for row in read] == ["train", "test"] * 5
+
+
+def test_tables_with_a_map_without_rows_and_with_a_column_twice(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    scores = pa.array(
+        [[("chosen", 1.0), ("rejected", float(i))] for i in range(10)], pa.map_(pa.string(), pa.float64())
+    )
+    table = pa.table({name: [row[name] for row in PAIRS] for name in PAIRS[0]}).append_column("scores", scores)
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "test.parquet")
+    assert [row["margin"] for row in rows.read(tmp_path)[1]] == [1.0 - i for i in range(10)]
+    with pytest.raises(UserError, match=r"test\.parquet is empty"):
+        rows.read(tmp_path / "test.parquet")
+    twice = pa.Table.from_arrays([pa.array(["a"] * 9)] * 3, names=["prompt", "completion", "prompt"])
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, twice.schema) as writer:
+        writer.write_table(twice)
+    with pytest.raises(UserError, match=r"a\.arrow has the column 'prompt' twice"):
+        rows.read(tmp_path / "a.arrow")
 
 
 def test_a_folder_in_hub_layout(tmp_path):

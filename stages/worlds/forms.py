@@ -20,6 +20,8 @@ from stages.worlds.inputs import ANSWERS, COLUMNS, normalise
 MESSAGES = ("messages", "conversations")  # columns of whole conversations
 ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
 ASSISTANT, HUMAN = "\n\nAssistant:", "\n\nHuman:"  # what introduces a turn in transcripts as those of Anthropic's HH
+# How a list of messages begins that was written as a text: a cell of csv holds nothing else.
+WRITTEN = re.compile(r"""\s*(?:array\()?\[\s*\{[^{}]{0,200}?["'](?:role|content|from|value)["']\s*:""")
 LAST_SPACE = re.compile(r"\s(?=\S*\Z)")
 
 
@@ -49,6 +51,8 @@ def of_row(row: dict, kind: str, implicit: bool) -> dict:
     texts_only = str if lists == {False} else str | list
     if len(lists) > 1 or not all(isinstance(texts[column], texts_only) for column in wanted):
         raise Unfit("type")
+    if any(isinstance(texts[column], str) and WRITTEN.match(texts[column]) for column in wanted):
+        raise Unfit("written")
     moved = False
     if isinstance(texts[answers[0]], list):
         texts, before = _of_conversation(texts, answers)

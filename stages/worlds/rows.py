@@ -46,6 +46,8 @@ def read(
                 f"{path} names no split: name a folder's files after {', '.join(SPLITS)}, or give one file."
             )
         raw += [(path, number, split or "train", row) for number, row in files.rows(path)]
+    if not raw:
+        raise UserError(f"{source} is empty: it must hold rows.")
     columns = {column for _, _, _, row in raw for column in row}
     kind = _kind(source, columns)
     for column in (*([group] if group else []), *(strength if kind == "preferences" else ())):

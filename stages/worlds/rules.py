@@ -104,6 +104,9 @@ FAULTS = {
         "fill them in or remove these rows"),
     "type": Rule(
         "not text", "a prompt or an answer that is neither text nor messages, unlike in other rows: row dropped"),
+    "written": Rule(
+        "messages as text", "a list of messages that is written as a text, as in csv: row dropped",
+        "save the data set as jsonl or parquet"),
     "turns": Rule(
         "not one answer", "an answer of several messages, a prompt that no user's message ends, a tool call, an image, "
         "or another role than system, user and assistant: row dropped",
