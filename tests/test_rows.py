@@ -338,7 +338,13 @@ SAME = [
     ),
     (
         "empty keys, as parquet has them",
-        {"prompt": [user("q") | {"tool_calls": None}], "chosen": [assistant("yes")], "rejected": [assistant("no")]},
+        {
+            "prompt": [user("q") | {"tool_calls": None, "thinking": "", "name": "Ann"}],
+            "chosen": [assistant("yes")],
+            "rejected": [assistant("no")],
+            "tools": "[]",
+            "chat_template_kwargs": {"enable_thinking": None},
+        },
         (),
     ),
     ("plain", TALL, None),
@@ -377,10 +383,17 @@ def test_forms_of_demonstrations(row):
         ({"chosen": [user("a")]}, "turns"),
         ({"prompt": [user("q"), assistant("a")]}, "turns"),
         ({"prompt": [SYSTEM]}, "turns"),
-        ({"chosen": [assistant("a", tool_calls=[{"function": {}}])]}, "turns"),
+        ({"chosen": [assistant("a", tool_calls=[{"function": {"name": "f"}}])]}, "more"),
+        ({"chosen": [assistant("a", reasoning_content="so")]}, "more"),
+        ({"chosen": [assistant("a", thinking="so")]}, "more"),
+        ({"prompt": [user("a"), assistant("b", function_call={"name": "f"}), user("q")]}, "more"),
+        ({"tools": '[{"name": "f"}]'}, "more"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "more"),
+        ({"videos": ["cat.mp4"]}, "more"),
+        ({"prompt": [user([{"type": "text", "text": ["a", 0]}])]}, "turns"),
         ({"prompt": [{"role": "tool", "content": "a"}, user("q")]}, "turns"),
         ({"prompt": [user([{"type": "image"}, {"type": "text", "text": "q"}])]}, "turns"),
-        ({"images": ["cat.png"]}, "turns"),
+        ({"images": ["cat.png"]}, "more"),
         ({"chosen": [assistant({"a": 1})]}, "turns"),
         ({"chosen": [assistant(None)]}, "empty"),
         ({"chosen": [assistant(" ")]}, "empty"),
@@ -409,6 +422,12 @@ def test_conversations_that_are_no_answer_to_a_user(changes, fault):
             True,
         ),
         ("\n\nHuman: q\n\nAssistant: yes", "\n\nHuman: q\n\nAssistant: no", "\n\nHuman: q\n\nAssistant:", False),
+        (
+            "\r\n\r\nHuman: q\r\n\r\nAssistant: It is it",
+            "\r\n\r\nHuman: q\r\n\r\nAssistant: It is not",
+            "\r\n\r\nHuman: q\r\n\r\nAssistant:",
+            True,
+        ),
         ("The sky is blue", "The sky is black", "The sky is ", True),  # not "The sky is bl"
         ("The sky is blue", "The sky is green", "The sky is ", False),
         ("Q: sky?\nA: blue", "Q: sky?\nA: blues", "Q: sky?\nA: ", True),
@@ -420,6 +439,22 @@ def test_no_beginning_of_an_answer_and_no_half_word_belongs_to_an_implicit_promp
     assert [found[side] for side in ("chosen", "rejected")] == [
         side.removeprefix(prompt).strip() for side in (chosen, rejected)
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answers", "expected"),
+    [
+        ("def f(x):\n", ("    return x", "    pass"), ("def f(x):\n    ", "return x", "pass")),
+        ("def f(x):\n", ("    return x", "  return x"), ("def f(x):\n  ", "  return x", "return x")),
+        ("def f(x):", ("\n    return x\n", "\n    pass "), ("def f(x):\n    ", "return x", "pass")),
+        ("Sum up:\n", ("  a\n", "b"), ("Sum up:\n", "  a", "b")),
+        ("Sum up:", ("  a\n", "\nb"), ("Sum up:", "a", "b")),
+    ],
+)
+def test_answers_keep_their_indentation_behind_a_line_end(prompt, answers, expected):
+    row = {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+    found = forms.of_row(row, "preferences", False)
+    assert (found["prompt"], found["chosen"], found["rejected"]) == expected
 
 
 @pytest.mark.parametrize(

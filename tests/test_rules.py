@@ -97,6 +97,21 @@ def test_a_prompt_repeated_in_the_completions(tmp_path):
         built(tmp_path / "c", rows.assign(chosen=rows["prompt"] + rows["chosen"]))
 
 
+def test_a_transcript_repeated_in_the_completions(tmp_path):
+    rows = preferences()
+    rows["prompt"] = [f"\n\nHuman: what is {i} plus one?\n\nAssistant:" for i in range(40)]
+    for side in ("chosen", "rejected"):
+        rows[side] = rows["prompt"] + " It is " + rows[side]
+    path = tmp_path / "rows.jsonl"
+    rows.to_json(path, orient="records", lines=True)
+    kind, read = reading.read(path)
+    tally = rules.Tally("mine", 0.05, 0.5)
+    left = rules.on_texts(read, kind, rules.About(frozenset(), False), tally)
+    assert {entry["rule"]: entry["rows"] for entry in tally.found if entry["rows"]} == {"prompt repeated": 40}
+    assert left["prompt"].tolist() == rows["prompt"].tolist()
+    assert left["chosen"].tolist() == [f"It is good {words(i)}" for i in range(40)]
+
+
 def test_pairs_that_a_cut_makes_equal(tmp_path):
     with pytest.raises(
         UserError, match=r"max_completion = 60 cuts 240 of 240 completions.*raise max_completion to \d+"

@@ -67,7 +67,7 @@ def read(
         try:
             rows.append(_fit(row, kind, implicit, group, strength) | about)
         except forms.Unfit as fault:
-            rows.append({"fault": str(fault), "shown": _shown(row)} | about)
+            rows.append({"fault": str(fault), "shown": _excerpt(row)} | about)
     _refuse_mixed(source, rows)
     return kind, rows
 
@@ -146,7 +146,7 @@ def _difference(numbers: list, fault: str) -> float:
     return found
 
 
-def _shown(row: dict) -> str:
+def _excerpt(row: dict) -> str:
     """The beginning of a row that is not fit, as an example."""
     wanted = {column for columns in COLUMNS.values() for column in columns} | set(forms.MESSAGES) | LABELS
     said = ", ".join(f"{column} {value!r:.40}" for column, value in row.items() if column.lower() in wanted)
