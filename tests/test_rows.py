@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests/cases"
 GOOD = [{"prompt": f"post {i}", "completion": "short"} for i in range(10)]
 PAIRS = [{"prompt": f"post {i}", "chosen": "yes", "rejected": "no"} for i in range(10)]
+SYSTEM = {"role": "system", "content": "Be kind."}
 CSV = b"prompt,completion\n" + b"".join(b"post %d,short\n" % i for i in range(10))
 disable_progress_bars()
 
@@ -131,6 +132,41 @@ MALFORMED = [
         "a.jsonl",
         lines([*(row | {"split": "train_prefs"} for row in GOOD), GOOD[1] | {"split": "train_sft"}]),
         "rows of both train_prefs and train_sft in its column split, which would be mixed",
+    ),
+    (
+        "train.jsonl",
+        lines([*GOOD, GOOD[0] | {"split": "test"}]),
+        "row 11 says that it is of the split test, and its fil",
+    ),
+    (
+        "a.jsonl",
+        lines([row | {"split": "train", "Split": "test"} for row in GOOD]),
+        "columns Split and split: remove on",
+    ),
+    (
+        "a.jsonl",
+        lines([{"question": "q", "chosen": f"The answer is {i}", "rejected": "The answer is no"} for i in range(9)]),
+        "row 1 has a column question that is no part of its prompt",
+    ),
+    (
+        "a.jsonl",
+        lines([{"messages": [user("p")], "chosen": f"It is {i}", "rejected": "It is no"} for i in range(9)]),
+        "row 1 has a column messages that is no part of its prompt",
+    ),
+    (
+        "a.jsonl",
+        lines([row | {"system": "Be kind."} for row in PAIRS]),
+        "row 1 has a column system that is no part of ",
+    ),
+    (
+        "a.jsonl",
+        lines([row | {"input": "5"} for row in GOOD]),
+        "row 1 has a column input that is no part of its prompt",
+    ),
+    (
+        "a.jsonl",
+        lines([{"prompt": "q", "messages": [user("p"), assistant("c")]} for _ in GOOD]),
+        "row 1 has a column prompt that is no part of its prompt",
     ),
     (
         "a.jsonl",
@@ -261,6 +297,43 @@ def test_tables_say_what_their_values_mean(tmp_path, name):
     assert [row["split"] for row in read] == ["train", "test"] * 5
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"system": ""},
+        {"system": None, "question": "Post  1"},
+        {"prompt": [SYSTEM, user("post 1")], "system": "Be kind.", "input": "post 1", "chosen": [assistant("a")],
+         "rejected": [assistant("b")]},
+        {"messages": [user("post 1"), assistant("yes")], "chosen": [user("post 1"), assistant("yes")],
+         "rejected": [user("post 1"), assistant("no")]},
+        {"question": 5},
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_columns_that_the_prompt_has_in_it_may_stand_beside_it(more):
+    assert forms.unused(PAIRS[1] | more, "preferences") is None
+
+
+def test_a_prompt_may_stand_beside_a_whole_conversation(tmp_path):
+    found = [{"prompt": f"q{i}", "messages": [user(f"q{i}"), assistant("a")]} for i in range(10)]
+    _, read = rows.read(written(tmp_path, "a.jsonl", found))
+    assert [(row["prompt"], row["completion"]) for row in read] == [(f"q{i}", "a") for i in range(10)]
+
+
+def test_splits_are_said_in_any_case(tmp_path):
+    found = [row | {"Split": "Test" if i < 3 else "TRAIN"} for i, row in enumerate(GOOD)]
+    assert [row["split"] for row in rows.read(written(tmp_path, "a.jsonl", found))[1]] == ["test"] * 3 + ["train"] * 7
+    (tmp_path / "hub").mkdir()
+    for name, some in (("Train.jsonl", GOOD[:9]), ("Test.jsonl", GOOD[9:])):
+        written(tmp_path / "hub", name, some)
+    assert {row["split"] for row in rows.read(tmp_path / "hub")[1]} == {"train", "test"}
+    (tmp_path / "hub/train_info.json").write_text('{"num_rows": 10}')
+    with pytest.raises(
+        UserError, match=r"train_info\.json holds no demonstrations as other files .*: it has num_rows, so"
+    ):
+        rows.read(tmp_path / "hub")
+
+
 def test_tables_with_a_map_without_rows_and_with_a_column_twice(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -293,7 +366,6 @@ def test_a_folder_in_hub_layout(tmp_path):
         fit(tmp_path)
 
 
-SYSTEM = {"role": "system", "content": "Be kind."}
 EARLIER = [SYSTEM, user("a"), assistant("b")]
 OLD = [{"from": "human", "value": "q"}]
 BEFORE = (("system", "Be kind."), ("user", "a"), ("assistant", "b"))
@@ -494,9 +566,9 @@ def test_messages_are_the_same_in_tables(tmp_path):
 
 
 def test_label_strength_is_a_column_or_the_difference_of_two(tmp_path):
-    found = [row | {"votes_chosen": 5, "votes_rejected": str(i % 3), "sure": i / 4} for i, row in enumerate(PAIRS)]
+    found = [row | {"votes_chosen": 5, "votes_rejected": str(i % 3), "sure": 1 + i / 4} for i, row in enumerate(PAIRS)]
     path = written(tmp_path, "a.jsonl", found)
-    for columns, expected in ((["sure"], [i / 4 for i in range(10)]), (["votes_chosen", "votes_rejected"], None)):
+    for columns, expected in ((["sure"], [1 + i / 4 for i in range(10)]), (["votes_chosen", "votes_rejected"], None)):
         _, read = rows.read(path, strength=columns)
         assert [row["strength"] for row in read] == (expected or [5 - i % 3 for i in range(10)])
     assert "strength" not in rows.read(path)[1][0]

@@ -33,8 +33,9 @@ def data_files(source: Path) -> list[Path]:
 
 
 def split_of(name: str) -> str | None:
-    """What a split's name says by what is before its first "_" (train_prefs, test_sft); None if nothing known."""
-    return SPLITS.get(name.partition("_")[0])
+    """What a split's name says, in whatever case, by what is before its first "_" (train_prefs, test_sft); None if
+    nothing known."""
+    return SPLITS.get(name.partition("_")[0].lower())
 
 
 def split_of_file(path: Path) -> str | None:

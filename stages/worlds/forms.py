@@ -20,6 +20,8 @@ from stages.worlds.rouge import words
 
 MESSAGES = ("messages", "conversations")  # columns of whole conversations
 ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
+# Columns that are a prompt, or a part of one, in data sets of other forms.
+LIKE_PROMPTS = ("question", "instruction", "input", "query", "context", "system", "system_prompt", "history")
 # What introduces a turn in transcripts as those of Anthropic's HH.
 ASSISTANT, HUMAN = re.compile(r"\r?\n\r?\nAssistant:"), re.compile(r"\r?\n\r?\nHuman:")
 # What chat templates write besides texts: of a whole row, and of a message. Without it an answer would mean another
@@ -107,7 +109,7 @@ def repeated(prompt: str, completion: str) -> int:
         return 0
     if said[len(asked)][: len(last)].casefold() != last.casefold():
         return 0
-    if len(words(prompt[: 2 * GLANCE])) < REPEATED and len(words(prompt)) < REPEATED:
+    if len(words(prompt[:GLANCE])) < REPEATED and len(words(prompt)) < REPEATED:
         return 0
     behind = sum(map(len, said[len(asked) + 1 :]))  # all that follows the word which the prompt ends in
     end = len(completion[: len(completion) - behind].rstrip()) - len(said[len(asked)]) + len(last)
@@ -127,9 +129,34 @@ def _refuse_empty(text) -> None:
         raise Unfit("empty")
 
 
+def unused(row: dict, kind: str) -> str | None:
+    """The column of a row, if there is one, that looks like a prompt or a part of it and says what the row's prompt,
+    as far as TRL knows it, does not."""
+    known = ["prompt"] if row.get("prompt") is not None else []
+    if kind == "demonstrations" and row.get("completion") is None:
+        known = [column for column in MESSAGES if row.get(column) is not None][:1]
+    elif not known or isinstance(row.get("chosen"), list):
+        known = [*known, "chosen"]
+    columns = [column for column in (*LIKE_PROMPTS, *MESSAGES, "prompt") if column in row and column not in known]
+    if not columns:
+        return None
+    said = normalise(" ".join(text for column in known for text in _strings(row.get(column))))
+    others = ((column, " ".join(_strings(row[column]))) for column in columns)
+    return next((column for column, text in others if normalise(text) not in said), None)
+
+
+def _strings(value) -> list[str]:
+    """The texts in a value: a text, or contents of messages; nothing of anything else."""
+    if isinstance(value, list):
+        return [text for one in value for text in _strings(one)]
+    if isinstance(value, dict):
+        return _strings(value.get("content", value.get("value", value.get("text"))))
+    return [value] if isinstance(value, str) else []
+
+
 def _of_messages(row: dict) -> dict:
     """prompt and completion of a demonstration that may be one conversation."""
-    if row.get("prompt") is not None or row.get("completion") is not None:
+    if row.get("completion") is not None:
         return row
     messages = next((row[column] for column in MESSAGES if row.get(column) is not None), None)
     _refuse_empty(messages)

@@ -125,8 +125,11 @@ FAULTS = {
     "score": Rule(
         "no number as score", "a score that is no finite number: row dropped",
         "correct these scores, or rename their columns", data="preferences"),
+    "group": Rule(
+        "no group", "neither a text nor a whole number as group (the column that corpus.group names): row dropped",
+        "fill in the groups"),
     "strength": Rule(
-        "no number as strength", "no finite number as label strength: row dropped",
+        "no strength", "no finite number above 0 as label strength, as if chosen were not preferred: row dropped",
         "correct these numbers, or name other columns in settings.{setting}.corpus.strength", data="preferences"),
 }  # fmt: skip
 TEXTS = (
