@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from datasets import Dataset, disable_progress_bars
+from datasets import ClassLabel, Dataset, Features, Json, List, Value, disable_progress_bars
 
 from stages.records.errors import UserError
 from stages.worlds import files, forms, inputs, rows, rules
@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests/cases"
 GOOD = [{"prompt": f"post {i}", "completion": "short"} for i in range(10)]
 PAIRS = [{"prompt": f"post {i}", "chosen": "yes", "rejected": "no"} for i in range(10)]
+SYSTEM = {"role": "system", "content": "Be kind."}
 CSV = b"prompt,completion\n" + b"".join(b"post %d,short\n" % i for i in range(10))
 disable_progress_bars()
 
@@ -90,8 +91,28 @@ MALFORMED = [
     ("a.csv.gz", b"plain", r"a\.csv\.gz is not a whole gzip file"),
     ("a.csv", CSV + b"a,b,c\n" + CSV, "row 11 has 3 fields, more than the 2 columns"),
     ("a.csv", b"prompt,completion\na,b,c\n" * 9, "row 1 has 3 fields, more than the 2 columns"),
-    ("a.csv", CSV + b'a,"b\n' + CSV, r"row 11 cannot be read \(.*quotation mark that is not closed"),
+    ("a.csv", CSV + b'a,"b\n' + CSV, "row 11 cannot be read: look for a quotation mark that is not closed"),
     ("a.csv", b"prompt,completion,prompt\na,b,c\n", "has the column 'prompt' twice"),
+    (
+        "a.csv",
+        CSV + b'p100,"good,bad\n' + CSV[18:] + b'p200,"x",y\n',
+        "row 11 cannot be read: look for a quotation mark",
+    ),
+    ("a.csv", CSV + b'7,"He said "yes" and "no, never" ok"\n', "row 11 cannot be read: .* not doubled within"),
+    ("a.csv", CSV + b'7,"say \\"hi\\" now"\n', "row 11 cannot be read"),
+    (
+        "a.csv",
+        CSV.replace(b"completion", b"completion,n") + b'7, "so, no"\n',
+        "row 1 has 2 fields, fewer than the 3 co",
+    ),
+    ("a.csv", b"prompt,completion,n\n" + b'7, "so, no"\n' * 9, "row 1 has a blank before a quotation mark"),
+    ("a.csv", b"prompt,completion,n\n" + b"7,first\nsecond,1\n" * 9, "row 1 has 2 fields, fewer than the 3 columns"),
+    ("a.csv", b"prompt,completion,\n" + b"a,b,c\n" * 9, "row 1 has a text in column 3, which has no name"),
+    (
+        "a.csv",
+        pd.DataFrame([{"prompt": [user("p")], "completion": [assistant("c")]}] * 9).to_csv(index=False).encode(),
+        '9 of 9 rows .*"messages as text".*: save the data set as jsonl or parquet',
+    ),
     ("a.csv", CSV.replace(b",", b";"), "lacks a column: it has prompt;completion and needs prompt/completion"),
     ("a.parquet", b"PAR1 but no more", r"a\.parquet is not a whole parquet file"),
     ("a.arrow", b"ARROW1 but no more", r"a\.arrow is not a whole arrow file"),
@@ -111,6 +132,41 @@ MALFORMED = [
         "a.jsonl",
         lines([*(row | {"split": "train_prefs"} for row in GOOD), GOOD[1] | {"split": "train_sft"}]),
         "rows of both train_prefs and train_sft in its column split, which would be mixed",
+    ),
+    (
+        "train.jsonl",
+        lines([*GOOD, GOOD[0] | {"split": "test"}]),
+        "row 11 says that it is of the split test, and its fil",
+    ),
+    (
+        "a.jsonl",
+        lines([row | {"split": "train", "Split": "test"} for row in GOOD]),
+        "columns Split and split: remove on",
+    ),
+    (
+        "a.jsonl",
+        lines([{"question": "q", "chosen": f"The answer is {i}", "rejected": "The answer is no"} for i in range(9)]),
+        "row 1 has a column question that is no part of its prompt",
+    ),
+    (
+        "a.jsonl",
+        lines([{"messages": [user("p")], "chosen": f"It is {i}", "rejected": "It is no"} for i in range(9)]),
+        "row 1 has a column messages that is no part of its prompt",
+    ),
+    (
+        "a.jsonl",
+        lines([row | {"system": "Be kind."} for row in PAIRS]),
+        "row 1 has a column system that is no part of ",
+    ),
+    (
+        "a.jsonl",
+        lines([row | {"input": "5"} for row in GOOD]),
+        "row 1 has a column input that is no part of its prompt",
+    ),
+    (
+        "a.jsonl",
+        lines([{"prompt": "q", "messages": [user("p"), assistant("c")]} for _ in GOOD]),
+        "row 1 has a column prompt that is no part of its prompt",
     ),
     (
         "a.jsonl",
@@ -141,7 +197,7 @@ def test_tables_with_text_that_is_not_utf8(tmp_path):
         stream.write_table(table)
     with pytest.raises(UserError, match=r"a\.parquet, row 11 is not UTF-8"):
         rows.read(tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.arrow is not a whole arrow file .*[Ii]nvalid UTF8"):
+    with pytest.raises(UserError, match=r"a\.arrow, row 11 is not UTF-8"):
         rows.read(tmp_path / "a.arrow")
 
 
@@ -185,6 +241,119 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
         assert len(fit(tmp_path / name)[1]) == 10
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        pd.DataFrame(GOOD).to_csv().encode(),  # with the index
+        CSV.replace(b"completion", b"completion,"),
+        CSV.replace(b"\n", b",\n"),
+        b"  \n" + CSV,
+    ],
+    ids=["index", "comma in the header", "comma in every line", "blank line"],
+)
+def test_csv_with_what_is_no_column(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    found = [{column: row[column] for column in GOOD[0]} for row in rows.read(tmp_path / "a.csv")[1]]
+    assert found == GOOD
+
+
+def of_datasets(folder: Path, name: str, table: Dataset) -> Path:
+    if name.endswith("parquet"):
+        table.to_parquet(folder / name)
+    else:
+        table.save_to_disk(folder / "disk", num_shards=1)
+        (folder / "disk/data-00000-of-00001.arrow").rename(folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "b.arrow"])
+def test_tables_say_what_their_values_mean(tmp_path, name):
+    """JSON in columns of mixed types is no text; classes are their names, not their numbers."""
+    parts = [{"type": "text", "text": "q"}]
+    said = [{"prompt": [user("q" if i % 2 else parts)], "completion": [assistant(f"a{i}")]} for i in range(10)]
+    whole = Features({"prompt": Json(), "completion": List(Json())})
+    bad = ClassLabel(names=["good", "bad"])
+    for number, table in enumerate(
+        [
+            Dataset.from_list(said, features=whole),
+            Dataset.from_list(
+                said,
+                features=Features(
+                    {c: List({"role": Value("string"), "content": Json()}) for c in ("prompt", "completion")}
+                ),
+            ),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        _, read = rows.read(of_datasets(tmp_path / str(number), name, table))
+        assert [(row["prompt"], row["completion"], row["before"]) for row in read] == [
+            ("q", f"a{i}", ()) for i in range(10)
+        ]
+    split = ClassLabel(names=["train", "test"])
+    table = Dataset.from_list([row | {"label": i > 7, "split": i % 2} for i, row in enumerate(GOOD)])
+    table = table.cast_column("label", Value("int64")).cast_column("label", bad).cast_column("split", split)
+    _, read = rows.read(of_datasets(tmp_path, name, table))
+    assert [row.get("fault") for row in read] == [None] * 8 + ["label"] * 2
+    assert [row["split"] for row in read] == ["train", "test"] * 5
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"system": ""},
+        {"system": None, "question": "Post  1"},
+        {"prompt": [SYSTEM, user("post 1")], "system": "Be kind.", "input": "post 1", "chosen": [assistant("a")],
+         "rejected": [assistant("b")]},
+        {"messages": [user("post 1"), assistant("yes")], "chosen": [user("post 1"), assistant("yes")],
+         "rejected": [user("post 1"), assistant("no")]},
+        {"question": 5},
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_columns_that_the_prompt_has_in_it_may_stand_beside_it(more):
+    assert forms.unused(PAIRS[1] | more, "preferences") is None
+
+
+def test_a_prompt_may_stand_beside_a_whole_conversation(tmp_path):
+    found = [{"prompt": f"q{i}", "messages": [user(f"q{i}"), assistant("a")]} for i in range(10)]
+    _, read = rows.read(written(tmp_path, "a.jsonl", found))
+    assert [(row["prompt"], row["completion"]) for row in read] == [(f"q{i}", "a") for i in range(10)]
+
+
+def test_splits_are_said_in_any_case(tmp_path):
+    found = [row | {"Split": "Test" if i < 3 else "TRAIN"} for i, row in enumerate(GOOD)]
+    assert [row["split"] for row in rows.read(written(tmp_path, "a.jsonl", found))[1]] == ["test"] * 3 + ["train"] * 7
+    (tmp_path / "hub").mkdir()
+    for name, some in (("Train.jsonl", GOOD[:9]), ("Test.jsonl", GOOD[9:])):
+        written(tmp_path / "hub", name, some)
+    assert {row["split"] for row in rows.read(tmp_path / "hub")[1]} == {"train", "test"}
+    (tmp_path / "hub/train_info.json").write_text('{"num_rows": 10}')
+    with pytest.raises(
+        UserError, match=r"train_info\.json holds no demonstrations as other files .*: it has num_rows, so"
+    ):
+        rows.read(tmp_path / "hub")
+
+
+def test_tables_with_a_map_without_rows_and_with_a_column_twice(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    scores = pa.array(
+        [[("chosen", 1.0), ("rejected", float(i))] for i in range(10)], pa.map_(pa.string(), pa.float64())
+    )
+    table = pa.table({name: [row[name] for row in PAIRS] for name in PAIRS[0]}).append_column("scores", scores)
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "test.parquet")
+    assert [row["margin"] for row in rows.read(tmp_path)[1]] == [1.0 - i for i in range(10)]
+    with pytest.raises(UserError, match=r"test\.parquet is empty"):
+        rows.read(tmp_path / "test.parquet")
+    twice = pa.Table.from_arrays([pa.array(["a"] * 9)] * 3, names=["prompt", "completion", "prompt"])
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, twice.schema) as writer:
+        writer.write_table(twice)
+    with pytest.raises(UserError, match=r"a\.arrow has the column 'prompt' twice"):
+        rows.read(tmp_path / "a.arrow")
+
+
 def test_a_folder_in_hub_layout(tmp_path):
     written(tmp_path, "train_prefs-00000-of-00002.jsonl", PAIRS[:5])
     written(tmp_path, "train_prefs-00001-of-00002.csv", PAIRS[5:])
@@ -197,7 +366,6 @@ def test_a_folder_in_hub_layout(tmp_path):
         fit(tmp_path)
 
 
-SYSTEM = {"role": "system", "content": "Be kind."}
 EARLIER = [SYSTEM, user("a"), assistant("b")]
 OLD = [{"from": "human", "value": "q"}]
 BEFORE = (("system", "Be kind."), ("user", "a"), ("assistant", "b"))
@@ -242,7 +410,13 @@ SAME = [
     ),
     (
         "empty keys, as parquet has them",
-        {"prompt": [user("q") | {"tool_calls": None}], "chosen": [assistant("yes")], "rejected": [assistant("no")]},
+        {
+            "prompt": [user("q") | {"tool_calls": None, "thinking": "", "name": "Ann"}],
+            "chosen": [assistant("yes")],
+            "rejected": [assistant("no")],
+            "tools": "[]",
+            "chat_template_kwargs": {"enable_thinking": None},
+        },
         (),
     ),
     ("plain", TALL, None),
@@ -281,10 +455,17 @@ def test_forms_of_demonstrations(row):
         ({"chosen": [user("a")]}, "turns"),
         ({"prompt": [user("q"), assistant("a")]}, "turns"),
         ({"prompt": [SYSTEM]}, "turns"),
-        ({"chosen": [assistant("a", tool_calls=[{"function": {}}])]}, "turns"),
+        ({"chosen": [assistant("a", tool_calls=[{"function": {"name": "f"}}])]}, "more"),
+        ({"chosen": [assistant("a", reasoning_content="so")]}, "more"),
+        ({"chosen": [assistant("a", thinking="so")]}, "more"),
+        ({"prompt": [user("a"), assistant("b", function_call={"name": "f"}), user("q")]}, "more"),
+        ({"tools": '[{"name": "f"}]'}, "more"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "more"),
+        ({"videos": ["cat.mp4"]}, "more"),
+        ({"prompt": [user([{"type": "text", "text": ["a", 0]}])]}, "turns"),
         ({"prompt": [{"role": "tool", "content": "a"}, user("q")]}, "turns"),
         ({"prompt": [user([{"type": "image"}, {"type": "text", "text": "q"}])]}, "turns"),
-        ({"images": ["cat.png"]}, "turns"),
+        ({"images": ["cat.png"]}, "more"),
         ({"chosen": [assistant({"a": 1})]}, "turns"),
         ({"chosen": [assistant(None)]}, "empty"),
         ({"chosen": [assistant(" ")]}, "empty"),
@@ -313,6 +494,12 @@ def test_conversations_that_are_no_answer_to_a_user(changes, fault):
             True,
         ),
         ("\n\nHuman: q\n\nAssistant: yes", "\n\nHuman: q\n\nAssistant: no", "\n\nHuman: q\n\nAssistant:", False),
+        (
+            "\r\n\r\nHuman: q\r\n\r\nAssistant: It is it",
+            "\r\n\r\nHuman: q\r\n\r\nAssistant: It is not",
+            "\r\n\r\nHuman: q\r\n\r\nAssistant:",
+            True,
+        ),
         ("The sky is blue", "The sky is black", "The sky is ", True),  # not "The sky is bl"
         ("The sky is blue", "The sky is green", "The sky is ", False),
         ("Q: sky?\nA: blue", "Q: sky?\nA: blues", "Q: sky?\nA: ", True),
@@ -324,6 +511,22 @@ def test_no_beginning_of_an_answer_and_no_half_word_belongs_to_an_implicit_promp
     assert [found[side] for side in ("chosen", "rejected")] == [
         side.removeprefix(prompt).strip() for side in (chosen, rejected)
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answers", "expected"),
+    [
+        ("def f(x):\n", ("    return x", "    pass"), ("def f(x):\n    ", "return x", "pass")),
+        ("def f(x):\n", ("    return x", "  return x"), ("def f(x):\n  ", "  return x", "return x")),
+        ("def f(x):", ("\n    return x\n", "\n    pass "), ("def f(x):\n    ", "return x", "pass")),
+        ("Sum up:\n", ("  a\n", "b"), ("Sum up:\n", "  a", "b")),
+        ("Sum up:", ("  a\n", "\nb"), ("Sum up:", "a", "b")),
+    ],
+)
+def test_answers_keep_their_indentation_behind_a_line_end(prompt, answers, expected):
+    row = {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+    found = forms.of_row(row, "preferences", False)
+    assert (found["prompt"], found["chosen"], found["rejected"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -363,9 +566,9 @@ def test_messages_are_the_same_in_tables(tmp_path):
 
 
 def test_label_strength_is_a_column_or_the_difference_of_two(tmp_path):
-    found = [row | {"votes_chosen": 5, "votes_rejected": str(i % 3), "sure": i / 4} for i, row in enumerate(PAIRS)]
+    found = [row | {"votes_chosen": 5, "votes_rejected": str(i % 3), "sure": 1 + i / 4} for i, row in enumerate(PAIRS)]
     path = written(tmp_path, "a.jsonl", found)
-    for columns, expected in ((["sure"], [i / 4 for i in range(10)]), (["votes_chosen", "votes_rejected"], None)):
+    for columns, expected in ((["sure"], [1 + i / 4 for i in range(10)]), (["votes_chosen", "votes_rejected"], None)):
         _, read = rows.read(path, strength=columns)
         assert [row["strength"] for row in read] == (expected or [5 - i % 3 for i in range(10)])
     assert "strength" not in rows.read(path)[1][0]

@@ -97,6 +97,21 @@ def test_a_prompt_repeated_in_the_completions(tmp_path):
         built(tmp_path / "c", rows.assign(chosen=rows["prompt"] + rows["chosen"]))
 
 
+def test_a_transcript_repeated_in_the_completions(tmp_path):
+    rows = preferences()
+    rows["prompt"] = [f"\n\nHuman: what is {i} plus one?\n\nAssistant:" for i in range(40)]
+    for side in ("chosen", "rejected"):
+        rows[side] = rows["prompt"] + " It is " + rows[side]
+    path = tmp_path / "rows.jsonl"
+    rows.to_json(path, orient="records", lines=True)
+    kind, read = reading.read(path)
+    tally = rules.Tally("mine", 0.05, 0.5)
+    left = rules.on_texts(read, kind, rules.About(frozenset(), False), tally)
+    assert {entry["rule"]: entry["rows"] for entry in tally.found if entry["rows"]} == {"prompt repeated": 40}
+    assert left["prompt"].tolist() == rows["prompt"].tolist()
+    assert left["chosen"].tolist() == [f"It is good {words(i)}" for i in range(40)]
+
+
 def test_pairs_that_a_cut_makes_equal(tmp_path):
     with pytest.raises(
         UserError, match=r"max_completion = 60 cuts 240 of 240 completions.*raise max_completion to \d+"
@@ -195,7 +210,9 @@ FAULTS = [
     ("tie", {"rejected": "c "}, "chosen 'c'"),
     ("tie", {"score_chosen": 2, "score_rejected": 2.0}, "chosen 'c'"),
     ("no number as score", {"score_chosen": "NaN", "score_rejected": 2}, "chosen"),
-    ("no number as strength", {"sure": "very"}, "chosen"),
+    ("no strength", {"sure": "very"}, "chosen"),
+    ("no strength", {"sure": 0}, "chosen"),
+    ("no strength", {"sure": -1.5}, "chosen"),
     ("prompt in two splits", {"prompt": "describe  SCENE number\u200b 3:", "split": "train_prefs"}, "chosen 'c'"),
 ]
 
@@ -354,6 +371,26 @@ def test_columns_that_say_the_first_one_is_better_are_passed_over(tmp_path, colu
 def test_scores_are_found_however_their_names_are_cased(tmp_path):
     scored = preferences().assign(Chosen_Score=1.0, Rejected_Score=[0.0] * 39 + [2.0])
     assert counted(built(tmp_path, scored)) == {"scores disagree": 1}
+
+
+@pytest.mark.parametrize(
+    "names", [("avg_score_chosen", "avg_score_rejected"), ("chosen_score_mean", "rejected_score_mean")]
+)
+def test_scores_are_found_by_what_was_made_of_several(tmp_path, names):
+    scored = preferences().assign(**{names[0]: 1.0, names[1]: [0.0] * 39 + [2.0]})
+    assert counted(built(tmp_path, scored)) == {"scores disagree": 1}
+
+
+def test_of_several_scores_none_may_disagree(tmp_path):
+    scored = preferences().assign(score_chosen=2, score_rejected=1, rating_chosen=3, rating_rejected=[1] * 38 + [3, 4])
+    assert counted(built(tmp_path, scored)) == {"scores disagree": 1}
+
+
+def test_groups_may_be_numbers(tmp_path):
+    rows = preferences().assign(topic=[i % 10 for i in range(40)])
+    assert counted(built(tmp_path / "a", rows, group="topic")) == {}
+    rows["topic"] = [None, *(str(i % 10) for i in range(39))]
+    assert counted(built(tmp_path / "b", rows, group="topic")) == {"no group": 1}
 
 
 def test_scores_are_found_in_one_column_of_two(tmp_path):

@@ -209,6 +209,31 @@ def test_pairs_keep_the_strength_of_their_label_where_columns_are_named_for_it(t
             params(strength=wrong)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What does ls -a do?", "What does ls -A do?"),
+        ("How much is a Masse?", "How much is a Maße?"),
+        ("if x:\n    go()\n    stop()", "if x:\n    go()\nstop()"),
+    ],
+)
+def test_prompts_that_only_roles_take_for_one_are_learnt_as_they_are_written(tmp_path, one, other):
+    rows = comparisons(40, topics=10)
+    mine = [(one, "this", "that", "t"), (other, "that", "this", "t"), (one, "so", "no", "t"), (other, "so", "no", "t")]
+    rows = pd.concat([rows, pd.DataFrame(mine, columns=rows.columns)]).assign(split=["test"] * 44 + ["train"] * 40)
+    folder = given(tmp_path / "a", preferences=rows)
+    shuffled = given(tmp_path / "b", preferences=rows.sample(frac=1, random_state=3))
+    corpus = text.build(params(reward="judge", judge=0.3), folder, ("here",))
+    again = text.build(params(reward="judge", judge=0.3), shuffled, ("here",))
+    pd.testing.assert_frame_equal(corpus.pairs, again.pairs)
+    pairs = pd.concat([corpus.pairs, corpus.judge_pairs])
+    pairs = pairs[pairs["chosen"].isin(["this", "that", "so"])]
+    asked = [corpus.tokenizer.decode(ids) for ids in pairs["prompt_ids"]]
+    found = sorted(zip(asked, pairs["chosen"], pairs["rejected"]))
+    assert found == sorted(row[:3] for row in mine) and pairs["prompt_id"].nunique() == 1
+    assert "both ways round" not in {rule["rule"] for rule in corpus.rules if rule["rows"]}
+
+
 @pytest.mark.slow
 def test_a_corpus_comes_out_the_same_in_every_process(tmp_path):
     given(tmp_path, demonstrations=summaries(80))

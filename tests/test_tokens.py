@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
 from stages.records.errors import UserError
-from stages.worlds import encoding, tokens
+from stages.worlds import encoding, forms, tokens
 from stages.worlds.tokens import Asked
 
 CASES = Path(__file__).parent / "cases"
@@ -142,6 +142,22 @@ def test_plain_texts_are_what_trl_makes_of_them(kind, apart):
     assert mine == theirs
     if not apart:  # a blank at a prompt's end is the answer's, as most tokenizers join it with the word behind it
         assert ours(tokenizer, [Asked(f"{text} ") for text in asked], chosen, rejected) == mine
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PLAIN if kind != "a WordPiece with a frame"])
+def test_code_keeps_its_indentation_as_in_trl(kind):
+    if kind.startswith("real") and not PYTHIA.exists():
+        pytest.skip("no ../shared here, which has Pythia's tokenizer")
+    tokenizer = PLAIN[kind]()
+    code = {"prompt": "def f(x):\n", "chosen": "    return x", "rejected": "    pass  "}
+    found = forms.of_row(code, "preferences", False)
+    (mine,) = ours(tokenizer, [Asked(found["prompt"])], [found["chosen"]], [found["rejected"]])
+    (theirs,) = of_trl(tokenizer, [code | {"rejected": "    pass"}])
+    for side in ("chosen_ids", "rejected_ids"):
+        assert tokenizer.decode(mine["prompt_ids"] + mine[side]) == tokenizer.decode(
+            [*tokenizer(code["prompt"] + code[side[:-4]].rstrip()).input_ids, tokenizer.eos_token_id]
+        )
+    assert len(mine["chosen_ids"]) >= len(theirs["chosen_ids"]), "where TRL cuts within a token, nothing is lost"
 
 
 CHATS = {

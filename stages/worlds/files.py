@@ -1,28 +1,28 @@
 """Data files as people have them: jsonl, json (an array, or lines), csv, each also as .gz; parquet; arrow.
 
-Tables are read by the library ``datasets``, and of csv every cell is text. JSON is read by Python's own module, as the
-library infers types from a whole file, which no option turns off: of a column of dates it makes "2020-01-01 00:00:00",
-of the text "null" in a column with a number in it nothing, and half a character is the end of the whole file. Nothing
-is written but a lock, in a temporary folder.
+They are read by Python's own modules and by pyarrow. The library ``datasets`` infers types from a whole file, which no
+option turns off: of a column of dates it makes "2020-01-01 00:00:00", of the text "null" in a column with a number in
+it nothing. Its reader of csv guesses where a quotation mark is not closed or not doubled. Here such a file is refused,
+and of csv every cell is text. Nothing is written.
 """
 
 import csv
 import gzip
 import json
 import re
-import tempfile
-import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stages.records.errors import UserError
 from stages.worlds.inputs import SPLITS
 
 FORMATS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".arrow")
+TABLES = ("parquet", "arrow")
 HUB_NAME = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})?(\.(?:jsonl|json|csv)(?:\.gz)?|\.parquet|\.arrow)")  # split, format
 HALF = re.compile("[\ud800-\udfff]")  # half a character, a lone surrogate
 JSON_SPACE = re.compile(r"[ \t\n\r]*")
+SPLIT_OFF = re.compile(r'[ \t]+"')  # how a cell begins whose quotation marks are text, as a blank is before the first
 BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)  # what a file that is no whole gzip raises
 
 
@@ -33,8 +33,9 @@ def data_files(source: Path) -> list[Path]:
 
 
 def split_of(name: str) -> str | None:
-    """What a split's name says by what is before its first "_" (train_prefs, test_sft); None if nothing known."""
-    return SPLITS.get(name.partition("_")[0])
+    """What a split's name says, in whatever case, by what is before its first "_" (train_prefs, test_sft); None if
+    nothing known."""
+    return SPLITS.get(name.partition("_")[0].lower())
 
 
 def split_of_file(path: Path) -> str | None:
@@ -44,16 +45,18 @@ def split_of_file(path: Path) -> str | None:
 
 
 def rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """Row numbers from 1 (blank lines of jsonl and csv do not count) and rows.
+    """Row numbers from 1 (blank lines of jsonl and csv do not count) and rows; of a table, which says its columns
+    even so, there may be none.
 
     Raises UserError for a file that is empty, or not what its name says, with the row where it stops being that.
     """
     number = 0
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
-    read = {"csv": _csv, "parquet": _table, "arrow": _table}.get(kind, _json)
+    is_table = kind in TABLES and path.stat().st_size > 0
+    read = _table if is_table else {"csv": _csv}.get(kind, _json)
     for number, row in enumerate(read(path), 1):
         yield number, row
-    if not number:
+    if not (number or is_table):
         raise UserError(f"{path} is empty: it must hold rows.")
 
 
@@ -132,68 +135,71 @@ def _once(pairs: list[tuple[str, object]]) -> dict:
     return row
 
 
-def _csv(path: Path) -> list[dict]:
-    from datasets import Features, Value
-    from pandas.errors import EmptyDataError, ParserError, ParserWarning
-
+def _csv(path: Path) -> Iterator[dict]:
+    """The rows of a csv file, checked as strictly as its rules are: what one quotation mark too many or too few moves
+    or swallows would be other rows."""
+    number, columns = -1, []
     try:
-        columns = _columns(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ParserWarning)  # else a first row that is too long loses its end
-            return list(
-                _stream(path, "csv", features=Features(dict.fromkeys(columns, Value("string"))), keep_default_na=False,
-                        index_col=False, encoding="utf-8-sig")
-            )  # fmt: skip
-    except EmptyDataError:
-        return []
-    except (ParserError, ParserWarning, UnicodeDecodeError) as error:
-        raise UserError(f"{path}, {_fault(path, len(columns))}.") from error
+        for number, record in enumerate(_records(path)):
+            if HALF.search("".join(record)):
+                where = f", row {number} is" if number else ": its header is"
+                raise UserError(f"{path}{where} not UTF-8: save the file as UTF-8.")
+            if number:
+                yield _of_record(record, columns, f"{path}, row {number}")
+            else:
+                columns = _columns(record, path)
+    except csv.Error as error:
+        fault = f"look for a quotation mark that is not closed, or not doubled within a quoted text ({error})"
+        raise UserError(f"{path}, row {number + 1} cannot be read: {fault}.") from error
     except BROKEN as error:
         raise UserError(f"{path} is not a whole gzip file ({error}): copy it again.") from error
 
 
-def _columns(path: Path) -> list[str]:
-    """The header of a csv file; raises UserError if it is not UTF-8, or has a name twice, which pandas would change."""
-    columns = next(_records(path), [])
-    if HALF.search("".join(columns)):
-        raise UserError(f"{path}: its header is not UTF-8: save the file as UTF-8.")
-    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+def _records(path: Path) -> Iterator[list[str]]:
+    """The records of a csv file that are no blank lines, its header the first; what is no UTF-8 is replaced."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    csv.field_size_limit(1 << 30)  # characters in a text; it is 131,072 by itself
+    with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for record in csv.reader(file, strict=True):
+            if record and (len(record) > 1 or record[0].strip()):
+                yield record
+
+
+def _columns(header: list[str], path: Path) -> list[str]:
+    """The columns of a csv file, "" for one without a name. Raises UserError if one is there twice."""
+    columns = [name if name.strip() else "" for name in header]
+    if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
         raise UserError(f"{path} has the column {twice[0]!r} twice: rename or remove one.")
     return columns
 
 
-def _records(path: Path) -> Iterator[list[str]]:
-    """The records of a csv file that are no blank lines, by Python's module; what is no UTF-8 is replaced."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    csv.field_size_limit(1 << 30)  # characters in a text; it is 131,072 by itself
-    with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        yield from filter(None, csv.reader(file, strict=True))
-
-
-def _fault(path: Path, width: int) -> str:
-    """Which row of a csv file is wrong, and how, which pandas says of no or another row."""
-    number = 0  # that of the header
-    try:
-        for number, record in enumerate(_records(path)):
-            if HALF.search("".join(record)):
-                return f"row {number} is not UTF-8: save the file as UTF-8"
-            if len(record) > width:
-                return f"row {number} has {len(record)} fields, more than the {width} columns: quote texts with commas"
-    except csv.Error as error:
-        return f"row {number + 1} cannot be read ({error}): look for a quotation mark that is not closed"
-    return f"row {number} cannot be read: save the file as csv again"
+def _of_record(record: list[str], columns: list[str], where: str) -> dict:
+    """A row. A first column without a name is the index that pandas writes; any other must have nothing in it."""
+    if len(record) > len(columns) or any(columns[len(record) :]):
+        number, than = len(record), "more" if len(record) > len(columns) else "fewer"
+        fields = f"{number} field{'s' if number > 1 else ''}, {than} than the {len(columns)} columns"
+        raise UserError(f"{where} has {fields}: quote texts with commas or line ends.")
+    for place, (name, cell) in enumerate(zip(columns, record)):
+        if place and not name and cell.strip():
+            raise UserError(f"{where} has a text in column {place + 1}, which has no name: name or remove it.")
+        if SPLIT_OFF.match(cell) and cell.count('"') % 2:
+            raise UserError(f"{where} has a blank before a quotation mark, which then quotes nothing: remove it.")
+    return {name: cell for name, cell in zip(columns, record) if name}
 
 
 def _table(path: Path) -> Iterator[dict]:
     import pyarrow
 
     number, kind = 0, path.suffix[1:]
-    if not path.stat().st_size:
-        return
     try:
-        for row in _stream(path, kind):
-            yield row
-            number += 1
+        schema, batches = _batches(path, kind)
+        if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+            raise UserError(f"{path} has the column {twice[0]!r} twice: rename or remove one.")
+        meant = _meanings(schema)
+        for batch in batches:
+            for row in _in_turn(batch):
+                yield row | {name: mean(row[name]) for name, mean in meant.items()}
+                number += 1
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, row {number + 1} is not UTF-8 ({error.reason}): write the file again.") from error
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, NotImplementedError) as error:
@@ -202,34 +208,56 @@ def _table(path: Path) -> Iterator[dict]:
         raise UserError(f"{path} is not a whole {kind} file{after} ({why}): copy it again.") from error
 
 
-def _stream(path: Path, kind: str, **options) -> Iterator[dict]:
-    """The rows of a file by the builder that load_dataset takes for it.
+def _batches(path: Path, kind: str):
+    """The schema of a table and its batches of rows. Arrow files are streams (as ``datasets`` has them) or files."""
+    import pyarrow
+    import pyarrow.parquet
 
-    load_dataset itself would tell a server that it was called, and take brackets in a file's name for a pattern.
-    """
-    from datasets.data_files import DataFilesDict, DataFilesList
-    from datasets.packaged_modules.arrow.arrow import Arrow
-    from datasets.packaged_modules.csv.csv import Csv
-    from datasets.packaged_modules.parquet.parquet import Parquet
-    from datasets.utils import logging
-
-    builder = {"csv": Csv, "parquet": Parquet, "arrow": Arrow}[kind]
-    files = DataFilesDict({"train": DataFilesList([str(path.resolve())], [()])})
-    told = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)  # what is wrong is said in one sentence, by whom this raises to
+    if kind == "parquet":
+        table = pyarrow.parquet.ParquetFile(path)
+        return table.schema_arrow, table.iter_batches()
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            found = builder(cache_dir=scratch, data_files=files, **options).as_streaming_dataset(split="train")
-            for table in found.with_format("arrow").iter(batch_size=1000):
-                yield from _in_turn(table)
-    finally:
-        logging.set_verbosity(told)
+        stream = pyarrow.ipc.open_stream(pyarrow.OSFile(str(path)))
+        return stream.schema, stream
+    except pyarrow.ArrowInvalid:
+        file = pyarrow.ipc.open_file(pyarrow.OSFile(str(path)))
+        return file.schema, (file.get_batch(number) for number in range(file.num_record_batches))
 
 
-def _in_turn(table) -> Iterator[dict]:
-    """The rows of an Arrow table; all before the first that cannot be read come out before it raises."""
+def _in_turn(batch) -> Iterator[dict]:
+    """The rows of an Arrow batch; all before the first that cannot be read come out before it raises."""
     try:
-        yield from table.to_pylist()
+        yield from batch.to_pylist()
     except UnicodeDecodeError:
-        for place in range(len(table)):
-            yield from table.slice(place, 1).to_pylist()
+        for place in range(batch.num_rows):
+            yield from batch.slice(place, 1).to_pylist()
+
+
+def _meanings(schema) -> dict[str, Callable]:
+    """Columns of a table whose values mean something else than is stored, and what makes that of a value: classes of
+    ``datasets``, stored as numbers, by their names; and what ``_meaning`` is for."""
+    said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    found = {field.name: mean for field in schema if (mean := _meaning(field.type))}
+    for name, feature in said.get("info", {}).get("features", {}).items():
+        if name in schema.names and isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            found[name] = dict(enumerate(feature["names"])).get  # of a class that is not known (-1), nothing
+    return found
+
+
+def _meaning(kind) -> Callable | None:
+    """What makes of a stored value of this Arrow type what it means: of JSON, as which ``datasets`` stores mixed types,
+    and of maps. None where there is neither in it."""
+    from pyarrow import JsonType, types
+
+    if isinstance(kind, JsonType):
+        return lambda value: None if value is None else json.loads(value, object_pairs_hook=_once)
+    if types.is_map(kind):
+        return lambda value: None if value is None else dict(value)
+    if types.is_struct(kind):
+        parts = {field.name: mean for field in kind if (mean := _meaning(field.type))}
+        if parts:
+            return lambda value: value and value | {name: mean(value[name]) for name, mean in parts.items()}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        mean = _meaning(kind.value_type)
+        return mean and (lambda value: value and [mean(one) for one in value])
+    return None

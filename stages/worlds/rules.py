@@ -22,9 +22,7 @@ from stages.worlds.rouge import words
 LEFT_OVER = {"<s>", "</s>", "<bos>", "<eos>", "<pad>", "<|pad|>", "<|padding|>", "<|endoftext|>", "<|begin_of_text|>",
              "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>"}  # fmt: skip
 STRICTEST = ["test", "validation", "judge"]  # splits; a prompt that is in two of them keeps the first
-REPEATED = 3  # words; a completion may well begin with a shorter prompt by itself
 SHOWN = 3  # examples of a rule
-GLANCE = 40  # characters in which a text mostly has a word
 TEXT_COLUMNS = ("prompt", *inputs.ANSWERS)
 
 
@@ -48,14 +46,17 @@ class Rule:
 
 def _strip(row: dict, about: About) -> dict:
     marks = LEFT_OVER | about.special
-    changes = {}
-    for column in _texts(row):
-        if any(mark in row[column] for mark in marks):
-            any_mark = "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
-            bare = re.sub(rf"\A\s*(?:(?:{any_mark})\s*)+", "", row[column])
-            bare = re.sub(rf"(?:(?:{any_mark})\s*)+\Z", "", bare)
-            changes |= {column: bare} if bare != row[column] else {}
-    return _changed(row, changes)
+    found = {column: row[column] for column in _texts(row) if any(mark in row[column] for mark in marks)}
+    bare = {column: _bare(text, marks) for column, text in found.items()}
+    return _changed(row, {column: text for column, text in bare.items() if text != row[column]})
+
+
+def _bare(text: str, marks: set[str]) -> str:
+    """A text without marks at its ends. The end is looked at backwards: forwards, any mark might be its first."""
+    first = "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
+    text = re.sub(rf"\A\s*(?:(?:{first})\s*)+", "", text)
+    last = "|".join(re.escape(mark[::-1]) for mark in sorted(marks, key=len, reverse=True))
+    return re.sub(rf"\A(?:\s*(?:{last}))+", "", text[::-1])[::-1]
 
 
 def _drop_special(row: dict, about: About) -> dict | None:
@@ -69,12 +70,12 @@ def _drop_tie(row: dict, about: About) -> dict | None:
 
 def _cut_repeated(row: dict, about: About) -> dict:
     answers = _texts(row)[1:]
-    heads = [_repeated(row["prompt"], row[column]) for column in answers]
+    heads = [forms.repeated(row["prompt"], row[column]) for column in answers]
     return _changed(row, {c: row[c][head:] for c, head in zip(answers, heads)}) if all(heads) else row
 
 
 def _drop_repeated(row: dict, about: About) -> dict | None:
-    return None if any(_repeated(row["prompt"], row[column]) for column in _texts(row)[1:]) else row
+    return None if any(forms.repeated(row["prompt"], row[column]) for column in _texts(row)[1:]) else row
 
 
 def _drop_empty(row: dict, about: About) -> dict | None:
@@ -91,7 +92,7 @@ def _drop_contradicted(row: dict, about: About) -> dict | None:
 
 def _drop_wordless(row: dict, about: About) -> dict | None:
     reference = row["completion"] if "completion" in row else row["chosen"]
-    return row if not about.counts_words or words(reference[:GLANCE]) or words(reference) else None
+    return row if not about.counts_words or words(reference[: forms.GLANCE]) or words(reference) else None
 
 
 def _count_moved(row: dict, about: About) -> dict:
@@ -104,10 +105,17 @@ FAULTS = {
         "fill them in or remove these rows"),
     "type": Rule(
         "not text", "a prompt or an answer that is neither text nor messages, unlike in other rows: row dropped"),
+    "written": Rule(
+        "messages as text", "a list of messages that is written as a text, as in csv: row dropped",
+        "save the data set as jsonl or parquet"),
     "turns": Rule(
-        "not one answer", "an answer of several messages, a prompt that no user's message ends, a tool call, an image, "
-        "or another role than system, user and assistant: row dropped",
+        "not one answer", "an answer of several messages, a prompt that no user's message ends, a message that is not "
+        "text alone, or another role than system, user and assistant: row dropped",
         "keep rows with one answer to a user's message"),
+    "more": Rule(
+        "more than texts", "tools, a tool call, reasoning, an image, or what else chat templates write besides texts: "
+        "row dropped",
+        "keep rows of text alone, with the reasoning in the text if it is to be learnt"),
     "half": Rule("half a character", "half a character (a lone surrogate) in a text: row dropped"),
     "label": Rule(
         "labelled bad", "a column (label, winner or the like) that does not say that this answer, or the first of two, "
@@ -117,8 +125,11 @@ FAULTS = {
     "score": Rule(
         "no number as score", "a score that is no finite number: row dropped",
         "correct these scores, or rename their columns", data="preferences"),
+    "group": Rule(
+        "no group", "neither a text nor a whole number as group (the column that corpus.group names): row dropped",
+        "fill in the groups"),
     "strength": Rule(
-        "no number as strength", "no finite number as label strength: row dropped",
+        "no strength", "no finite number above 0 as label strength, as if chosen were not preferred: row dropped",
         "correct these numbers, or name other columns in settings.{setting}.corpus.strength", data="preferences"),
 }  # fmt: skip
 TEXTS = (
@@ -184,12 +195,17 @@ class Tally:
     found: list[dict] = field(default_factory=list)  # as in rules.json
     dropped: dict[str, list[tuple[int, str]]] = field(default_factory=dict)  # data set -> rows, and why as a sentence
 
-    def note(self, rule: Rule, data: str, hits: list[str], drops: bool = False, fits: int = 0) -> None:
-        """Add what a rule did to a data set; hits: an example for each row that it hit; fits: see ``Rule.remedy``."""
-        self._add(rule, data, hits, self.sizes[data])
-        if drops and hits and rule.counts:
+    def note(
+        self, rule: Rule, data: str, hits, drops: bool = False, fits: int = 0, special: Iterable[str] = ()
+    ) -> None:
+        """Add what a rule did to a data set; hits: the rows that it hit, a list or a table; fits: see ``Rule.remedy``;
+        special: as for ``example``."""
+        some = hits[:SHOWN].to_dict("records") if isinstance(hits, pd.DataFrame) else hits[:SHOWN]
+        examples = [example(row, special) for row in some]
+        self._add(rule, data, len(hits), examples, self.sizes[data])
+        if drops and len(hits) and rule.counts:
             remedy = rule.remedy.format(setting=self.setting, fits=fits)
-            sentence = f'{len(hits)} by the rule "{rule.name}" ({rule.what}; {hits[0]}): {remedy}'
+            sentence = f'{len(hits)} by the rule "{rule.name}" ({rule.what}; {examples[0]}): {remedy}'
             self.dropped.setdefault(data, []).append((len(hits), sentence))
 
     def refuse_drops(self, data: str) -> None:
@@ -208,7 +224,7 @@ class Tally:
 
         Raises UserError if they are more than max_cut of all.
         """
-        self._add(ENCODED[key], f"{key}s", hits, len(lengths))
+        self._add(ENCODED[key], f"{key}s", len(hits), hits[:SHOWN], len(lengths))
         if len(hits) > self.max_cut * len(lengths):
             enough = int(np.quantile(lengths, 1 - self.max_cut, method="higher"))
             where = f"settings.{self.setting}.corpus"
@@ -222,9 +238,9 @@ class Tally:
         """What rules did, for people: rules that hit nothing are left out."""
         return "; ".join(f"{f['rows']} of {f['of']} rows: {f['what']}" for f in self.found if f["rows"])
 
-    def _add(self, rule: Rule, data: str, hits: list[str], of: int) -> None:
-        numbers = {"rows": len(hits), "of": of, "share": len(hits) / of}
-        self.found.append({"rule": rule.name, "data": data, "what": rule.what, **numbers, "examples": hits[:SHOWN]})
+    def _add(self, rule: Rule, data: str, rows: int, examples: list[str], of: int) -> None:
+        numbers = {"rows": rows, "of": of, "share": rows / of}
+        self.found.append({"rule": rule.name, "data": data, "what": rule.what, **numbers, "examples": examples})
 
 
 def on_texts(rows: list[dict], data: str, about: About, tally: Tally) -> pd.DataFrame:
@@ -234,23 +250,23 @@ def on_texts(rows: list[dict], data: str, about: About, tally: Tally) -> pd.Data
     """
     tally.sizes[data] = len(rows)
     for fault, rule in ((fault, rule) for fault, rule in FAULTS.items() if rule.data in (None, data)):
-        faulty = [row for row in rows if row.get("fault") == fault]
-        tally.note(rule, data, [f"{Path(row['where']).name}: {row['shown']}" for row in faulty], drops=True)
+        tally.note(rule, data, [row for row in rows if row.get("fault") == fault], drops=True)
     current = [row for row in rows if "fault" not in row]
     for rule in (rule for rule in TEXTS if rule.data in (None, data)):
         applied = [(row, rule.apply(row, about)) for row in current]
-        hits = [shown(row, about.special) for row, after in applied if after is not row]
+        hits = [row for row, after in applied if after is not row]
         current = [after for _, after in applied if after is not None]
-        tally.note(rule, data, hits, drops=len(applied) > len(current))
+        tally.note(rule, data, hits, drops=len(applied) > len(current), special=about.special)
     strictest = _strictest(current)
     current = _without(current, [row["split"] != strictest[row["key"]] for row in current], LEAK, data, about, tally)
     if data == "preferences":
-        turned = _turned([(row["key"], row["chosen"], row["rejected"]) for row in current])
+        asked = (((row["before"], row["prompt"]), row["chosen"], row["rejected"]) for row in current)
+        turned = _turned([*asked])
         current = _without(current, turned, CONTRADICTED, data, about, tally)
     tally.refuse_drops(data)
     left = pd.DataFrame(current).drop(columns="moved")
     again = left.duplicated([c for c in (*TEXT_COLUMNS, "before", "split", "group") if c in left])
-    tally.note(DUPLICATE, data, _shown(left[again]))
+    tally.note(DUPLICATE, data, left[again])
     return left[~again].reset_index(drop=True)
 
 
@@ -265,7 +281,7 @@ def on_encoded(tables: dict[str, pd.DataFrame], params, tally: Tally) -> dict[st
     for data, rows in tables.items():
         for fault in ("special", "unwritten", "framed", "merged"):
             bad = np.any([[e.fault == fault for e in rows[f"{c}_encoded"]] for c in _texts(rows)], axis=0)
-            tally.note(ENCODED[fault], data, _shown(rows[bad]), drops=True)
+            tally.note(ENCODED[fault], data, rows[bad], drops=True)
             rows = rows[~bad]
         tally.refuse_drops(data)
         tables = tables | {data: rows}
@@ -274,8 +290,11 @@ def on_encoded(tables: dict[str, pd.DataFrame], params, tally: Tally) -> dict[st
     return {data: _with_ids(rows, data, tally) for data, rows in tables.items()}
 
 
-def shown(row: dict, special: Iterable[str] = ()) -> str:
-    """A row as an example: file and row, and how its completion begins, or what is around a special token in it."""
+def example(row: dict, special: Iterable[str] = ()) -> str:
+    """A row as an example: file and row, and how its completion begins, or what is around a special token in it; of
+    one that is not fit, an excerpt."""
+    if "fault" in row:
+        return f"{Path(row['where']).name}: {row['shown']}"
     column, place = next(c for c in ("completion", "chosen") if c in row), 0
     for name in _texts(row):
         if marks := [row[name].find(mark) for mark in LEFT_OVER | set(special) if mark in row[name]]:
@@ -286,7 +305,7 @@ def shown(row: dict, special: Iterable[str] = ()) -> str:
 
 
 def _without(rows: list[dict], bad: list[bool], rule: Rule, data: str, about: About, tally: Tally) -> list[dict]:
-    tally.note(rule, data, [shown(row, about.special) for row, hit in zip(rows, bad) if hit], drops=True)
+    tally.note(rule, data, [row for row, hit in zip(rows, bad) if hit], drops=True, special=about.special)
     return [row for row, hit in zip(rows, bad) if not hit]
 
 
@@ -305,25 +324,14 @@ def _texts(row) -> list[str]:
 
 
 def _changed(row: dict, changes: dict) -> dict:
-    bare = {column: text.strip() if column in inputs.ANSWERS else text for column, text in changes.items()}
-    return row | bare | {"key": forms.key(bare.get("prompt", row["prompt"]), row["before"])} if changes else row
-
-
-def _repeated(prompt: str, completion: str) -> int:
-    """Characters of a completion that repeat the prompt at its head, however cased and spaced; 0 if they do not."""
-    begins = prompt.lstrip()[:1].casefold(), completion.lstrip()[:1].casefold()
-    if begins[0] != begins[1] and all(map(str.isascii, begins)):
-        return 0  # as nearly always, and much sooner than by what follows
-    asked = words(prompt)
-    if len(asked) < REPEATED or not inputs.normalise(completion).startswith(inputs.normalise(prompt)):
-        return 0
-    found = re.match(r"\s*" + r"\s+".join(map(re.escape, prompt.split())), completion, re.IGNORECASE)
-    whole = words(completion)[: len(asked)] == asked  # "scene 1" is not at the head of "scene 10"
-    return found.end() if found and whole else 0
-
-
-def _shown(rows: pd.DataFrame) -> list[str]:
-    return [shown(row) for row in rows.to_dict("records")]
+    if not changes:
+        return row
+    texts, answers = {column: changes.get(column, row[column]) for column in _texts(row)}, _texts(row)[1:]
+    if row["before"] is None:
+        texts = forms.joined(texts, answers)
+    else:
+        texts |= {column: texts[column].strip() for column in answers}
+    return row | texts | {"key": forms.key(texts["prompt"], row["before"])}
 
 
 def _drop_alike(tables: dict[str, pd.DataFrame], tally: Tally) -> dict[str, pd.DataFrame]:
@@ -340,7 +348,7 @@ def _drop_alike(tables: dict[str, pd.DataFrame], tally: Tally) -> dict[str, pd.D
     kept = {}
     for data, rows in tables.items():
         bad = rows["key"].isin(looser["key"])
-        tally.note(ENCODED["alike"], data, _shown(rows[bad]), drops=True, fits=fits)
+        tally.note(ENCODED["alike"], data, rows[bad], drops=True, fits=fits)
         tally.refuse_drops(data)
         kept[data] = rows[~bad]
     return kept
@@ -352,8 +360,10 @@ def _note_cuts(tables: dict[str, pd.DataFrame], params, tally: Tally) -> None:
         texts = {}  # each once, as the same prompt may be in many rows
         for rows in tables.values():
             for column in (c for c in columns if c in rows):
-                for text, encoded, where in zip(rows[column], rows[f"{column}_encoded"], rows["where"]):
-                    texts.setdefault(text, (encoded.length, f"{Path(where).name}: {column} of {encoded.length} tokens"))
+                several = zip(rows["before"], rows[column], rows[f"{column}_encoded"], rows["where"])
+                for before, text, encoded, where in several:
+                    said = f"{Path(where).name}: {column} of {encoded.length} tokens"
+                    texts.setdefault((before if key == "prompt" else None, text), (encoded.length, said))
         lengths = np.array([length for length, _ in texts.values()])
         hits = [example for length, example in texts.values() if length > limits[key]]
         tally.note_cuts(key, lengths, hits, limits[key])
@@ -363,7 +373,7 @@ def _drop_turned(rows: pd.DataFrame, tally: Tally) -> pd.DataFrame:
     """Without the pairs that, once cut, are also there the other way round."""
     as_ids = [tuple(e.ids.tobytes() for e in row) for row in zip(*(rows[f"{c}_encoded"] for c in _texts(rows)))]
     bad = np.array(_turned(as_ids), dtype=bool)
-    tally.note(ENCODED["turned"], "preferences", _shown(rows[bad]), drops=True, fits=_longest(rows[bad]))
+    tally.note(ENCODED["turned"], "preferences", rows[bad], drops=True, fits=_longest(rows[bad]))
     return rows[~bad]
 
 
@@ -385,6 +395,6 @@ def _with_ids(rows: pd.DataFrame, data: str, tally: Tally) -> pd.DataFrame:
     if data == "preferences":
         kept["differs"] = [not np.array_equal(c, r) for c, r in zip(kept["chosen_ids"], kept["rejected_ids"])]
         same = rows[~kept["differs"].to_numpy()]
-        tally.note(ENCODED["equal"], data, _shown(same), drops=True, fits=_longest(same))
+        tally.note(ENCODED["equal"], data, same, drops=True, fits=_longest(same))
         tally.refuse_drops(data)
     return kept

@@ -253,10 +253,13 @@ def _cut(place: np.ndarray, shares: dict[str, float], rest: pd.Series) -> np.nda
 
 
 def _ordered(rows: pd.DataFrame, columns: list[str], of: tuple) -> pd.DataFrame:
-    """The rows that differ in these columns, in an order that belongs to what is in them: not to that of the file."""
-    rows = rows.drop_duplicates(columns)
-    order = [key("rows", *of, *map(str, row)) for row in rows[columns].itertuples(index=False)]
-    return rows.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+    """The rows that differ in these columns or in how their prompts are written, in an order that belongs to what is in
+    them: not to that of the file."""
+    written = ["prompt", "before"]
+    rows = rows.drop_duplicates([*columns, *(column for column in written if column not in columns)])
+    hashed = [key("rows", *of, *map(str, row)) for row in rows[columns].itertuples(index=False)]
+    alike = [str(row) for row in rows[written].itertuples(index=False, name=None)]
+    return rows.iloc[sorted(range(len(rows)), key=lambda place: (hashed[place], alike[place]))].reset_index(drop=True)
 
 
 def _demonstrations(texts: dict[str, pd.DataFrame], of: tuple) -> pd.DataFrame:
@@ -318,9 +321,12 @@ def _encoded(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, params) -> 
 
 def _pairs(pairs: pd.DataFrame, prompts: pd.DataFrame, of: tuple) -> pd.DataFrame:
     """Labelled pairs on these prompts, of those whose completions differ within max_completion; with their strength,
-    where columns are named for it."""
-    rows = _ordered(pairs, ["key", "chosen", "rejected"], of).drop(columns=["split", "prompt_ids"])
-    rows = rows.merge(prompts[["key", "prompt_id", "split", "prompt_ids"]], on="key", sort=False)
+    where columns are named for it.
+
+    Prompts that differ in case or white space alone share their prompt_id; each pair is learnt under its own text.
+    """
+    rows = _ordered(pairs, ["key", "chosen", "rejected"], of).drop(columns="split")
+    rows = rows.merge(prompts[["key", "prompt_id", "split"]], on="key", sort=False)
     columns = ["prompt_id", "split", "prompt_ids", "chosen_ids", "rejected_ids", "chosen", "rejected", "strength"]
     return rows.loc[rows["differs"]].filter(items=columns).reset_index(drop=True)
 

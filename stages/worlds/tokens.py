@@ -118,7 +118,7 @@ def encode_completions(
     return written
 
 
-def _shown(tokenizer: PreTrainedTokenizerFast, asked: Asked) -> str:
+def _open_ended(tokenizer: PreTrainedTokenizerFast, asked: Asked) -> str:
     """A prompt as a text, for an answer to go on from: without blanks at its end, which are the answer's."""
     if asked.before is None:
         return asked.text.rstrip(" \t")
@@ -129,7 +129,7 @@ def _shown(tokenizer: PreTrainedTokenizerFast, asked: Asked) -> str:
 def _begun(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Asked]) -> list[Begun]:
     """Each prompt up to where an answer begins: its tokens that stay the same once an answer stands behind them, as TRL
     has it. GPT-NeoX's, for one, writes two line ends at an end as one token, and as two before a word."""
-    texts = [_shown(tokenizer, asked) for asked in prompts]
+    texts = [_open_ended(tokenizer, asked) for asked in prompts]
     joined = _tokens(tokenizer, prompts, [_whole(tokenizer, asked, PROBE) for asked in prompts])
     both = zip(_tokens(tokenizer, prompts, texts), joined, texts)
     return [Begun(_shared(ids, whole), offsets, text) for (ids, offsets), (whole, _), text in both]
@@ -141,11 +141,12 @@ def _shared(one: Iterable, other: Iterable) -> list:
 
 
 def _whole(tokenizer: PreTrainedTokenizerFast, asked: Asked, answer: str) -> str:
-    """A prompt and its answer as one text: apart by the white space of the prompt's end, or else by a blank."""
+    """A prompt and its answer as one text: apart by the white space of the prompt's end, or else by a blank. Behind a
+    line end an answer keeps its own, the indentation of its first line."""
     if asked.before is not None:
         return _framed(tokenizer, asked, answer)
     apart = asked.text[len(asked.text.rstrip()) :] or " "
-    return asked.text.rstrip() + apart + answer.strip()
+    return asked.text.rstrip() + apart + (answer.rstrip() if "\n" in apart else answer.strip())
 
 
 def _framed(tokenizer: PreTrainedTokenizerFast, asked: Asked, answer: str | None = None) -> str:
