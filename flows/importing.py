@@ -210,7 +210,8 @@ def _is_tokenizer(path: Path) -> bool:
     if path.name == TOKENIZER or path.suffix != ".json":
         return path.name == TOKENIZER
     first = first_value(path)
-    return isinstance(first, dict) and isinstance(first.get("model"), dict)
+    model = first.get("model") if isinstance(first, dict) else None
+    return isinstance(model, dict) and "vocab" in model  # rows may well say of which model they are
 
 
 def _tried(model: Path, corpus, folder: Path) -> None:
@@ -245,9 +246,14 @@ def _copied(files: list[tuple[Path, str]], folder: Path) -> tuple[Path, str]:
 
 @contextlib.contextmanager
 def _placed(new: Path, place: Path, scratch: Path) -> Iterator[None]:
-    """``new`` moved to ``place`` for good if the block succeeds; if not, what was there before is there again."""
+    """``new`` moved to ``place`` for good if the block succeeds; if not, what was there before is there again, in the
+    records of it too. These are copied first: a full disk has no room for what was in them."""
     former = scratch / "former"
+    records = [place.parent.with_name(f"{place.parent.name}.dvc"), place.parent.with_name(".gitignore")]
+    copies = {record: scratch / f"former-{record.name}" for record in records}
     try:
+        for record in filter(Path.exists, records):
+            shutil.copyfile(record, copies[record])
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
             place.rename(former)
@@ -258,6 +264,11 @@ def _placed(new: Path, place: Path, scratch: Path) -> Iterator[None]:
             place.rename(new)
         if former.exists():
             former.rename(place)
+        for record, copy in copies.items():
+            if copy.exists():
+                copy.rename(record)
+            elif record.exists():
+                record.unlink()
         raise
 
 

@@ -22,6 +22,7 @@ from stages.worlds.inputs import SPLITS, inside
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@([\w./-]+))?")  # owner/name@revision
 MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "vocab.txt", "*.jinja")
 CARD = "README.md"
+KNOWN = {"config_name", "data_files", "data_dir", "default", "description", "version"}  # what a card says of files
 Splits = dict[str, list[str]]  # name of a split -> its files, in order, as paths in the data set
 
 
@@ -35,8 +36,14 @@ class Found:
 
 
 def found(source: str, scratch: Path, config: str, split: str) -> Found:
-    """A source on this machine: fetched from the hub if it is an id. Symbolic links that lead out are refused."""
-    path, hub_id = Path(source).expanduser(), HUB_ID.fullmatch(source)
+    """A source on this machine: fetched from the hub if it is an id. Symbolic links that lead out or nowhere are
+    refused."""
+    if not source.strip():
+        raise UserError("No source is named: give a file, a folder, or the owner/name of a hub repository.")
+    try:
+        path, hub_id = Path(source).expanduser(), HUB_ID.fullmatch(source)
+    except RuntimeError as error:
+        raise UserError(f"{source} does not exist ({error}): give the whole path.") from error
     if not path.exists():
         if not hub_id or source.endswith((*FORMATS, ".gz")):
             raise UserError(
@@ -44,7 +51,10 @@ def found(source: str, scratch: Path, config: str, split: str) -> Found:
                 "repository."
             )
         return _fetched(hub_id[1], hub_id[2], scratch / "hub", config, split)
+    _refuse_odd([path.name])
     for link in path.rglob("*") if path.is_dir() else ():
+        if not link.exists():
+            raise UserError(f"{link} is a link that leads nowhere: replace it by the file itself, or remove it.")
         if not link.resolve().is_relative_to(path.resolve()) and not is_object(link.resolve()):
             raise UserError(f"{link} is a link that leads out of {path}: replace it by the file itself.")
     origin = {"source": path.resolve().name}
@@ -61,6 +71,14 @@ def found(source: str, scratch: Path, config: str, split: str) -> Found:
         return _chosen(path, origin, "", splits, split, source)
     names = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
     return _chosen(path, origin, *of_hub_layout(names, card(path), config, source), split, source)
+
+
+def _refuse_odd(names: Iterable[str]) -> None:
+    """Raise UserError if a data file's name cannot be written in a sentence, or a line: it is no UTF-8, or has a line
+    end in it."""
+    for name in names:
+        if name.endswith(FORMATS) and not name.isprintable():
+            raise UserError(f"{name!a} is no name for a file of data: rename it, in characters that can be printed.")
 
 
 def _chosen(folder: Path, origin: dict, config: str, splits: Splits, asked: str, source: str) -> Found:
@@ -154,18 +172,20 @@ def of_hub_layout(names: Iterable[str], said: str, config: str, source: str) -> 
 
     names: of all files, relative to the data set's folder; said: its README.md; config: the one asked for, if any;
     source: what a refusal calls the data set. Raises UserError if there is no such configuration, several and none
-    asked for, or no data file in it.
+    asked for, or no data file in it; or if it says how its files are to be read, such as names for their columns, which
+    an import, that keeps files as they are, does not follow.
+
+    Where the data set names no files, those that ``datasets`` passes over as they have no split (heldout.jsonl beside
+    train.jsonl) are splits of their own here, for ``choose`` to ask about; and the case of a name says nothing.
     """
     from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard, DatasetCardData
 
+    names = [*names]
+    _refuse_odd(names)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch).resolve()
-        for name in names:
-            place = inside(root, name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
         try:
             data = DatasetCard(said).data if said.startswith("---") else DatasetCardData()
             configs = MetadataConfigs.from_dataset_card_data(data)
@@ -176,23 +196,58 @@ def of_hub_layout(names: Iterable[str], said: str, config: str, source: str) -> 
             if config and not configs:
                 raise UserError(f"{source} names no configurations: leave out --config {config}.")
             about = configs.get(chosen, {})
-            base = inside(root, about.get("data_dir") or ".")
-            patterns = sanitize_patterns(about["data_files"]) if "data_files" in about else get_data_patterns(str(base))
+            if options := sorted(set(about) - KNOWN):
+                raise UserError(
+                    f"{source} says in {CARD} how its files are to be read ({options[0]}), which an import does not "
+                    "follow: write them as plain columns, and import these."
+                )
+            named = "data_files" in about
+            places = {name if named else name.lower(): name for name in names}
+            if len(places) < len(names):
+                raise UserError(f"{source} has files whose names differ in case alone: rename them.")
+            for place in (inside(root, name) for name in places):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.touch()
+            below = about.get("data_dir") or "."
+            base = inside(root, below if named else below.lower())
+            patterns = sanitize_patterns(about["data_files"]) if named else get_data_patterns(str(base))
             outside = [one for several in patterns.values() for one in several if "://" in one or ".." in one]
             if outside or any(one.startswith("/") for several in patterns.values() for one in several):
                 raise UserError(f"{source} names files in {CARD} that are not its own: import these by themselves.")
             found = DataFilesDict.from_patterns(patterns, base_path=str(base))
-        except (ValueError, TypeError, AttributeError, OSError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # whatever its YAML may raise, and what stands in that
             why = " ".join(str(error).replace(scratch, "").split())[:200].rstrip(".")
             raise UserError(f"{source} is no data set in hub layout ({why}): import one file of it.") from error
         splits = {
-            str(split): [os.path.relpath(file, root) for file in files if file.endswith(FORMATS)]
+            str(split): [places[os.path.relpath(file, root)] for file in files if file.endswith(FORMATS)]
             for split, files in found.items()
         }
+        if not named:
+            below = os.path.relpath(base, root)
+            splits = _with_passed_over(splits, [name for name in names if Path(name.lower()).is_relative_to(below)])
     splits = {split: files for split, files in splits.items() if files}
     if not splits:
         raise UserError(f"{source} holds no data file: give {', '.join(FORMATS)}, or a folder with such files.")
     return chosen, splits
+
+
+def _with_passed_over(splits: Splits, names: list[str]) -> Splits:
+    """The splits and, under their own names, the data files that are in none of them and have the format of one."""
+    from datasets.data_files import FILES_TO_IGNORE
+
+    def form(name: str) -> str | None:
+        known = HUB_NAME.fullmatch(Path(name).name)
+        return known[2].removesuffix(".gz") if known else None
+
+    known = {name for files in splits.values() for name in files}
+    forms, others = {form(name) for name in known}, {}
+    for name in names:
+        if name not in known and form(name) in forms - {None} and Path(name).name not in FILES_TO_IGNORE:
+            stem = HUB_NAME.fullmatch(Path(name).name)[1]
+            others.setdefault(Path(name).name if stem in splits else stem, []).append(name)
+    return splits | others
 
 
 def choose(splits: Splits, asked: str, source: str) -> Splits:

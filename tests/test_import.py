@@ -203,6 +203,53 @@ def test_an_interrupted_import_puts_the_former_input_back(project, tmp_path):
     assert Repo(".").status() == {} and list((project / ".roads").iterdir()) == []
 
 
+@pytest.mark.slow
+def test_an_import_that_ends_after_dvc_has_recorded_it_is_not_recorded(project, tmp_path, monkeypatch):
+    from dvc.repo import Repo
+
+    (tmp_path / "old.jsonl").write_bytes(lines(GOOD))
+    (tmp_path / "new.jsonl").write_bytes(lines(GOOD * 2))
+
+    def stopped(_out):
+        raise KeyboardInterrupt
+
+    ignored = project / "data/inputs/.gitignore"
+    for first, second in (("old", "new"), ("new", "old")):
+        before = {path: path.read_bytes() for path in (project / "data/inputs").rglob("*") if path.is_file()}
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("flows.importing.differences", stopped)
+            if before:  # what is there is compared before; what comes is not
+                patch.setattr("flows.importing._refuse_unrecorded", lambda *_: None)
+            import_input("tldr", str(tmp_path / f"{second}.jsonl"))
+        assert before == {path: path.read_bytes() for path in (project / "data/inputs").rglob("*") if path.is_file()}
+        import_input("tldr", str(tmp_path / f"{first}.jsonl"))
+        assert Repo(".").status() == {} and ignored.exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "No source is named: give a file"),
+        (" ", "No source is named"),
+        ("~nobody-here/x.jsonl", "does not exist"),
+        ("loop", "me is a link that leads nowhere"),
+        ("a\nb.jsonl", r"'a\\nb\.jsonl' is no name for a file of data"),
+        ("caf\udce9.jsonl", r"'caf\\udce9\.jsonl' is no name for a file of data"),
+        ("folder", r"'c\\nd\.jsonl' is no name for a file of data"),
+    ],
+)
+def test_sources_that_are_none(tmp_path, monkeypatch, source, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop/me").symlink_to(tmp_path / "loop/me")
+    (tmp_path / "folder").mkdir()
+    for name in ("a\nb.jsonl", "caf\udce9.jsonl", "folder/c\nd.jsonl"):
+        (tmp_path / name).write_bytes(lines(GOOD))
+    with pytest.raises(UserError, match=message) as error:
+        sources.found(source, tmp_path / "scratch", "", "")
+    assert "\n" not in str(error.value)
+
+
 OLD, NEW, CHATS = "1" * 40, "2" * 40, "3" * 40  # commits
 CARD = """---
 configs:
@@ -402,7 +449,23 @@ def test_folders_say_their_configurations_and_splits(tmp_path):
     refused("names no configurations: leave out --config big", odd, "big")
     refused("holds no data file: give .jsonl", {"notes.txt": "", "README.md": "A card."})
     refused("is no data set in hub layout", {})
-    for bad in ("configs: 5", "configs: [{data_files: a}]", "configs: [{config_name: a, data_files: [5]}]"):
+    assert [name for _, name in told({"Train.jsonl": "", "Test.jsonl": ""})[1:]] == [
+        "train-00000-of-00001.jsonl", "test-00000-of-00001.jsonl"
+    ]  # fmt: skip
+    refused("differ in case alone", {"Train.jsonl": "", "train.jsonl": ""})
+    beside = {"train.jsonl": "", "heldout.jsonl": "", "dataset_infos.json": ""}
+    refused("has the splits train, heldout, and heldout says none of train, .*: say --split", beside)
+    refused("train_b would be mixed|says none of", {"data/train-00000-of-00001.csv": "", "train_b.csv": ""})
+    assert told(beside, split="train") == ["", (Path("train.jsonl"), "train-00000-of-00001.jsonl")]
+    for option in ("sep: ';'", "column_names: [prompt, rejected, chosen]", "features: []"):
+        card = f"---\nconfigs: [{{config_name: a, data_files: a.csv, {option}}}]\n---\n"
+        refused(rf"says in README\.md how its files are to be read \({option[:3]}", {"README.md": card, "a.csv": ""})
+    for bad in (
+        "configs: [",
+        "configs: 5",
+        "configs: [{data_files: a}]",
+        "configs: [{config_name: a, data_files: [5]}]",
+    ):
         refused("is no data set in hub layout", {"README.md": f"---\n{bad}\n---\n", "a.csv": ""})
     for away in ("../a.csv", "https://example.org/a.csv", "/etc/a.csv"):
         card = f"---\nconfigs: [{{config_name: a, data_files: {away!r}}}]\n---\n"
@@ -447,6 +510,8 @@ def test_an_import_says_that_it_found_conversations_and_tells_data_from_a_tokeni
     (tmp_path / "b.json").write_bytes(lines(GOOD))
     for name in ("a.json", "b.json"):
         assert "10 rows of demonstrations" in import_input("tldr", str(tmp_path / name))
+    (tmp_path / "c.json").write_bytes(lines([row | {"model": {"name": "m"}} for row in GOOD]))
+    assert "10 rows of demonstrations" in import_input("tldr", str(tmp_path / "c.json"))
     encoding.train_tokenizer(["some words"], 300).backend_tokenizer.save(str(tmp_path / "words.json"))
     assert "a tokenizer" in import_input("tldr", str(tmp_path / "words.json"))
     assert (project / "data/inputs/tldr/tokenizer.json").exists()
