@@ -94,7 +94,8 @@ def wins(online: pd.DataFrame, offline: pd.DataFrame) -> pd.Series:
 
 
 def shown(project: Path) -> list[Shown]:
-    """What is published of the studies that claims rest on, by setting; a seed that several studies have counts once.
+    """What is published of the studies that claims rest on, by setting, if they have both roads and both reward models;
+    a seed that several studies have counts once.
 
     A published replicate keeps one completion of each test prompt, so there is one pair for each. Trials, from which
     rates were chosen, are of no such study. Raises UserError for a replicate that was changed.
@@ -104,7 +105,8 @@ def shown(project: Path) -> list[Shown]:
         study = cells.study_of(resolver.resolve(reading.prepare(name, project)))
         for setting, seed in itertools.product(study.settings, study.seeds):
             folder = project / PUBLISHED / name / "replicates" / f"{setting}-{seed}"
-            if study.contrast and folder.exists() and (setting, seed) not in found:
+            tells = study.contrast and {*JUDGES} <= {*study.verifiers[setting]}
+            if tells and folder.exists() and (setting, seed) not in found:
                 artifacts.reading(folder)
                 losses = [json.loads((folder / "judge" / one / "metrics.json").read_text()) for one in JUDGES]
                 ours, theirs = (one["pairs"]["log_loss"] for one in losses)
