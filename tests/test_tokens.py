@@ -282,3 +282,41 @@ def test_a_token_that_reaches_from_the_prompt_into_the_answer_is_a_fault():
         "merged",
         None,
     ]
+
+
+ALTERNATE = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SILENT = CHATML.replace(
+    "{{ message['content'] }}", "{% if message['role'] != 'system' %}{{ message['content'] }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(("template", "faulty"), [(ALTERNATE, [False, True, True]), (SILENT, [False, True, False])])
+def test_what_a_template_refuses_or_leaves_out_is_a_fault(template, faulty):
+    tokenizer = byte_level(("<|im_start|>", "<|im_end|>"), "<|im_end|>", template=template)
+    asked = [
+        Asked("go on", (("user", "a"), ("assistant", "b"))),
+        Asked("go on", (("system", "Be kind."),)),
+        Asked("go on", (("user", "a"),)),
+    ]
+    expected = ["template" if fault else None for fault in faulty]
+    assert [one.fault for one in tokens.encode_prompts(tokenizer, asked, 100)] == expected
+    assert [one.fault for one in tokens.encode_completions(tokenizer, asked, ["yes"] * 3, 100)] == expected
+
+
+def test_a_template_that_writes_the_date_writes_the_same_every_day():
+    dated = "{% if not date_string %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}\n"
+    tokenizer = byte_level(("<|im_start|>", "<|im_end|>"), "<|im_end|>", template=dated + CHATML)
+    (prompt,) = tokens.encode_prompts(tokenizer, [Asked("go on", ())], 100)
+    assert tokenizer.decode(prompt.ids).startswith("26 Jul 2024\n")
+
+
+def test_a_cut_conversation_keeps_the_system_messages_in_it(chat):
+    before = (("user", SAID[0]), ("assistant", SAID[1]), ("system", SAID[3]), ("user", SAID[2]), ("assistant", "b"))
+    (without,) = tokens.encode_prompts(chat, [Asked("go on", before[2:])], 1000)
+    (cut,) = tokens.encode_prompts(chat, [Asked("go on", before)], len(without.ids))
+    assert cut.ids.tolist() == without.ids.tolist()

@@ -157,6 +157,10 @@ LEAK = Rule(
 )
 DUPLICATE = Rule("duplicate", "a row that is there more than once: kept once", counts=False)
 ENCODED = {
+    "template": Rule(
+        "not framed", "a conversation that the chat template refuses (two turns of one role, a system message), or of "
+        "which it leaves out some: row dropped",
+        "leave out of these rows what the template cannot frame, or import another model"),
     "special": Rule(
         "special token by its id", "a text read as EOS, padding or another special token: row dropped",
         "correct these rows, or import another tokenizer"),
@@ -169,7 +173,7 @@ ENCODED = {
         "raise settings.{setting}.corpus.max_prompt"),
     "merged": Rule(
         "prompt and answer in one token", "a token that reaches from a prompt into its answer: row dropped",
-        "end these prompts with a line end, or import another tokenizer"),
+        "end these prompts with a line end (and begin both answers with the same blanks), or import another tokenizer"),
     "alike": Rule(
         "prompts cut alike", "a prompt that max_prompt makes the same as one of a stricter split: its rows dropped",
         "raise settings.{setting}.corpus.max_prompt to {fits}"),
@@ -279,7 +283,7 @@ def on_encoded(tables: dict[str, pd.DataFrame], params, tally: Tally) -> dict[st
     Raises UserError when too much is dropped or cut.
     """
     for data, rows in tables.items():
-        for fault in ("special", "unwritten", "framed", "merged"):
+        for fault in ("template", "special", "unwritten", "framed", "merged"):
             bad = np.any([[e.fault == fault for e in rows[f"{c}_encoded"]] for c in _texts(rows)], axis=0)
             tally.note(ENCODED[fault], data, rows[bad], drops=True)
             rows = rows[~bad]

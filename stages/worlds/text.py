@@ -308,11 +308,11 @@ def _learnt_from(texts: dict[str, pd.DataFrame], of: tuple) -> pd.Series:
 def _encoded(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, params) -> pd.DataFrame:
     """The rows with what a model gets of each text, for rules.on_encoded."""
     asked = [tokens.Asked(*one) for one in zip(rows["prompt"], rows["before"])]
-    once = [*dict.fromkeys(asked)]  # pairs share their prompts
-    known = dict(zip(once, tokens.encode_prompts(tokenizer, once, params.max_prompt)))
+    begun = tokens.begin(tokenizer, asked)
+    known = dict(zip(begun, tokens.encode_prompts(tokenizer, begun, params.max_prompt, begun)))
     longest = params.max_completion
     answers = {
-        f"{column}_encoded": tokens.encode_completions(tokenizer, asked, rows[column], longest)
+        f"{column}_encoded": tokens.encode_completions(tokenizer, asked, rows[column], longest, begun)
         for column in data.ANSWERS
         if column in rows
     }
