@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, roads
+from small import NO_PREFECT
 
 from stages.evidence.advice import prediction, verdict
 from stages.evidence.advice.prediction import Shown
@@ -150,7 +151,7 @@ def test_before_any_policy_is_trained_the_answer_is_what_reward_models_and_sampl
 def test_it_runs_reward_models_and_samples_and_trains_no_policy(micro_copy):
     text = (micro_copy / "params.yaml").read_text()
     (micro_copy / "params.yaml").write_text(text.replace("seeds: [0]", "seeds: [1]"))
-    said = roads(micro_copy, "advise")
+    said = roads(micro_copy, "advise", **NO_PREFECT)
     assert said.returncode == 0, said.stdout + said.stderr
     assert "judge@micro-1-global: Completed" in said.stdout
     assert not any(f"{stage}@" in said.stdout for stage in ("offline", "online", "evaluate", "pick"))

@@ -1,11 +1,13 @@
 """The help of `roads`, and what a shell is offered, asked as a shell asks it."""
 
 import os
+import subprocess
+import sys
 
 import forked
 import pytest
 import small
-from small import environment, roads
+from small import environment
 from typer.testing import CliRunner
 
 from flows.cli import COMMANDS, app
@@ -86,6 +88,8 @@ def test_a_shell_below_the_projects_folder_is_offered_the_same(project):
 
 @pytest.mark.slow
 def test_completion_is_for_the_name_of_the_command(project):
-    code, said = roads("--show-completion", "bash")
+    command = f"{sys.executable} -m flows --show-completion; exit $?"  # of the shell that asks, which is then no `exec`
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True)
+    code, said = done.returncode, done.stdout
     assert code == 0 and "complete -o default -F _roads_completion roads" in said
     assert "_ROADS_COMPLETE=complete_bash" in said and os.sep not in said

@@ -170,7 +170,7 @@ def test_html_is_one_file_that_loads_nothing(project):
         page.svgs == 6 * len(KINDS) + 1
     )  # leads; all arms; learning by step and KL; reward models; best of n; the dial
     assert page.scripts == 0
-    assert all(reference.startswith(("#", "lineage.html#")) for reference in page.loads)
+    assert all(reference.startswith(("#", "lineage.html#", "advice.html")) for reference in page.loads)
     assert not re.search(r"@import|url\((?!#)", html)
     assert "<b>cat</b>" not in html and "&lt;b&gt;cat" in html  # completions are data, not markup
     assert "a scalar head on the base policy" in html and "a scalar head on the base policy" in out(
