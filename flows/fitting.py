@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +31,8 @@ BUDGET = 2 * 3600.0  # seconds of one thread, for a first answer
 RATE, BETA = 2.0e-5, 0.1  # of a model that was brought, until it is tuned
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True)
+class Given:
     """What a person brings, read."""
 
     data: Found
@@ -37,7 +40,7 @@ class Given(NamedTuple):
     rows: list[dict]  # stages/worlds/rows.py
     model: Found | None
 
-    @property
+    @cached_property
     def fit(self) -> list[dict]:
         """The rows that can be learnt from."""
         return [row for row in self.rows if "fault" not in row]
@@ -47,7 +50,7 @@ class Given(NamedTuple):
         """Whether they are conversations."""
         return self.fit[0]["before"] is not None
 
-    @property
+    @cached_property
     def prompts(self) -> int:
         """How many different ones."""
         return len({row["key"] for row in self.fit})
@@ -125,9 +128,10 @@ def _lengths(given: Given) -> Lengths:
         texts = [text for row in some for text in (row["prompt"], *_answers(row))]
         tokenizer = encoding.train_tokenizer(texts, given.entries)
     asked = [(tokens.Asked(row["prompt"], row["before"]), answer) for row in some for answer in _answers(row)]
-    prompts = tokens.encode_prompts(tokenizer, dict.fromkeys(one for one, _ in asked), 10**6)
     several, answers = [one for one, _ in asked], [answer for _, answer in asked]
-    written = tokens.encode_completions(tokenizer, several, answers, 10**6)
+    begun = tokens.begin(tokenizer, several)
+    prompts = tokens.encode_prompts(tokenizer, begun, 10**6, begun)
+    written = tokens.encode_completions(tokenizer, several, answers, 10**6, begun)
     return Lengths(sorted(one.length for one in prompts), sorted(one.length for one in written))
 
 
@@ -186,7 +190,7 @@ def _training(name: str, given: Given, size: Size, most: int, chosen: dict[str, 
     tokens = chosen["corpus.max_prompt"] + chosen["corpus.max_completion"]
     batch = estimated.at_once(size, tokens, BATCH)
     point = max(8, steps * BATCH // (5 * POINTS))  # to train on a pair costs what two completions of a point do
-    once = "the whole batch" if batch == 0 else "what fits into half of the memory"
+    once = "the whole batch" if batch == 0 else "what fits into a slot's share of the memory"
     found = [
         Choice("preferences.pairs", pairs, f"to learn from: {PAIRS[0]:,}, or as many as {clock(BUDGET)} allow"),
         Choice("offline.steps", steps, f"once through them, at most {STEPS}"),
@@ -202,19 +206,18 @@ def _training(name: str, given: Given, size: Size, most: int, chosen: dict[str, 
         Choice("evaluate.completions", 4 if prompts >= FEW else 32, "per prompt; more where there are few"),
     ]
     if given.model:
-        rate = RATE
-        rewards = {"learning_rate": rate, "epochs": 1, "batch": 16}
+        rewards = {"learning_rate": RATE, "epochs": 1, "batch": 16}
         if given.kind == "preferences":
             found.append(Choice("base.judge", rewards, "as the reward models"))
         found += [
             Choice("base.model", f"data/inputs/{name}/model", f"{size.parameters / 1e6:,.0f} M parameters"),
             Choice("base.steps", min(STEPS, 100), "optimisation steps, from a model that is trained already"),
-            Choice("base.learning_rate", rate, "a common rate for supervised fine-tuning; not tuned"),
+            Choice("base.learning_rate", RATE, "a common rate for supervised fine-tuning; not tuned"),
             Choice("verifiers.global", rewards, "reward models, at one rate; not tuned"),
             Choice("verifiers.local", {**rewards, "beta": BETA}, "its reward is beta x log(policy / base)"),
-            Choice("offline.learning_rate", rate / 4, "not tuned"),
+            Choice("offline.learning_rate", RATE / 4, "not tuned"),
             Choice("offline.beta", BETA, "TRL's default; not tuned"),
-            Choice("online.learning_rate", rate / 4, "not tuned"),
+            Choice("online.learning_rate", RATE / 4, "not tuned"),
             Choice("online.beta", BETA, "TRL's default; not tuned"),
         ]
     return found

@@ -247,29 +247,40 @@ def _copied(files: list[tuple[Path, str]], folder: Path) -> tuple[Path, str]:
 @contextlib.contextmanager
 def _placed(new: Path, place: Path, scratch: Path) -> Iterator[None]:
     """``new`` moved to ``place`` for good if the block succeeds; if not, what was there before is there again, in the
-    records of it too. These are copied first: a full disk has no room for what was in them."""
+    records of it too."""
     former = scratch / "former"
-    records = [place.parent.with_name(f"{place.parent.name}.dvc"), place.parent.with_name(".gitignore")]
-    copies = {record: scratch / f"former-{record.name}" for record in records}
     try:
-        for record in filter(Path.exists, records):
-            shutil.copyfile(record, copies[record])
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            place.rename(former)
-        new.rename(place)
-        yield
+        with records_kept(place.parent, scratch):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                place.rename(former)
+            new.rename(place)
+            yield
     except BaseException:  # Ctrl-C too
         if place.exists() and not new.exists():
             place.rename(new)
         if former.exists():
             former.rename(place)
-        for record, copy in copies.items():
-            if copy.exists():
-                copy.rename(record)
-            elif record.exists():
-                record.unlink()
         raise
+
+
+@contextlib.contextmanager
+def records_kept(folder: Path, scratch: Path) -> Iterator[None]:
+    """DVC's and git's records of a setting's ``folder`` as they were before, if the block fails. They are copied first,
+    as a full disk has no room for what was in them."""
+    records = [folder.with_name(f"{folder.name}.dvc"), folder.with_name(".gitignore")]
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="records-") as copies:
+        try:
+            for record in filter(Path.exists, records):
+                shutil.copyfile(record, Path(copies) / record.name)
+            yield
+        except BaseException:  # Ctrl-C too
+            for record in records:
+                if (copy := Path(copies) / record.name).exists():
+                    copy.rename(record)
+                else:
+                    record.unlink(missing_ok=True)
+            raise
 
 
 def _track(root: Path, folder: Path, name: str, origin: dict[str, str]) -> None:

@@ -46,7 +46,7 @@ def start(
         given = _read(data, model, folder, config, split)
         like = plain.read(root / plain.STUDIES / f"{LIKE[given.kind]}.yaml")["settings"][LIKE[given.kind]]
         choices, times = fitting.chosen(name, given, like)
-        with _written(name, given.kind, choices, root):
+        with _written(name, given.kind, choices, root, folder):
             said = [importing.place(given.model, name, folder, root)] if given.model else []
             rows = (given.kind, given.rows)
             said.append(importing.place(given.data, name, folder, root, licence, origin, known_rows=rows))
@@ -90,23 +90,17 @@ def _read(data: str, model: str, folder: Path, config: str, split: str) -> Given
 
 
 @contextlib.contextmanager
-def _written(name: str, kind: str, choices: list[Choice], root: Path) -> Iterator[None]:
+def _written(name: str, kind: str, choices: list[Choice], root: Path, scratch: Path) -> Iterator[None]:
     """studies/<name>.yaml, for good if the block succeeds; if not, it and what was imported for it are gone."""
-    path, inputs = root / plain.STUDIES / f"{name}.yaml", root / importing.INPUTS
-    ignored = inputs / ".gitignore"
-    before = ignored.read_text() if ignored.exists() else None
+    path, inputs = root / plain.STUDIES / f"{name}.yaml", root / importing.INPUTS / name
     try:
-        path.write_text(_text(name, kind, choices, root), encoding="utf-8")
-        reading.prepare(name, root)
-        yield
+        with importing.records_kept(inputs, scratch):
+            path.write_text(_text(name, kind, choices, root), encoding="utf-8")
+            reading.prepare(name, root)
+            yield
     except BaseException:  # Ctrl-C too
         path.unlink(missing_ok=True)
-        shutil.rmtree(inputs / name, ignore_errors=True)
-        (inputs / f"{name}.dvc").unlink(missing_ok=True)
-        if before is None:
-            ignored.unlink(missing_ok=True)
-        else:
-            ignored.write_text(before)
+        shutil.rmtree(inputs, ignore_errors=True)
         raise
 
 

@@ -49,9 +49,9 @@ def declare(name: str, project: Path = Path()) -> str:
     if path.exists():
         return trials
     own = plain.read(project / plain.STUDIES / f"{name}.yaml")
-    settings = own.get("settings", {})
+    settings, prepared = own.get("settings", {}), reading.prepare(name, project)["settings"]
     for setting in study.settings:
-        written = reading.prepare(name, project)["settings"][setting].get("arms", {})
+        written = prepared[setting].get("arms", {})
         arms = {arm: {**written.get(arm, {}), "grid": _grid(study.recipe(setting, arm))} for arm in study.contrast}
         settings = resolver.over(settings, {setting: {"arms": arms}})
     seed = next(one for one in itertools.count(FIRST) if one not in study.seeds)

@@ -17,6 +17,10 @@ StudyName = Annotated[
         "--study", help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies
     ),
 ]
+StudyArgument = Annotated[
+    str | None,
+    typer.Argument(help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies),
+]
 
 
 def go_to(study: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import completion
-from flows.commands import StudyName, go_to
+from flows.commands import StudyArgument, StudyName, go_to
 
 if TYPE_CHECKING:
     from flows.plan import Plan
@@ -115,10 +115,7 @@ def status(study: StudyName = None) -> None:
 
 
 def study(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies),
-    ] = None,
+    name: StudyArgument = None,
 ) -> None:
     """Write cells.yaml from params.yaml; of a named study prepare its folder, runs/NAME, where `dvc` works too.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows import completion
-from flows.commands import StudyName, go_to
+from flows.commands import StudyArgument, StudyName, go_to
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON document.")]
 
@@ -108,10 +108,7 @@ def lineage(
 
 
 def advise(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A study of studies/; without it that of params.yaml.", autocompletion=completion.studies),
-    ] = None,
+    name: StudyArgument = None,
 ) -> None:
     """Say whether going online is worth it, before any policy is trained: from reward models and samples alone.
 

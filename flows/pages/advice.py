@@ -102,7 +102,7 @@ def _advice(study: Study, setting: str, todo: Plan, known: list[Shown], spent: S
     found = signs.signs(study, setting)
     trained = study.contrast and all(_is_current(study, setting, arm, todo) for arm in study.contrast)
     lead = signs.lead(study, setting) if trained else None
-    others = [one for one in known if one.family != prediction.family(setting)]  # a setting does not predict itself
+    others = prediction.others(known, setting)
     predicted = None
     if found.gap and not prediction.too_few(others):
         predicted = prediction.predict(others, found.gap.mean)

@@ -29,7 +29,7 @@ from stages.records.artifacts import PUBLISHED
 
 JUDGES = ("global", "local")  # the reward models between which the gap lies: one judges only, one is a policy as well
 FEWEST = {"settings": 5, "families": 3}  # below which no line is drawn
-LEVELS = (0.0, 1.0)  # a win rate's
+LEVELS, EVEN = (0.0, 1.0), 0.5  # a win rate's; where it favours neither road
 
 
 class Shown(NamedTuple):
@@ -39,11 +39,6 @@ class Shown(NamedTuple):
     gap: float  # nats per pair: held-out log-loss of the local reward model minus that of the global one
     win: float  # how often an answer of online beats one of offline to the same test prompt, ties counting half
     seeds: int
-
-    @property
-    def family(self) -> str:
-        """As ``family``."""
-        return family(self.setting)
 
 
 class Line(NamedTuple):
@@ -140,11 +135,14 @@ def predict(settings: Sequence[Shown], gap: float) -> tuple[float, float, float]
     return line.at(gap) if line and min(gaps) <= gap <= max(gaps) else None
 
 
+def others(settings: Sequence[Shown], setting: str) -> list[Shown]:
+    """Those of other families: a setting does not predict itself, nor what was made to be like it."""
+    return [one for one in settings if family(one.setting) != family(setting)]
+
+
 def left_out(settings: Sequence[Shown]) -> list[LeftOut]:
     """Each setting as the settings of the other families predict it."""
-    return [
-        LeftOut(one, predict([other for other in settings if other.family != one.family], one.gap)) for one in settings
-    ]
+    return [LeftOut(one, predict(others(settings, one.setting), one.gap)) for one in settings]
 
 
 def picture(settings: Sequence[Shown], line: Line) -> str:
@@ -153,10 +151,14 @@ def picture(settings: Sequence[Shown], line: Line) -> str:
     ends = np.array([line.at(gap) for gap in gaps])
     points = [(one.setting, Estimate(one.gap), Estimate(one.win), False) for one in settings]
     labels = "gap between judging and generating (nats per pair)", "win rate of online over offline"
-    return plots.fitted(points, (gaps, *ends.T), *labels, level=0.5)
+    return plots.fitted(points, (gaps, *ends.T), *labels, level=EVEN)
 
 
 def too_few(settings: Sequence[Shown]) -> bool:
     """Whether the studies show too little for a prediction."""
-    families = {one.family for one in settings}
-    return len(settings) < FEWEST["settings"] or len(families) < FEWEST["families"]
+    return len(settings) < FEWEST["settings"] or families(settings) < FEWEST["families"]
+
+
+def families(settings: Sequence[Shown]) -> int:
+    """Of how many families they are."""
+    return len({family(one.setting) for one in settings})

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from stages.evidence import statistics
-from stages.evidence.advice.prediction import JUDGES, wins
+from stages.evidence.advice.prediction import EVEN, JUDGES, wins
 from stages.evidence.statistics import Estimate
 from stages.evidence.study import cells
 from stages.evidence.study.cells import Cell, Study
@@ -50,7 +50,7 @@ class Lead(NamedTuple):
     @property
     def clear(self) -> bool:
         """Whether the interval leaves out one half."""
-        return self.win.resolved and not self.win.low <= 0.5 <= self.win.high
+        return self.win.resolved and not self.win.low <= EVEN <= self.win.high
 
 
 def signs(study: Study, setting: str) -> Signs:
@@ -81,7 +81,7 @@ def lead(study: Study, setting: str) -> Lead | None:
         return None
     values = _by_seed(study, [wins(*both) for both in zip(*tables, strict=True)])
     found = statistics.mean(values).within(0, 1)
-    return Lead(found, statistics.seeds_needed(values, abs(found.mean - 0.5)) if found.mean != 0.5 else None)
+    return Lead(found, statistics.seeds_needed(values, abs(found.mean - EVEN)) if found.mean != EVEN else None)
 
 
 def each(study: Study, setting: str, kind: str, name: str, read: Callable[[Path], Found]) -> list[Found]:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 from stages.evidence import words
 from stages.evidence.advice import prediction
-from stages.evidence.advice.prediction import Shown
+from stages.evidence.advice.prediction import EVEN, Shown
 from stages.evidence.advice.signs import Lead, Signs
 from stages.evidence.study.truth import beats_chance
 
-CHANCE = 0.5  # a win rate that favours neither road
-MARGIN = 0.05  # how far a win rate must be able to lie from it to be worth a longer road
+MARGIN = 0.05  # how far a win rate must be able to lie above one half to be worth a longer road
 Interval = tuple[float, float, float]  # mean, low, high of a win rate
 
 
@@ -30,9 +29,9 @@ def answer(lead: Lead | None, predicted: Interval | None, found: Signs, doubt: s
     if predicted is None:
         return "Not known yet: the two policies were not trained here, and there is no comparable evidence."
     said = f"where judging was this much easier, online beat offline in {percent(*predicted)} of answers"
-    if predicted[1] > CHANCE:
+    if predicted[1] > EVEN:
         return f"Probably: {said}."
-    if predicted[2] < CHANCE:
+    if predicted[2] < EVEN:
         return f"Probably not: {said}."
     return f"Not known yet: {said}, which leaves it open."
 
@@ -72,7 +71,7 @@ def expected(found: Signs, settings: Sequence[Shown], predicted: Interval | None
     """What the published studies predict, or why they predict nothing; empty where the gap is not known."""
     if not found.gap:
         return ""
-    families = len({one.family for one in settings})
+    families = prediction.families(settings)
     of = f"{words.count(len(settings), 'setting')} of {families} {'family' if families == 1 else 'families'}"
     if prediction.too_few(settings):
         least = f"{prediction.FEWEST['settings']} of {prediction.FEWEST['families']} families"
@@ -96,7 +95,7 @@ def decides(lead: Lead | None, found: Signs, seeds: int, rest: str, command: str
     """
     if not lead:
         return f"Training both policies decides it: `{command}`{f', about {rest}' if rest else ''}."
-    if lead.clear and (lead.win.mean < CHANCE or _judges(found)):
+    if lead.clear and (lead.win.mean < EVEN or _judges(found)):
         return ""
     if lead.clear:
         return "A better reward model, or more held-out pairs to measure it on, would decide it."
@@ -118,9 +117,9 @@ def _measured(lead: Lead, found: Signs) -> str:
     said = f"online beats offline in {share} of answers"
     if not lead.clear:
         return f"Not decided: {said}."
-    if win.mean < CHANCE:
+    if win.mean < EVEN:
         return f"No: {said}."
-    if win.high < CHANCE + MARGIN:
+    if win.high < EVEN + MARGIN:
         return f"Hardly: {said}, so it is ahead, but by less than {MARGIN:.0%} of them."
     if not _judges(found):
         return f"Not decided: {said}, but its reward model is not shown to be better than chance."
